@@ -1,0 +1,41 @@
+# Each target sets itself up: a virtual environment in .venv, then the work.
+# PYTHON chooses the interpreter, e.g. `make test PYTHON=python3.12`.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test lint bench notebooks clean
+
+run: .venv/.run  ## the main job, from the offline catalog
+	$(BIN)/kvplan estimate meta-llama/Llama-2-70b --seq 4096
+
+test: .venv/.dev  ## the whole test suite
+	$(BIN)/python -m pytest -n auto
+
+lint: .venv/.dev  ## style, types, walls
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/.dev  ## cold start and sweep, on this machine
+	$(BIN)/python benchmarks/cold_start.py
+	$(BIN)/python benchmarks/sweep.py
+
+notebooks: .venv/.dev  ## execute the notebooks in place
+	cd notebooks && ../$(BIN)/jupyter-execute --inplace *.ipynb
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.run: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+# constraints.txt pins what the tests run with (a CPU build of torch); users are not bound by it.
+.venv/.dev: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@ .venv/.run
+
+clean:
+	rm -rf .venv

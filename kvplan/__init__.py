@@ -1,0 +1,53 @@
+"""kvplan: what serving a language model takes, in exact bytes.
+
+Names are handed on when they are first used, so that `import kvplan` costs nothing.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from kvplan._version import __version__
+
+if TYPE_CHECKING:
+    from kvplan.api import MemoryPlan, curve, estimate, load_model
+    from kvplan.core.errors import HubError, InputError, KvplanError, UnsupportedError
+    from kvplan.core.hardware import Gpu
+    from kvplan.core.model import ModelSpec
+
+_HOMES = {
+    "MemoryPlan": "kvplan.api",
+    "curve": "kvplan.api",
+    "estimate": "kvplan.api",
+    "load_model": "kvplan.api",
+    "Gpu": "kvplan.core.hardware",
+    "HubError": "kvplan.core.errors",
+    "InputError": "kvplan.core.errors",
+    "KvplanError": "kvplan.core.errors",
+    "ModelSpec": "kvplan.core.model",
+    "UnsupportedError": "kvplan.core.errors",
+}
+
+__all__ = [
+    "Gpu",
+    "HubError",
+    "InputError",
+    "KvplanError",
+    "MemoryPlan",
+    "ModelSpec",
+    "UnsupportedError",
+    "__version__",
+    "curve",
+    "estimate",
+    "load_model",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'kvplan' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,103 @@
+"""What a layer's cache needs for n tokens, for every kind of mixer.
+
+A cache is two numbers and a limit: bytes per token, tokens kept at most, bytes that do not grow. Engines
+(`core.engines`) turn a needed cache into the one that they reserve. Every count is on one GPU of `tp`.
+To add a kind: a function below with its formula and source, and its line in `_CACHES`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kvplan.core.dtypes import DType
+from kvplan.core.model import (
+    CrossAttention,
+    FullAttention,
+    LatentAttention,
+    Layer,
+    Mixer,
+    SlidingAttention,
+)
+from kvplan.core.units import ceil_div, smaller
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cache:
+    """The cache of one layer of one sequence.
+
+        bytes(n) = fixed_bytes + min(n, max_tokens) · bytes_per_token
+
+    n is the sequence's length, or the encoder's where `over_encoder`.
+    """
+
+    kind: str
+    bytes_per_token: int
+    max_tokens: int | None = None
+    fixed_bytes: int = 0
+    over_encoder: bool = False
+
+    def bytes_for(self, num_tokens: int) -> int:
+        """Bytes that one sequence of `num_tokens` holds."""
+        held = num_tokens if self.max_tokens is None else smaller(num_tokens, self.max_tokens)
+        return held * self.bytes_per_token + self.fixed_bytes
+
+
+def caches_of(layer: Layer, dtype: DType, tp: int = 1) -> list[tuple[Mixer, Cache]]:
+    """The caches that one layer needs on one of `tp` GPUs, each with its mixer; none for an encoder's layer."""
+    pairs = ((mixer, _CACHES[type(mixer)](mixer, dtype, tp)) for mixer in layer.mixers)
+    return [(mixer, cache) for mixer, cache in pairs if cache is not None]
+
+
+def _full(mixer: FullAttention, dtype: DType, tp: int) -> Cache | None:
+    """Keys and values of every token.
+
+        bytes per token = kv_heads · (vector(key_dim) + vector(value_dim))
+
+    Source: Pope et al. 2022, §2.1, https://arxiv.org/abs/2211.05102
+    """
+    if not mixer.cached:
+        return None
+    return Cache(kind="full", bytes_per_token=_kv_bytes(mixer, dtype, tp))
+
+
+def _sliding(mixer: SlidingAttention, dtype: DType, tp: int) -> Cache:
+    """Keys and values of the last `window` tokens: min(n, window) of them.
+
+    Source: Mistral 7B, §2 "rolling buffer cache", https://arxiv.org/abs/2310.06825
+    """
+    return Cache(kind="sliding", bytes_per_token=_kv_bytes(mixer, dtype, tp), max_tokens=mixer.window)
+
+
+def _latent(mixer: LatentAttention, dtype: DType, tp: int) -> Cache:
+    """One compressed latent and one rotary key per token, shared by all heads.
+
+        bytes per token = vector(latent_dim) + vector(rope_dim)
+
+    Tensor parallelism does not shrink it: every rank holds the whole latent.
+
+    Source: DeepSeek-V2, §2.1.2 and table 1, https://arxiv.org/abs/2405.04434
+    """
+    per_token = dtype.vector_bytes(mixer.latent_dim) + dtype.vector_bytes(mixer.rope_dim)
+    return Cache(kind="latent", bytes_per_token=per_token)
+
+
+def _cross(mixer: CrossAttention, dtype: DType, tp: int) -> Cache:
+    """Keys and values of the encoder's output, computed once and kept while the decoder runs."""
+    return Cache(kind="cross", bytes_per_token=_kv_bytes(mixer, dtype, tp), over_encoder=True)
+
+
+_CACHES: dict[type, Callable[[Any, DType, int], Cache | None]] = {
+    FullAttention: _full,
+    SlidingAttention: _sliding,
+    LatentAttention: _latent,
+    CrossAttention: _cross,
+}
+
+
+def kv_heads_per_rank(mixer: Mixer, tp: int) -> int:
+    """⌈num_kv_heads / tp⌉, at least one: past `num_kv_heads` GPUs every further one holds a replica."""
+    return max(1, ceil_div(mixer.num_kv_heads, tp))
+
+
+def _kv_bytes(mixer: FullAttention | SlidingAttention | CrossAttention, dtype: DType, tp: int) -> int:
+    head = dtype.vector_bytes(mixer.key_dim) + dtype.vector_bytes(mixer.value_dim)
+    return kv_heads_per_rank(mixer, tp) * head

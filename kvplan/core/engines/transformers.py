@@ -1,0 +1,36 @@
+"""Hugging Face transformers: the tensors that its `DynamicCache` holds after a prefill of n tokens.
+
+Source: transformers 5.23, cache_utils.py.
+"""
+
+from dataclasses import replace
+
+from kvplan.core.cache import Cache
+from kvplan.core.engines.engine import Engine
+from kvplan.core.model import FullAttention, Mixer
+
+
+def _reserve(cache: Cache, mixer: Mixer) -> Cache:
+    """A sliding layer keeps min(n, W − 1) tokens: the query's own arrives with the next step.
+
+    A class that copies K and V out to more heads before it caches them holds the copies.
+
+    Source: `DynamicSlidingWindowLayer.update`, which slices the last `sliding_window - 1` tokens;
+    models/falcon/modeling_falcon.py `_split_heads`, which broadcasts grouped heads
+    """
+    if cache.kind == "sliding" and cache.max_tokens is not None:
+        return replace(cache, max_tokens=cache.max_tokens - 1)
+    if isinstance(mixer, FullAttention) and mixer.transformers_kv_heads is not None:
+        per_head = cache.bytes_per_token // mixer.num_kv_heads
+        return replace(cache, bytes_per_token=per_head * mixer.transformers_kv_heads)
+    return cache
+
+
+TRANSFORMERS = Engine(
+    name="transformers",
+    version="5.23",
+    date="2026-11-22",
+    reserve=_reserve,
+    max_pass_tokens=None,
+    kv_dtypes=("fp32", "bf16", "fp16"),
+)

@@ -1,0 +1,188 @@
+"""Layers over pipeline stages, bytes over ranks: what each GPU of a layout holds."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from kvplan.core.attention import PassShape
+from kvplan.core.cache import Cache, caches_of
+from kvplan.core.model import Layer, LatentAttention, ModelSpec
+from kvplan.core.overhead import activation_bytes, context_bytes
+from kvplan.core.serving import Serving
+from kvplan.core.units import ceil_div, larger, smaller
+from kvplan.core.weights import layer_bytes, num_parameters, weight_bytes
+
+MAX_GPUS = 512
+"""How far the search for the smallest fitting layout goes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuUse:
+    """What one GPU holds; with tensor parallelism, the fullest rank of its stage."""
+
+    rank: int
+    stage: int
+    weights_bytes: int
+    kv_cache_bytes: int
+    activation_bytes: int
+    graph_bytes: int
+    context_bytes: int
+    capacity_bytes: int | None
+
+    @property
+    def total_bytes(self) -> int:
+        """The sum of the parts."""
+        parts = self.weights_bytes + self.kv_cache_bytes + self.activation_bytes
+        return parts + self.graph_bytes + self.context_bytes
+
+    @property
+    def free_bytes(self) -> int | None:
+        """What is left, negative where it does not fit; None where the capacity is not known."""
+        return None if self.capacity_bytes is None else self.capacity_bytes - self.total_bytes
+
+
+def stage_bounds(num_layers: int, pp: int) -> list[tuple[int, int]]:
+    """[start, stop) of each stage: ⌊L / pp⌋ layers each, the remainder to the last stages but the very last.
+
+    126 layers over 4 stages: 31, 32, 32, 31; the last stage has the output head to carry.
+
+    Source: vLLM 0.33, distributed/utils.py `get_pp_indices`
+    """
+    base, remainder = divmod(num_layers, pp)
+    sizes = [base] * pp
+    for i in range(remainder):
+        sizes[pp - 2 - i] += 1
+    bounds, start = [], 0
+    for size in sizes:
+        bounds.append((start, start + size))
+        start += size
+    return bounds
+
+
+def sequence_cache_bytes(cache: Cache, serving: Serving) -> int:
+    """Bytes that one layer's cache of one sequence holds in this serving."""
+    tokens = serving.encoder_seq_len if cache.over_encoder else serving.seq_len
+    return 0 if tokens is None else cache.bytes_for(tokens)
+
+
+def stage_uses(model: ModelSpec, serving: Serving) -> list[GpuUse]:
+    """What the fullest GPU of each pipeline stage holds, one entry a stage."""
+    bounds = stage_bounds(model.num_layers, serving.pp)
+    scale = _stored_scale(model, serving)
+    uses = []
+    for stage, (start, stop) in enumerate(bounds):
+        counts = model.layer_counts(start, stop)
+        weights = _stage_weights(model, serving, counts, first=stage == 0, last=stage == serving.pp - 1)
+        if scale is not None:
+            weights = ceil_div(weights * scale[0], scale[1])
+        uses.append(
+            GpuUse(
+                rank=stage * serving.tp,
+                stage=stage,
+                weights_bytes=weights,
+                kv_cache_bytes=serving.batch_size * _stage_cache(serving, counts),
+                activation_bytes=_stage_activations(model, serving, counts, last=stage == serving.pp - 1),
+                graph_bytes=0,
+                context_bytes=context_bytes(serving.num_gpus),
+                capacity_bytes=serving.capacity_bytes,
+            )
+        )
+    return uses
+
+
+def total_weight_bytes(model: ModelSpec, serving: Serving) -> int:
+    """Bytes of all weights: as computed, or as stored where the scheme is not understood but the files say."""
+    if _stored_scale(model, serving) is not None and model.stored_weight_bytes is not None:
+        return model.stored_weight_bytes
+    return _computed_weight_bytes(model, serving)
+
+
+def _computed_weight_bytes(model: ModelSpec, serving: Serving) -> int:
+    ends = sum(weight_bytes(w, serving.dtype, serving.quant) for w in (*model.embeddings, *model.head))
+    layers = (n * layer_bytes(layer, serving.dtype, serving.quant, 1) for layer, n in model.layer_counts())
+    return ends + sum(layers)
+
+
+def _stored_scale(model: ModelSpec, serving: Serving) -> tuple[int, int] | None:
+    """(stored, computed) bytes, for a checkpoint whose quantisation is known by its size only."""
+    quant = serving.quant
+    if quant is None or quant.understood or not model.stored_weight_bytes or not num_parameters(model):
+        return None
+    return model.stored_weight_bytes, _computed_weight_bytes(model, serving)
+
+
+def _stage_weights(
+    model: ModelSpec, serving: Serving, counts: list[tuple[Layer, int]], *, first: bool, last: bool
+) -> int:
+    dtype, quant, tp = serving.dtype, serving.quant, serving.tp
+    ends = list(model.embeddings if first else ()) + list(model.head if last else ())
+    if last and not first and model.tied_embeddings:
+        ends.append(model.embeddings[0])
+    layers = (n * layer_bytes(layer, dtype, quant, tp) for layer, n in counts)
+    return sum(layers) + sum(weight_bytes(weight, dtype, quant, tp) for weight in ends)
+
+
+def _stage_cache(serving: Serving, counts: list[tuple[Layer, int]]) -> int:
+    total = 0
+    for layer, n in counts:
+        for mixer, cache in caches_of(layer, serving.kv_dtype, serving.tp):
+            total += n * sequence_cache_bytes(serving.engine.reserve(cache, mixer), serving)
+    return total
+
+
+def prefill_shape(serving: Serving) -> PassShape:
+    """One prefill pass: the prompts together up to the pass's limit, against everything held so far."""
+    sequences = larger(1, smaller(serving.batch_size, serving.max_num_batched_tokens // serving.seq_len))
+    query = smaller(serving.seq_len, serving.max_num_batched_tokens)
+    return PassShape(
+        decode=False,
+        batch_size=sequences,
+        query_tokens=query,
+        key_tokens=serving.seq_len,
+        encoder_tokens=0 if serving.encoder_seq_len is None else serving.encoder_seq_len,
+    )
+
+
+def decode_shape(serving: Serving) -> PassShape:
+    """One decode step: one query of every sequence against its whole cache."""
+    return PassShape(
+        decode=True,
+        batch_size=serving.batch_size,
+        query_tokens=1,
+        key_tokens=serving.seq_len,
+        encoder_tokens=0 if serving.encoder_seq_len is None else serving.encoder_seq_len,
+    )
+
+
+def _stage_activations(model: ModelSpec, serving: Serving, counts: list[tuple[Layer, int]], *, last: bool) -> int:
+    layers = [layer for layer, _ in counts]
+    vocab = ceil_div(model.vocab_size, serving.tp) if last else 0
+    decoder_layers = [layer for layer in layers if not layer.in_encoder]
+    passes = [(prefill_shape(serving), layers), (decode_shape(serving), decoder_layers)]
+    prefill, decode = (
+        activation_bytes(
+            stage_layers, model.hidden_size, serving.dtype, shape, serving.attention_backend, serving.tp, vocab
+        )
+        for shape, stage_layers in passes
+    )
+    return larger(prefill, decode)
+
+
+def layouts(model: ModelSpec, num_gpus: int) -> Iterator[tuple[int, int]]:
+    """(tp, pp) of `num_gpus` that engines accept: tp divides every layer's query heads, pp the layers at most.
+
+    KV heads are either dealt out evenly or replicated evenly. The widest tp comes first: it has the lowest latency.
+    """
+    for tp in range(num_gpus, 0, -1):
+        if num_gpus % tp == 0 and num_gpus // tp <= model.num_layers and tp_accepted(model, tp):
+            yield tp, num_gpus // tp
+
+
+def tp_accepted(model: ModelSpec, tp: int) -> bool:
+    """Whether heads divide over `tp` ranks as engines demand."""
+    for layer in model.layers:
+        for mixer in layer.mixers:
+            kv_heads = mixer.num_kv_heads
+            kv_even = isinstance(mixer, LatentAttention) or kv_heads % tp == 0 or tp % kv_heads == 0
+            if mixer.num_heads % tp or not kv_even:
+                return False
+    return True

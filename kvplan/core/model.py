@@ -1,0 +1,263 @@
+"""A model as a list of layers: what each one mixes tokens with, and which weight tensors it holds.
+
+Everything downstream (cache, weights, sharding, attention memory) is a sum over this list, so a new
+architecture is new layers and nothing else. Equal layers are stored once; `layer_order` says where they stand.
+To add an attention kind: a class here, its cache in `core.cache`, its transient memory in `core.attention`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from kvplan.core.dtypes import DType
+from kvplan.core.units import ceil_div
+
+Part = Literal["embeddings", "attention", "mlp", "experts", "router", "norms", "head", "vision"]
+PARTS: tuple[Part, ...] = ("embeddings", "attention", "mlp", "experts", "router", "norms", "head", "vision")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How tensor parallelism cuts a tensor: `axis` is dealt out in `units` that cannot be cut (heads, rows)."""
+
+    axis: int
+    units: int
+
+    def units_per_rank(self, tp: int) -> int:
+        """⌈units / tp⌉ on the fullest rank, and at least one: KV heads are replicated past their number."""
+        return max(1, ceil_div(self.units, tp))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weight:
+    """One parameter tensor, or `copies` equal ones (experts), of which a token uses `active_copies`."""
+
+    name: str
+    shape: tuple[int, ...]
+    part: Part
+    split: Split | None = None
+    copies: int = 1
+    active_copies: int | None = None
+    linear: bool = False
+    """A matrix of a linear layer: what quantisation schemes replace."""
+
+    @property
+    def num_elements(self) -> int:
+        """Elements of one copy."""
+        return _product(self.shape)
+
+    @property
+    def num_parameters(self) -> int:
+        """Elements of all copies."""
+        return self.copies * self.num_elements
+
+    @property
+    def active_parameters(self) -> int:
+        """Elements that one token passes through."""
+        return (self.copies if self.active_copies is None else self.active_copies) * self.num_elements
+
+    def rank_shape(self, tp: int) -> tuple[int, ...]:
+        """The shape that the fullest of `tp` ranks holds."""
+        if self.split is None or tp == 1:
+            return self.shape
+        axis, units = self.split.axis, self.split.units
+        size = self.shape[axis] // units * self.split.units_per_rank(tp)
+        return (*self.shape[:axis], size, *self.shape[axis + 1 :])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullAttention:
+    """Softmax attention over every earlier token: MHA, GQA (num_kv_heads < num_heads) or MQA (1).
+
+    Source: Shazeer 2019, https://arxiv.org/abs/1911.02150; Ainslie et al. 2023, https://arxiv.org/abs/2305.13245
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    key_dim: int
+    value_dim: int
+    cached: bool = True
+    """False for an encoder's self-attention, which runs once and keeps nothing."""
+    transformers_kv_heads: int | None = None
+    """How many heads of K and V transformers holds, where it copies them out to more than there are."""
+
+    @property
+    def kind(self) -> str:
+        """The field's word for it; an encoder's attention looks both ways."""
+        return "full" if self.cached else "encoder"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlidingAttention:
+    """Softmax attention over the last `window` tokens, the query's own included.
+
+    Source: Beltagy et al. 2020, https://arxiv.org/abs/2004.05150; Mistral 7B, https://arxiv.org/abs/2310.06825
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    key_dim: int
+    value_dim: int
+    window: int
+
+    kind = "sliding"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentAttention:
+    """Multi-head latent attention: all heads read one compressed vector and one rotary key per token.
+
+    `key_dim` and `value_dim` are those of the expanded heads, which prefill computes with.
+
+    Source: DeepSeek-V2, §2.1, https://arxiv.org/abs/2405.04434
+    """
+
+    num_heads: int
+    latent_dim: int
+    rope_dim: int
+    key_dim: int
+    value_dim: int
+
+    kind = "latent"
+
+    @property
+    def num_kv_heads(self) -> int:
+        """Expanded, every head has its own key and value."""
+        return self.num_heads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossAttention:
+    """A decoder layer's attention over the encoder's output; its keys and values never grow.
+
+    Source: Vaswani et al. 2017, §3.2.3, https://arxiv.org/abs/1706.03762
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    key_dim: int
+    value_dim: int
+
+    kind = "cross"
+
+
+Mixer = FullAttention | SlidingAttention | LatentAttention | CrossAttention
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One layer: its token mixers, its weights, and how wide its feed-forward part gets."""
+
+    mixers: tuple[Mixer, ...]
+    weights: tuple[Weight, ...]
+    mlp_activations: int = 0
+    """Elements that the feed-forward part holds per token at its widest, before tensor parallelism."""
+
+    @property
+    def in_encoder(self) -> bool:
+        """Whether the layer runs over the encoder's tokens."""
+        return any(isinstance(mixer, FullAttention) and not mixer.cached for mixer in self.mixers)
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One fact that the reader took, and where from: a file, a class default, the user."""
+
+    key: str
+    value: object
+    origin: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where the model's facts come from."""
+
+    kind: Literal["catalog", "hub", "directory", "config", "params", "gguf"]
+    location: str
+    revision: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantization:
+    """How the checkpoint stores its weights, where it is not plain `dtype`.
+
+    `understood` False means that kvplan counts the weights as if unquantised, an upper bound, and says so.
+    """
+
+    method: str
+    bits: int
+    understood: bool
+    scale_bits: int = 0
+    block: tuple[int, int] | None = None
+    """Rows × columns of the weight that share one scale; None = one scale per output row."""
+    parts: tuple[Part, ...] = ("attention", "mlp", "experts")
+    skip: tuple[str, ...] = ()
+    """Fragments of the names of weights that stay unquantised."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """The architecture's facts; nothing of the raw config survives past here."""
+
+    id: str
+    model_type: str
+    source: Source
+    hidden_size: int
+    vocab_size: int
+    layers: tuple[Layer, ...]
+    """The distinct layers."""
+    layer_order: tuple[int, ...]
+    """For each layer of the model, in order, its index in `layers`."""
+    embeddings: tuple[Weight, ...]
+    """What the first pipeline stage holds before its layers: tables, positions, a vision tower."""
+    head: tuple[Weight, ...]
+    """What the last pipeline stage holds after its layers: final norm, output head."""
+    tied_embeddings: bool = False
+    """The output head is the token table: counted once, held again by the last of several stages."""
+    dtype: DType | None = None
+    """As the checkpoint states it; None where it does not."""
+    max_seq_len: int | None = None
+    quantization: Quantization | None = None
+    stored_weight_bytes: int | None = None
+    """What the repository's safetensors files hold, where that was read."""
+    architecture: str | None = None
+    """The class that was counted, e.g. `LlamaForCausalLM`."""
+    facts: tuple[Fact, ...] = ()
+
+    @property
+    def num_layers(self) -> int:
+        """All layers, an encoder's included."""
+        return len(self.layer_order)
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether an encoder's length is a question of its own."""
+        return any(isinstance(mixer, CrossAttention) for layer in self.layers for mixer in layer.mixers)
+
+    def layer_counts(self, start: int = 0, stop: int | None = None) -> list[tuple[Layer, int]]:
+        """The distinct layers of the slice `start:stop`, each with its count."""
+        order = self.layer_order[start:stop]
+        return [(layer, n) for i, layer in enumerate(self.layers) if (n := order.count(i))]
+
+
+def stack(layers: Iterable[Layer]) -> tuple[tuple[Layer, ...], tuple[int, ...]]:
+    """(distinct layers, order) of a list of layers: what `ModelSpec` stores."""
+    distinct: dict[Layer, int] = {}
+    by_identity: dict[int, int] = {}
+    order = []
+    for layer in layers:
+        # Hashing a layer walks all its weights; the same object need not be hashed again.
+        index = by_identity.get(id(layer))
+        if index is None:
+            index = distinct.setdefault(layer, len(distinct))
+            by_identity[id(layer)] = index
+        order.append(index)
+    return tuple(distinct), tuple(order)
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    result = 1
+    for size in shape:
+        result *= size
+    return result

@@ -1,0 +1,164 @@
+"""How a model is served: lengths, formats, engine, layout over GPUs; every default resolved."""
+
+from dataclasses import dataclass
+
+from kvplan.core.attention import BACKENDS
+from kvplan.core.dtypes import BF16, DType, parse_dtype, parse_kv_dtype
+from kvplan.core.engines.engine import Engine
+from kvplan.core.engines.table import find_engine
+from kvplan.core.errors import InputError
+from kvplan.core.hardware import Gpu
+from kvplan.core.model import ModelSpec, Quantization
+from kvplan.core.units import join_words, smaller
+from kvplan.core.weights import parse_quant
+
+DEFAULT_SEQ_LEN = 4096
+MAX_COUNT = 2**40
+"""Beyond any machine; a bound keeps every product a number that can be printed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """One way to serve one model."""
+
+    seq_len: int
+    encoder_seq_len: int | None
+    batch_size: int
+    dtype: DType
+    dtype_stated: bool
+    """False where neither the checkpoint nor the user names a dtype."""
+    kv_dtype: DType
+    quant: Quantization | None
+    quant_planned: bool
+    """True where the user asked for the quantisation, False where the checkpoint has it."""
+    engine: Engine
+    attention_backend: str
+    max_num_batched_tokens: int
+    """Tokens of one forward pass, in this serving."""
+    pass_limit: int | None
+    """Tokens of one forward pass at most; None = the whole prompt at once."""
+    tp: int
+    pp: int
+    gpu: Gpu | None
+    gpu_memory_utilization: float
+
+    @property
+    def num_gpus(self) -> int:
+        """tp · pp."""
+        return self.tp * self.pp
+
+    @property
+    def capacity_bytes(self) -> int | None:
+        """What one GPU may use: driver-reported memory · utilisation."""
+        if self.gpu is None or self.gpu.memory_bytes is None:
+            return None
+        return int(self.gpu.memory_bytes * self.gpu_memory_utilization)
+
+
+def resolve(
+    model: ModelSpec,
+    *,
+    seq_len: int | None = None,
+    encoder_seq_len: int | None = None,
+    batch_size: int = 1,
+    dtype: str | None = None,
+    kv_dtype: str | None = None,
+    quant: str | None = None,
+    tp: int | None = None,
+    pp: int = 1,
+    engine: str = "exact",
+    attention: str = "flash",
+    max_num_batched_tokens: int | None = None,
+    gpu: Gpu | None = None,
+    num_gpus: int | None = None,
+    gpu_memory_utilization: float = 1.0,
+) -> Serving:
+    """Check what the user asked for and fill in every default.
+
+    Raises InputError for a value that makes no sense, alone or together with the others.
+    """
+    if seq_len is None:
+        seq_len = min(DEFAULT_SEQ_LEN, model.max_seq_len or DEFAULT_SEQ_LEN)
+    for name, number in (("seq_len", seq_len), ("batch_size", batch_size), ("pp", pp)):
+        _positive(name, number)
+    profile = find_engine(engine)
+    model_dtype = parse_dtype(dtype) if dtype else (model.dtype or BF16)
+    tp = _tensor_parallel(tp, pp, num_gpus)
+    if max_num_batched_tokens is not None:
+        _positive("max_num_batched_tokens", max_num_batched_tokens)
+    limit = max_num_batched_tokens or profile.max_pass_tokens
+    if pp > model.num_layers:
+        raise InputError(f"`pp` is {pp}, but the model has {model.num_layers} layers", hint="use fewer stages")
+    if attention not in BACKENDS:
+        raise InputError(f"`{attention}` is not an attention backend", hint=f"one of {', '.join(BACKENDS)}")
+    if not 0 < gpu_memory_utilization <= 1:
+        raise InputError(
+            f"`gpu_memory_utilization` is {gpu_memory_utilization}, not within (0, 1]", hint="0.9 means 90 %"
+        )
+    return Serving(
+        seq_len=seq_len,
+        encoder_seq_len=_encoder_length(model, encoder_seq_len, seq_len),
+        batch_size=batch_size,
+        dtype=model_dtype,
+        dtype_stated=bool(dtype) or model.dtype is not None,
+        kv_dtype=_kv_dtype(kv_dtype, model_dtype, profile),
+        quant=model.quantization if quant is None else (None if quant == "none" else parse_quant(quant)),
+        quant_planned=quant not in (None, "none"),
+        engine=profile,
+        attention_backend=attention,
+        max_num_batched_tokens=pass_tokens(limit, seq_len * batch_size),
+        pass_limit=limit,
+        tp=tp,
+        pp=pp,
+        gpu=gpu,
+        gpu_memory_utilization=gpu_memory_utilization,
+    )
+
+
+def _positive(name: str, number: int) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_COUNT:
+        raise InputError(f"`{name}` is {number!r}, not a whole number from 1 to {MAX_COUNT}", hint="e.g. 4096 or 8K")
+
+
+def _tensor_parallel(tp: int | None, pp: int, num_gpus: int | None) -> int:
+    if tp is not None:
+        _positive("tp", tp)
+    if num_gpus is None:
+        return tp or 1
+    _positive("num_gpus", num_gpus)
+    if tp is None and num_gpus % pp == 0:
+        return num_gpus // pp
+    if tp is None or tp * pp != num_gpus:
+        layout = f"tp {tp} × pp {pp}" if tp else f"pp {pp}"
+        raise InputError(
+            f"{num_gpus} GPUs cannot be laid out as {layout}",
+            hint="the number of GPUs is tp · pp; give two of the three, or only the number of GPUs",
+        )
+    return tp
+
+
+def _encoder_length(model: ModelSpec, encoder_seq_len: int | None, seq_len: int) -> int | None:
+    has_encoder = model.has_encoder or any(layer.in_encoder for layer in model.layers)
+    if encoder_seq_len is None:
+        return seq_len if has_encoder else None
+    _positive("encoder_seq_len", encoder_seq_len)
+    if not model.has_encoder:
+        raise InputError(
+            f"`{model.id}` has no cross-attention, so `encoder_seq_len` has no meaning", hint="use `seq_len` alone"
+        )
+    return encoder_seq_len
+
+
+def _kv_dtype(text: str | None, model_dtype: DType, engine: Engine) -> DType:
+    dtype = parse_kv_dtype(model_dtype.name if text is None or text == "auto" else text)
+    if engine.kv_dtypes is not None and dtype.name not in engine.kv_dtypes:
+        raise InputError(
+            f"engine `{engine.name}` does not hold its KV cache in {dtype.name}",
+            hint=f"it holds {join_words(engine.kv_dtypes)}; `--engine exact` counts any format",
+        )
+    return dtype
+
+
+def pass_tokens(limit: int | None, prompt_tokens: int) -> int:
+    """Tokens of one forward pass: all prompts together, up to the limit."""
+    return prompt_tokens if limit is None else smaller(limit, prompt_tokens)

@@ -1,0 +1,82 @@
+"""Many points at once: the same arithmetic as a plan's, on int64 arrays of lengths and batch sizes.
+
+Nothing is computed a second way: the arrays flow through `core.layout` in the place of two numbers.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from kvplan.core.errors import InputError
+from kvplan.core.layout import GpuUse, stage_uses
+from kvplan.core.model import ModelSpec
+from kvplan.core.serving import Serving, pass_tokens
+from kvplan.core.units import larger
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PARTS = ("weights_bytes", "kv_cache_bytes", "activation_bytes", "graph_bytes", "context_bytes")
+_LIMIT = 2**62
+"""int64 wraps silently above 2⁶³; every sweep is refused that could come near."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """One array per column, one entry per point; all bytes on the GPU that is fullest at that point."""
+
+    seq_len: "NDArray[np.int64]"
+    batch_size: "NDArray[np.int64]"
+    columns: "dict[str, NDArray[np.int64]]"
+
+    @property
+    def total_bytes(self) -> "NDArray[np.int64]":
+        """The sum of the parts."""
+        total: NDArray[np.int64] = sum(self.columns.values())  # type: ignore[assignment]
+        return total
+
+
+def sweep(model: ModelSpec, serving: Serving, seq_lens: list[int], batch_sizes: list[int]) -> Sweep:
+    """Every pair of a length and a batch size; `serving` gives all else, and its encoder length if it is fixed.
+
+    Raises InputError for an empty or impossible axis, and where a figure would not fit into 64 bits.
+    """
+    import numpy as np
+
+    for name, axis in (("seq_lens", seq_lens), ("batch_sizes", batch_sizes)):
+        if not axis or min(axis) < 1:
+            raise InputError(f"`{name}` needs at least one number, all from 1", hint="e.g. [1024, 4096, 16384]")
+    largest = _at(serving, max(seq_lens), max(batch_sizes))
+    if max(use.total_bytes for use in stage_uses(model, largest)) >= _LIMIT:
+        raise InputError("the largest point of the sweep does not fit into 64-bit numbers", hint="use smaller axes")
+    seq, batch = (axis.ravel() for axis in np.meshgrid(seq_lens, batch_sizes, indexing="ij"))
+    uses = stage_uses(model, _at(serving, seq.astype(np.int64), batch.astype(np.int64)))
+    return Sweep(seq_len=seq, batch_size=batch, columns=_fullest(uses, len(seq)))
+
+
+def _at(serving: Serving, seq_len: Any, batch_size: Any) -> Serving:
+    """The serving at other lengths and batch sizes; an encoder that followed the length follows it still."""
+    follows = serving.encoder_seq_len == serving.seq_len
+    return replace(
+        serving,
+        seq_len=seq_len,
+        batch_size=batch_size,
+        encoder_seq_len=seq_len if follows else serving.encoder_seq_len,
+        max_num_batched_tokens=pass_tokens(serving.pass_limit, seq_len * batch_size),
+    )
+
+
+def _fullest(uses: list[GpuUse], num_points: int) -> "dict[str, NDArray[np.int64]]":
+    """The columns of the stage with the highest total, point by point."""
+    import numpy as np
+
+    def column(use: GpuUse, name: str) -> "NDArray[np.int64]":
+        return np.broadcast_to(np.asarray(getattr(use, name), dtype=np.int64), num_points)
+
+    chosen = {name: column(uses[0], name) for name in PARTS}
+    highest: Any = uses[0].total_bytes
+    for use in uses[1:]:
+        fuller = np.broadcast_to(use.total_bytes > highest, num_points)
+        chosen = {name: np.where(fuller, column(use, name), held) for name, held in chosen.items()}
+        highest = larger(use.total_bytes, highest)
+    return chosen

@@ -1,0 +1,91 @@
+"""Parameters to bytes: per dtype, per quantisation scheme, per rank of tensor parallelism."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from kvplan.core.dtypes import DType
+from kvplan.core.errors import InputError
+from kvplan.core.model import PARTS, Layer, ModelSpec, Part, Quantization, Weight
+from kvplan.core.units import ceil_div
+
+# What `--quant` plans with. The scheme is the planner's, not a checkpoint's, so the row rests on an assumption:
+# one fp32 scale per output row for 8 bits (as compressed-tensors' channel strategy), and for 4 bits groups of 128
+# with an fp16 scale and a 4-bit zero point (as GPTQ and AWQ store them).
+_PLANNED = {
+    "fp8": Quantization(method="fp8", bits=8, scale_bits=32, understood=True),
+    "int8": Quantization(method="int8", bits=8, scale_bits=32, understood=True),
+    "int4": Quantization(method="int4", bits=4, scale_bits=20, block=(1, 128), understood=True),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartSize:
+    """How much of the model one part is."""
+
+    parameters: int
+    total_bytes: int
+
+
+def parse_quant(text: str) -> Quantization:
+    """The scheme that `--quant` names: fp8, int8 or int4."""
+    try:
+        return _PLANNED[text.strip().lower()]
+    except KeyError:
+        hint = f"one of {', '.join(_PLANNED)}, or leave it out to plan the weights as they are stored"
+        raise InputError(f"`{text[:40]}` is not a weight quantisation that kvplan plans", hint=hint) from None
+
+
+def weight_bytes(weight: Weight, dtype: DType, quant: Quantization | None = None, tp: int = 1) -> int:
+    """Bytes of all copies of a weight on the fullest of `tp` ranks.
+
+    plain      copies · elements · bits / 8
+    quantised  copies · (⌈elements · bits / 8⌉ + ⌈rows/block⌉ · ⌈columns/block⌉ · scale_bits / 8)
+    """
+    shape = weight.rank_shape(tp)
+    elements = 1
+    for size in shape:
+        elements *= size
+    if quant is None or not _is_quantised(weight, quant):
+        return weight.copies * ceil_div(elements * dtype.bits, 8)
+    rows, columns = shape
+    block_rows, block_columns = quant.block or (1, columns)
+    scales = ceil_div(rows, block_rows) * ceil_div(columns, block_columns)
+    return weight.copies * (ceil_div(elements * quant.bits, 8) + ceil_div(scales * quant.scale_bits, 8))
+
+
+def _is_quantised(weight: Weight, quant: Quantization) -> bool:
+    if not (quant.understood and weight.linear and weight.part in quant.parts):
+        return False
+    return not any(fragment in weight.name for fragment in quant.skip)
+
+
+def layer_bytes(layer: Layer, dtype: DType, quant: Quantization | None, tp: int) -> int:
+    """Bytes of a layer's weights on one rank."""
+    return sum(weight_bytes(weight, dtype, quant, tp) for weight in layer.weights)
+
+
+def all_weights(model: ModelSpec) -> Iterable[tuple[Weight, int]]:
+    """Every weight of the model with the number of times that it stands there."""
+    yield from ((weight, 1) for weight in (*model.embeddings, *model.head))
+    for layer, count in model.layer_counts():
+        yield from ((weight, count) for weight in layer.weights)
+
+
+def num_parameters(model: ModelSpec) -> int:
+    """All parameters; a tied output head is the token table and counts once."""
+    return sum(count * weight.num_parameters for weight, count in all_weights(model))
+
+
+def active_parameters(model: ModelSpec) -> int:
+    """Parameters that serve one token: everything but the experts that it is not routed to."""
+    return sum(count * weight.active_parameters for weight, count in all_weights(model))
+
+
+def sizes_by_part(model: ModelSpec, dtype: DType, quant: Quantization | None) -> dict[Part, PartSize]:
+    """Parameters and bytes of each part that the model has; they sum to the whole."""
+    sums: dict[Part, list[int]] = {}
+    for weight, count in all_weights(model):
+        entry = sums.setdefault(weight.part, [0, 0])
+        entry[0] += count * weight.num_parameters
+        entry[1] += count * weight_bytes(weight, dtype, quant)
+    return {part: PartSize(parameters=p, total_bytes=b) for part in PARTS if part in sums for p, b in [sums[part]]}

@@ -1,0 +1,213 @@
+"""A config's facts, taken one by one: each is checked, and remembered with where it came from.
+
+The raw dict dies here. A key that is missing is an error that names it, never a default; where a class of
+transformers has a default that published configs rely on, the reader passes it and the fact says so.
+"""
+
+from collections.abc import Mapping
+from typing import Any, overload
+
+from kvplan.core.dtypes import DType, parse_dtype
+from kvplan.core.errors import InputError
+from kvplan.core.model import Fact
+
+DEFAULTS_FROM = "class default (transformers 5.23)"
+MAX_NUMBER = 2**48
+MAX_LAYERS = 10_000
+_MISSING: Any = object()
+
+
+class Facts:
+    """The reader's view of one config: typed access by key, with a record of what was read."""
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        *,
+        model_type: str,
+        origin: str,
+        origins: Mapping[str, str] | None = None,
+        prefix: str = "",
+        defaults: Mapping[str, int] | None = None,
+    ) -> None:
+        self._config = config
+        self._defaults = defaults or {}
+        self._origin = origin
+        self._origins = origins or {}
+        self._prefix = prefix
+        self.model_type = model_type
+        self.read: list[Fact] = []
+
+    def has(self, key: str) -> bool:
+        """Whether the config states the key with a value other than null."""
+        return self._config.get(key) is not None
+
+    def is_null(self, key: str) -> bool:
+        """Whether the config states the key as null, which can mean another thing than leaving it out."""
+        return key in self._config and self._config[key] is None
+
+    def refuse_null(self, *keys: str) -> None:
+        """Raise where one of `keys` is null: transformers types these fields as plain numbers."""
+        for key in keys:
+            if self.is_null(key):
+                raise self.wrong(key, None, "a whole number")
+
+    @overload
+    def integer(self, *keys: str) -> int: ...
+    @overload
+    def integer(self, *keys: str, default: int) -> int: ...
+    @overload
+    def integer(self, *keys: str, default: int | None) -> int | None: ...
+    def integer(self, *keys: str, default: int | None = _MISSING) -> int | None:
+        """The whole number at `keys`, spellings of one fact; of several that are stated, the last one counts.
+
+        Source: transformers 5.23, configuration_utils.py `attribute_map`, whose aliases are set last
+        """
+        key = self._spelling(keys)
+        value = self._take((key,), default)
+        if value is None:
+            return None
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_NUMBER:
+            raise self.wrong(key, value, "a whole number")
+        return value
+
+    def nullable(self, key: str, *, default: int | None) -> int | None:
+        """The whole number at `key`, None where the config states null; only a missing key takes the default."""
+        if self.is_null(key):
+            self._record(key, None, self._origins.get(key, self._origin))
+            return None
+        return self.integer(key, default=default)
+
+    def positive(self, *keys: str, default: int = _MISSING) -> int:
+        """Like `integer`, and at least 1."""
+        value = self.integer(*keys, default=default)
+        if value < 1:
+            raise self.wrong(self._spelling(keys), value, "a number from 1")
+        return value
+
+    def layer_count(self, *keys: str) -> int:
+        """The number of layers at `keys`, checked before anybody makes a list that long."""
+        value = self.positive(*keys)
+        if value > MAX_LAYERS:
+            raise self.wrong(self._spelling(keys), value, f"a number from 1 to {MAX_LAYERS}")
+        return value
+
+    def flag(self, key: str, *, default: bool = _MISSING) -> bool:
+        """The true or false at `key`; null counts as unstated only where that makes no difference."""
+        if default is True and self.is_null(key):
+            raise self.wrong(key, None, "true or false")
+        value = self._take((key,), default)
+        if not isinstance(value, bool):
+            raise self.wrong(key, value, "true or false")
+        return value
+
+    @overload
+    def text(self, key: str) -> str: ...
+    @overload
+    def text(self, key: str, *, default: str) -> str: ...
+    @overload
+    def text(self, key: str, *, default: None) -> str | None: ...
+    def text(self, key: str, *, default: str | None = _MISSING) -> str | None:
+        """The string at `key`."""
+        value = self._take((key,), default)
+        if value is not None and not isinstance(value, str):
+            raise self.wrong(key, value, "a string")
+        return value
+
+    def number(self, key: str, *, default: float = _MISSING) -> float:
+        """The number at `key`, whole or not."""
+        value = self._take((key,), default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.wrong(key, value, "a number")
+        return float(value)
+
+    def strings(self, key: str, *, length: int | None = None) -> tuple[str, ...] | None:
+        """The list of strings at `key`, of `length` where that is given; None where the config has none."""
+        value = self._take((key,), None)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self.wrong(key, value, "a list of strings")
+        if length is not None and len(value) != length:
+            raise self.wrong(key, f"a list of {len(value)}", f"a list of {length}, one for each layer")
+        return tuple(value)
+
+    def nested(self, key: str, *, defaults: Mapping[str, int] | None = None) -> "Facts":
+        """The object at `key` as facts of its own, recorded under `key.`; an absent one is empty.
+
+        `defaults` are the class's own, for an object that published configs write down in part only.
+        """
+        value = self._config.get(key)
+        if value is None:
+            value = {}
+        if not isinstance(value, Mapping):
+            raise self.wrong(key, value, "an object")
+        inner = Facts(
+            value,
+            model_type=self.model_type,
+            origin=self._origin,
+            origins={k.removeprefix(f"{key}."): v for k, v in self._origins.items() if k.startswith(f"{key}.")},
+            prefix=f"{self._prefix}{key}.",
+            defaults=defaults,
+        )
+        inner.read = self.read
+        return inner
+
+    def mapping_size(self, key: str) -> int:
+        """How many entries the object at `key` has; 0 where the config has none."""
+        value = self._take((key,), None)
+        if value is not None and not isinstance(value, Mapping):
+            raise self.wrong(key, value, "an object")
+        return len(value or ())
+
+    def dtype(self) -> DType | None:
+        """The checkpoint's own dtype, where it is stated: `dtype`, in older configs `torch_dtype`."""
+        value = self._take(("dtype", "torch_dtype"), None)
+        if value is None or value == "auto":
+            return None
+        if not isinstance(value, str):
+            raise self.wrong("dtype", value, "a string")
+        return parse_dtype(value)
+
+    def architecture(self) -> str | None:
+        """The class that the checkpoint was saved from: the first of `architectures`."""
+        names = self.strings("architectures")
+        return names[0] if names else None
+
+    def _spelling(self, keys: tuple[str, ...]) -> str:
+        """The last of `keys` that the config states, else the first."""
+        return next((key for key in reversed(keys) if self.has(key)), keys[0])
+
+    def _take(self, keys: tuple[str, ...], default: object) -> Any:
+        for key in keys:
+            value = self._config.get(key)
+            if value is not None:
+                origin = self._origins.get(key, self._origin)
+                self._record(key, value, origin)
+                return value
+        if default is _MISSING and not self.is_null(keys[0]):
+            default = self._defaults.get(keys[0], _MISSING)
+        if default is _MISSING:
+            raise InputError(
+                f"`{self._prefix}{keys[0]}` is missing from the config of model type `{self.model_type}`",
+                hint=f"add the key to the file, or pass `--set {self._prefix}{keys[0]}=VALUE`",
+            )
+        if default is not None:
+            self._record(keys[0], default, DEFAULTS_FROM)
+        return default
+
+    def _record(self, key: str, value: object, origin: str) -> None:
+        fact = Fact(f"{self._prefix}{key}", tuple(value) if isinstance(value, list) else value, origin)
+        if fact.key not in {known.key for known in self.read}:
+            self.read.append(fact)
+
+    def wrong(self, key: str, value: object, wanted: str) -> InputError:
+        """The error for a key whose value is not what is `wanted`."""
+        return InputError(
+            f"`{self._prefix}{key}` is {str(value)[:60]!r} in the config of model type `{self.model_type}`, not {wanted}",
+            hint=f"correct the file, or pass `--set {self._prefix}{key}=VALUE`",
+        )
+
+

@@ -1,0 +1,191 @@
+"""The bricks that readers build layers from: projections, feed-forward parts, norms, output heads.
+
+Names are those of the checkpoint's tensors; a fused tensor is listed as the pieces that tensor parallelism cuts.
+"""
+
+from dataclasses import dataclass
+
+from kvplan.core.errors import UnsupportedError
+from kvplan.core.model import Layer, Part, Split, Weight
+from kvplan.sources.facts import Facts
+from kvplan.sources.families.mixers import Heads
+from kvplan.sources.json_file import printable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a family's reader returns: the layers in order, and what stands before and after them."""
+
+    hidden_size: int
+    vocab_size: int
+    layers: list[Layer]
+    embeddings: tuple[Weight, ...]
+    """The token table first."""
+    head: tuple[Weight, ...]
+    tied_embeddings: bool = False
+    max_seq_len: int | None = None
+
+
+def tensor(layer: str, kind: str) -> str:
+    """The name of a layer's tensor; of a fused one with its piece: `qkv_proj.weight[q]`."""
+    base, bracket, piece = layer.partition("[")
+    return f"{base}.{kind}{bracket}{piece}"
+
+
+def column(
+    name: str, rows: int, columns: int, part: Part, *, units: int | None = None, bias: bool = False
+) -> tuple[Weight, ...]:
+    """A linear layer whose outputs tensor parallelism deals out in `units` (heads; by default single rows)."""
+    split = Split(0, units or rows)
+    matrix = Weight(name=tensor(name, "weight"), shape=(rows, columns), part=part, split=split, linear=True)
+    offset = Weight(name=tensor(name, "bias"), shape=(rows,), part=part, split=split)
+    return (matrix, offset) if bias else (matrix,)
+
+
+def row(
+    name: str, rows: int, columns: int, part: Part, *, units: int | None = None, bias: bool = False
+) -> tuple[Weight, ...]:
+    """A linear layer whose inputs are dealt out; every rank adds into the same outputs, so each holds the bias."""
+    split = Split(1, units or columns)
+    matrix = Weight(name=tensor(name, "weight"), shape=(rows, columns), part=part, split=split, linear=True)
+    return (matrix, Weight(name=tensor(name, "bias"), shape=(rows,), part=part)) if bias else (matrix,)
+
+
+def replicated(name: str, rows: int, columns: int, part: Part, *, bias: bool = False) -> tuple[Weight, ...]:
+    """A linear layer that every rank holds whole."""
+    matrix = Weight(name=tensor(name, "weight"), shape=(rows, columns), part=part, linear=True)
+    return (matrix, Weight(name=tensor(name, "bias"), shape=(rows,), part=part)) if bias else (matrix,)
+
+
+def norm(name: str, size: int, *, bias: bool = False) -> tuple[Weight, ...]:
+    """A norm's gain, and for LayerNorm its offset."""
+    gain = Weight(name=tensor(name, "weight"), shape=(size,), part="norms")
+    return (gain, Weight(name=tensor(name, "bias"), shape=(size,), part="norms")) if bias else (gain,)
+
+
+def table(name: str, rows: int, columns: int, *, split: bool = True) -> tuple[Weight, ...]:
+    """A lookup table; the vocabulary is dealt out over ranks, positions are not."""
+    return (
+        Weight(name=tensor(name, "weight"), shape=(rows, columns), part="embeddings", split=Split(0, rows) if split else None),
+    )
+
+
+def projections(
+    heads: Heads,
+    hidden_size: int,
+    *,
+    prefix: str = "self_attn",
+    names: tuple[str, str, str, str] = ("q_proj", "k_proj", "v_proj", "o_proj"),
+    qkv_bias: bool = False,
+    out_bias: bool = False,
+) -> tuple[Weight, ...]:
+    """Query, key, value and output projections of softmax attention."""
+    query, key, value, out = (f"{prefix}.{name}" for name in names)
+    q_width, kv_width = heads.num_heads * heads.head_dim, heads.num_kv_heads * heads.head_dim
+    return (
+        *column(query, q_width, hidden_size, "attention", units=heads.num_heads, bias=qkv_bias),
+        *column(key, kv_width, hidden_size, "attention", units=heads.num_kv_heads, bias=qkv_bias),
+        *column(value, kv_width, hidden_size, "attention", units=heads.num_kv_heads, bias=qkv_bias),
+        *row(out, hidden_size, q_width, "attention", units=heads.num_heads, bias=out_bias),
+    )
+
+
+def gated_mlp(
+    hidden_size: int,
+    width: int,
+    *,
+    prefix: str = "mlp",
+    names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj"),
+    bias: bool = False,
+    part: Part = "mlp",
+) -> tuple[Weight, ...]:
+    """The gated feed-forward part (SwiGLU, GeGLU): two matrices in, one out."""
+    gate, up, down = (f"{prefix}.{name}" for name in names)
+    return (
+        *column(gate, width, hidden_size, part, bias=bias),
+        *column(up, width, hidden_size, part, bias=bias),
+        *row(down, hidden_size, width, part, bias=bias),
+    )
+
+
+def plain_mlp(
+    hidden_size: int, width: int, *, up: str, down: str, bias: bool = True, part: Part = "mlp"
+) -> tuple[Weight, ...]:
+    """The ungated feed-forward part: one matrix in, one out."""
+    return (*column(up, width, hidden_size, part, bias=bias), *row(down, hidden_size, width, part, bias=bias))
+
+
+def experts(weights: tuple[Weight, ...], *, num_experts: int, active: int) -> tuple[Weight, ...]:
+    """The same weights once per routed expert, of which a token uses `active`."""
+    return tuple(
+        Weight(
+            name=weight.name,
+            shape=weight.shape,
+            part="experts",
+            split=weight.split,
+            copies=num_experts,
+            active_copies=active,
+            linear=weight.linear,
+        )
+        for weight in weights
+    )
+
+
+def class_suffix(facts: Facts, family: str | None = None) -> str | None:
+    """What the class of `architectures` is, less its family's name: `ForCausalLM`; None where it is unstated.
+
+    A class of another family is refused: it may hold other tensors than the model type says.
+    """
+    name = facts.architecture()
+    if name is None:
+        return None
+    start = (family or facts.model_type.removesuffix("_text")).replace("_", "").lower()
+    if not name.lower().startswith(start):
+        raise unknown_class(facts)
+    return name[len(start) :]
+
+
+def unknown_class(facts: Facts) -> UnsupportedError:
+    """The error for a class whose tensors kvplan does not know."""
+    return UnsupportedError(
+        f"`architectures` names `{printable(str(facts.architecture()))}`, a class that kvplan does not know"
+        f" for model type `{facts.model_type}`",
+        hint="pass `--set architectures=null` to plan the family's usual class",
+    )
+
+
+def causal_head(
+    facts: Facts,
+    *,
+    hidden_size: int,
+    vocab_size: int,
+    tied_default: bool,
+    language_model: str = "ForCausalLM",
+    name: str = "lm_head",
+    family: str | None = None,
+) -> tuple[tuple[Weight, ...], bool]:
+    """(what a decoder's class puts on top, whether that is the token table itself).
+
+    A language model has a vocabulary, `…Model` nothing, a classifier its scores.
+
+    Source: transformers 5.23, modeling_layers.py `GenericForSequenceClassification` and its neighbours
+    """
+    suffix = class_suffix(facts, family)
+    tied = facts.flag("tie_word_embeddings", default=tied_default)
+    if suffix is None or suffix == language_model:
+        return ((), True) if tied else (column(name, vocab_size, hidden_size, "head"), False)
+    if suffix in ("Model", "TextModel"):
+        return (), False
+    if suffix in ("ForSequenceClassification", "TextForSequenceClassification"):
+        return replicated("score", num_labels(facts), hidden_size, "head"), False
+    if suffix == "ForTokenClassification":
+        return replicated("score", num_labels(facts), hidden_size, "head", bias=True), False
+    if suffix == "ForQuestionAnswering":
+        return replicated("qa_outputs", 2, hidden_size, "head", bias=True), False
+    raise unknown_class(facts)
+
+
+def num_labels(facts: Facts, *, default: int = 2) -> int:
+    """Labels of a classifier: `num_labels`, else the entries of `id2label`, else the config class's default."""
+    labels = facts.mapping_size("id2label")
+    return facts.positive("num_labels", default=labels or default)

@@ -1,0 +1,135 @@
+"""One door: a name, an address or a path to a ModelSpec.
+
+Order: an explicit path; a catalog name; what huggingface_hub has cached; the Hub.
+"""
+
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from kvplan.core.errors import HubError, InputError, UnsupportedError
+from kvplan.core.model import ModelSpec, Source
+from kvplan.core.units import join_words
+from kvplan.sources import catalog
+from kvplan.sources.config import apply_overrides, spec_from_config
+from kvplan.sources.hub_ref import HubRef, parse_ref
+from kvplan.sources.json_file import printable, read_json_file
+from kvplan.sources.params_json import config_from_params, is_params
+
+MAX_CONFIG_BYTES = 4 * 1024**2
+_CONFIG_FILES = ("config.json", "params.json")
+
+
+def load_model(
+    source: str | PathLike[str],
+    *,
+    offline: bool = False,
+    hub: bool = False,
+    overrides: Mapping[str, str] | None = None,
+    timeout_seconds: float = 15.0,
+) -> ModelSpec:
+    """The model that `source` names: a path, a catalog name, `OWNER/NAME[@REV]`, `hf://…` or a Hub address.
+
+    `hub` goes to the Hub even for a catalog name, `offline` never goes there, `overrides` are the user's facts.
+    Raises InputError (bad name, file or key), UnsupportedError (architecture), HubError (gated, unreachable …).
+    """
+    overrides = overrides or {}
+    if not isinstance(source, str) or _is_path(source):
+        return _from_path(Path(source).expanduser(), overrides)
+    if hub and offline:
+        raise InputError("`--hub` and `--offline` contradict each other", hint="give one of them")
+    ref = parse_ref(source)
+    if not hub and (ref is None or ref.revision is None):
+        model = catalog.load(ref.repo_id if ref else source, overrides)
+        if model is not None:
+            return model
+    if ref is None or ("/" not in source and Path(source).is_dir()):
+        return _from_unclear_name(source, overrides)
+    return _from_hub(ref, overrides, offline=offline, hub=hub, timeout_seconds=timeout_seconds)
+
+
+def _is_path(text: str) -> bool:
+    """Whether a string can only mean a file or folder; `a/b` means the Hub, `./a/b` the folder."""
+    return text.startswith(("./", "../", "/", "~", ".\\")) or text in (".", "..") or text.endswith((".json", ".gguf"))
+
+
+def _from_unclear_name(name: str, overrides: Mapping[str, str]) -> ModelSpec:
+    if Path(name).is_dir():
+        return _from_path(Path(name), overrides)
+    raise InputError(f"`{printable(name)}` is neither a path, nor a catalog name, nor OWNER/NAME", hint=_hint(name))
+
+
+def _hint(name: str) -> str:
+    close = catalog.suggest(name)
+    return f"did you mean {' or '.join(close)}?" if close else "`kvplan models` lists the catalog"
+
+
+def _from_path(path: Path, overrides: Mapping[str, str]) -> ModelSpec:
+    if path.suffix == ".gguf":
+        raise UnsupportedError(
+            f"`{printable(path.name)}` is a GGUF file, which kvplan does not read yet",
+            hint="name the original model's config.json or Hub id",
+        )
+    if path.is_dir():
+        return _from_directory(path, overrides)
+    if not path.exists():
+        raise InputError(f"`{printable(str(path))}` does not exist", hint="give a config.json, a params.json or their folder")
+    raw = read_json_file(path, what=path.name, max_bytes=MAX_CONFIG_BYTES)
+    id = path.resolve().parent.name if path.name in _CONFIG_FILES else path.stem
+    kind = "params" if is_params(raw) else "config"
+    return _spec(raw, overrides, id=id, source=Source(kind=kind, location=str(path)))
+
+
+def _from_directory(path: Path, overrides: Mapping[str, str]) -> ModelSpec:
+    for name in _CONFIG_FILES:
+        if (path / name).is_file():
+            raw = read_json_file(path / name, what=name, max_bytes=MAX_CONFIG_BYTES)
+            source = Source(kind="directory", location=str(path / name))
+            return _spec(raw, overrides, id=path.resolve().name, source=source, stored=_stored_in(path))
+    raise InputError(
+        f"`{printable(str(path))}` holds no {join_words(_CONFIG_FILES).replace(' and ', ' or ')}",
+        hint="point at the folder that `hf download` or `save_pretrained` made",
+    )
+
+
+def _stored_in(path: Path) -> int | None:
+    """What the safetensors files beside the config hold, where there are any."""
+    from kvplan.sources.safetensors import INDEX_FILE, weights_of_file, weights_of_index
+
+    index = path / INDEX_FILE
+    if index.is_file():
+        stored = weights_of_index(read_json_file(index, what=INDEX_FILE, max_bytes=64 * 1024**2))
+        return stored.total_bytes if stored else None
+    single = path / "model.safetensors"
+    return weights_of_file(single, what=single.name).total_bytes if single.is_file() else None
+
+
+def _from_hub(
+    ref: HubRef, overrides: Mapping[str, str], *, offline: bool, hub: bool, timeout_seconds: float
+) -> ModelSpec:
+    from kvplan.sources.hub import fetch
+
+    try:
+        files = fetch(ref, offline=offline, timeout_seconds=timeout_seconds)
+    except HubError as error:
+        close = catalog.suggest(ref.repo_id)
+        if close and not hub:
+            error.hint += f"; the catalog has {' and '.join(close)}"
+        raise
+    raw = files.config if files.config is not None else files.params
+    notes = list(files.notes)
+    if Path(ref.repo_id).is_dir():
+        notes.append(f"a local folder `{ref.repo_id}` exists too; `./{ref.repo_id}` would read it")
+    source = Source(kind="hub", location=f"{files.repo_id} ({files.origin})", revision=files.revision, notes=tuple(notes))
+    stored = files.stored.total_bytes if files.stored else None
+    return _spec(raw or {}, overrides, id=files.repo_id, source=source, stored=stored)
+
+
+def _spec(
+    raw: Mapping[str, Any], overrides: Mapping[str, str], *, id: str, source: Source, stored: int | None = None
+) -> ModelSpec:
+    config, origins = apply_overrides(raw, overrides)
+    if is_params(config):
+        config = config_from_params(config)
+    return spec_from_config(config, id=id, source=source, origins=origins, stored_weight_bytes=stored)
