@@ -100,7 +100,8 @@ def curve(
     from kvplan.report.frame import sweep_frame
 
     spec = load_model(model) if isinstance(model, str) else model
-    return sweep_frame(spec, list(seq_lens), list(batch_sizes), gpu=_gpu(gpu), **serving)
+    frame: pd.DataFrame = sweep_frame(spec, list(seq_lens), list(batch_sizes), gpu=_gpu(gpu), **serving)
+    return frame
 
 
 def _gpu(gpu: Gpu | str | None) -> Gpu | None:

@@ -20,6 +20,7 @@ from kvplan.core.model import (
 )
 from kvplan.core.units import ceil_div, smaller
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
     """The cache of one layer of one sequence.

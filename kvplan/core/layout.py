@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kvplan.core.attention import PassShape
 from kvplan.core.cache import Cache, caches_of
-from kvplan.core.model import Layer, LatentAttention, ModelSpec
+from kvplan.core.model import LatentAttention, Layer, ModelSpec
 from kvplan.core.overhead import activation_bytes, context_bytes
 from kvplan.core.serving import Serving
 from kvplan.core.units import ceil_div, larger, smaller
@@ -160,7 +160,13 @@ def _stage_activations(model: ModelSpec, serving: Serving, counts: list[tuple[La
     passes = [(prefill_shape(serving), layers), (decode_shape(serving), decoder_layers)]
     prefill, decode = (
         activation_bytes(
-            stage_layers, model.hidden_size, serving.dtype, shape, serving.attention_backend, serving.tp, vocab
+            stage_layers,
+            model.hidden_size,
+            serving.dtype,
+            shape,
+            serving.attention_backend,
+            serving.tp,
+            vocab,
         )
         for shape, stage_layers in passes
     )

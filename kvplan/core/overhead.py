@@ -51,7 +51,13 @@ def mixer_activation_bytes(layer: Layer, mixer: Mixer, dtype: DType, shape: Pass
 
 
 def activation_bytes(
-    layers: list[Layer], hidden_size: int, dtype: DType, shape: PassShape, backend: str, tp: int, logits_vocab: int
+    layers: list[Layer],
+    hidden_size: int,
+    dtype: DType,
+    shape: PassShape,
+    backend: str,
+    tp: int,
+    logits_vocab: int,
 ) -> int:
     """The peak of one forward pass over what it keeps: the residual stream, and the widest step.
 

@@ -244,7 +244,12 @@ def _evidence(model: ModelSpec, serving: Serving) -> dict[str, str]:
 def _warnings(model: ModelSpec, serving: Serving) -> list[PlanWarning]:
     found = []
     if not serving.dtype_stated:
-        found.append(("dtype-assumed", f"the source names no dtype; planned in {serving.dtype.name} (`--dtype` sets it)"))
+        found.append(
+            (
+                "dtype-assumed",
+                f"the source names no dtype; planned in {serving.dtype.name} (`--dtype` sets it)",
+            )
+        )
     if model.max_seq_len and serving.seq_len > model.max_seq_len:
         message = f"{serving.seq_len} tokens are more than the {model.max_seq_len} positions that the model states"
         found.append(("beyond-max-positions", message))
@@ -261,11 +266,17 @@ def _quantization_warnings(model: ModelSpec, serving: Serving) -> list[tuple[str
         basis = "the size of the stored files" if model.stored_weight_bytes else "unquantised weights, an upper bound"
         found.append(("quantization-not-modelled", f"`{quant.method}` quantisation is counted by {basis}"))
     if quant is not None and serving.quant_planned:
-        found.append(("quantization-assumed", f"weights are planned in {quant.method}; a real checkpoint may keep more"))
+        found.append(
+            (
+                "quantization-assumed",
+                f"weights are planned in {quant.method}; a real checkpoint may keep more",
+            )
+        )
     stored = model.stored_weight_bytes
     computed = total_weight_bytes(model, serving)
     if stored and stored > computed:
-        message = f"the repository stores {format_bytes(stored - computed)} more than the plan loads (other heads, copies)"
+        more = format_bytes(stored - computed)
+        message = f"the repository stores {more} more than the plan loads (other heads, copies)"
         found.append(("stored-differs", message))
     return found
 

@@ -23,6 +23,8 @@ class Serving:
 
     seq_len: int
     encoder_seq_len: int | None
+    encoder_follows: bool
+    """True where the encoder's length is `seq_len` because nothing else was said: a sweep moves both."""
     batch_size: int
     dtype: DType
     dtype_stated: bool
@@ -95,9 +97,11 @@ def resolve(
         raise InputError(
             f"`gpu_memory_utilization` is {gpu_memory_utilization}, not within (0, 1]", hint="0.9 means 90 %"
         )
+    encoder_tokens = _encoder_length(model, encoder_seq_len, seq_len)
     return Serving(
         seq_len=seq_len,
-        encoder_seq_len=_encoder_length(model, encoder_seq_len, seq_len),
+        encoder_seq_len=encoder_tokens,
+        encoder_follows=encoder_seq_len is None and encoder_tokens is not None,
         batch_size=batch_size,
         dtype=model_dtype,
         dtype_stated=bool(dtype) or model.dtype is not None,
@@ -144,7 +148,8 @@ def _encoder_length(model: ModelSpec, encoder_seq_len: int | None, seq_len: int)
     _positive("encoder_seq_len", encoder_seq_len)
     if not model.has_encoder:
         raise InputError(
-            f"`{model.id}` has no cross-attention, so `encoder_seq_len` has no meaning", hint="use `seq_len` alone"
+            f"`{model.id}` has no cross-attention, so `encoder_seq_len` has no meaning",
+            hint="use `seq_len` alone",
         )
     return encoder_seq_len
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kvplan.core.errors import InputError
 from kvplan.core.layout import GpuUse, stage_uses
 from kvplan.core.model import ModelSpec
-from kvplan.core.serving import Serving, pass_tokens
+from kvplan.core.serving import MAX_COUNT, Serving, pass_tokens
 from kvplan.core.units import larger
 
 if TYPE_CHECKING:
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PARTS = ("weights_bytes", "kv_cache_bytes", "activation_bytes", "graph_bytes", "context_bytes")
-_LIMIT = 2**62
-"""int64 wraps silently above 2⁶³; every sweep is refused that could come near."""
+_LIMIT = 2**58
+"""int64 wraps silently above 2⁶³, and arrays hold bits before they hold bytes: 2⁵⁸ bytes are 2⁶¹ bits."""
+_MAX_POINTS = 2**24
+"""Some 4 GiB of columns; a slip of the finger must not take the machine's memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,29 +41,42 @@ class Sweep:
 def sweep(model: ModelSpec, serving: Serving, seq_lens: list[int], batch_sizes: list[int]) -> Sweep:
     """Every pair of a length and a batch size; `serving` gives all else, and its encoder length if it is fixed.
 
-    Raises InputError for an empty or impossible axis, and where a figure would not fit into 64 bits.
+    Raises InputError for an empty, impossible or immense axis, and where a figure would not fit into 64 bits.
     """
     import numpy as np
 
     for name, axis in (("seq_lens", seq_lens), ("batch_sizes", batch_sizes)):
-        if not axis or min(axis) < 1:
-            raise InputError(f"`{name}` needs at least one number, all from 1", hint="e.g. [1024, 4096, 16384]")
-    largest = _at(serving, max(seq_lens), max(batch_sizes))
-    if max(use.total_bytes for use in stage_uses(model, largest)) >= _LIMIT:
-        raise InputError("the largest point of the sweep does not fit into 64-bit numbers", hint="use smaller axes")
-    seq, batch = (axis.ravel() for axis in np.meshgrid(seq_lens, batch_sizes, indexing="ij"))
-    uses = stage_uses(model, _at(serving, seq.astype(np.int64), batch.astype(np.int64)))
+        if not axis or min(axis) < 1 or max(axis) > MAX_COUNT:
+            message = f"`{name}` needs at least one number, all from 1 to {MAX_COUNT}"
+            raise InputError(message, hint="e.g. [1024, 4096, 16384]")
+    if (num_points := len(seq_lens) * len(batch_sizes)) > _MAX_POINTS:
+        raise InputError(f"a sweep of {num_points:,} points is more than {_MAX_POINTS:,}", hint="use a coarser axis")
+    _refuse_overflow(model, serving, seq_lens, batch_sizes)
+    axes = (np.asarray(axis, dtype=np.int64) for axis in (seq_lens, batch_sizes))
+    seq, batch = (grid.ravel() for grid in np.meshgrid(*axes, indexing="ij"))
+    uses = stage_uses(model, _at(serving, seq, batch))
     return Sweep(seq_len=seq, batch_size=batch, columns=_fullest(uses, len(seq)))
+
+
+def _refuse_overflow(model: ModelSpec, serving: Serving, seq_lens: list[int], batch_sizes: list[int]) -> None:
+    """Look at the points where figures are highest, in Python's unbounded numbers.
+
+    Most grow with both axes. What an encoder works on grows with the prompts of one pass: more of short ones.
+    """
+    batch = int(max(batch_sizes))
+    for seq in (int(min(seq_lens)), int(max(seq_lens))):
+        highest = max(use.total_bytes for use in stage_uses(model, _at(serving, seq, batch)))
+        if max(highest, seq * batch) >= _LIMIT:
+            raise InputError("the largest point of the sweep does not fit into 64 bits", hint="use smaller axes")
 
 
 def _at(serving: Serving, seq_len: Any, batch_size: Any) -> Serving:
     """The serving at other lengths and batch sizes; an encoder that followed the length follows it still."""
-    follows = serving.encoder_seq_len == serving.seq_len
     return replace(
         serving,
         seq_len=seq_len,
         batch_size=batch_size,
-        encoder_seq_len=seq_len if follows else serving.encoder_seq_len,
+        encoder_seq_len=seq_len if serving.encoder_follows else serving.encoder_seq_len,
         max_num_batched_tokens=pass_tokens(serving.pass_limit, seq_len * batch_size),
     )
 

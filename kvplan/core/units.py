@@ -18,7 +18,7 @@ _BYTE_SUFFIX = {
     "": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4,
     "kib": KIB, "mib": MIB, "gib": GIB, "tib": 1024**4,
 }  # fmt: skip
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", re.ASCII)
 
 
 def ceil_div(amount: int, divisor: int) -> int:
@@ -35,14 +35,16 @@ def smaller(a: int, b: int) -> int:
     """`min` for two numbers, element by element where one is an int64 array (see `core.sweep`)."""
     if isinstance(a, int) and isinstance(b, int):
         return min(a, b)
-    return _numpy().minimum(a, b)  # type: ignore[no-any-return]
+    held: int = _numpy().minimum(a, b)
+    return held
 
 
 def larger(a: int, b: int) -> int:
     """`max` for two numbers, element by element where one is an int64 array (see `core.sweep`)."""
     if isinstance(a, int) and isinstance(b, int):
         return max(a, b)
-    return _numpy().maximum(a, b)  # type: ignore[no-any-return]
+    held: int = _numpy().maximum(a, b)
+    return held
 
 
 def _numpy() -> Any:
@@ -73,7 +75,7 @@ def _parse(text: str, suffixes: dict[str, int], *, what: str, hint: str, fold: b
         raise InputError(f"`{text[:40]}` is not a {what}", hint=hint)
     whole, _, fraction = match[1].partition(".")
     scaled = int(whole + fraction) * suffixes[suffix]
-    number, rest = divmod(scaled, 10 ** len(fraction))
+    number, rest = divmod(scaled, int("1" + "0" * len(fraction)))
     if rest:
         raise InputError(f"`{text[:40]}` is not a whole {what}", hint=hint)
     return number

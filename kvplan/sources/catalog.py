@@ -68,17 +68,18 @@ def load(name: str, overrides: Mapping[str, str] | None = None) -> ModelSpec | N
 
 def spec_of(entry: CatalogEntry, *, id: str | None = None, overrides: Mapping[str, str] | None = None) -> ModelSpec:
     """The model of one entry; an alias's own id is kept, the entry it stands on is named in a note."""
-    config, origins = dict(entry.config), {}
     completed = entry.about.get("set", {})
-    config |= completed
-    origins |= dict.fromkeys(completed, "catalog (the repository leaves it out)")
+    config = {**entry.config, **completed}
+    origins = dict.fromkeys(completed, "catalog (the repository leaves it out)")
     config, set_by_user = apply_overrides(config, overrides or {})
-    original = is_params(config)
-    if original:
+    if is_params(config):
         config = config_from_params(config)
     notes = () if id in (None, entry.id) else (f"same architecture as `{entry.id}` in the catalog",)
     source = Source(
-        kind="catalog", location=str(entry.about.get("source", "")), revision=entry.about.get("revision"), notes=notes
+        kind="catalog",
+        location=str(entry.about.get("source", "")),
+        revision=entry.about.get("revision"),
+        notes=notes,
     )
     return spec_from_config(config, id=id or entry.id, source=source, origins=origins | set_by_user)
 
@@ -121,10 +122,15 @@ def build_index() -> dict[str, list[str]]:
     return dict(sorted(index.items()))
 
 
+def index_text() -> str:
+    """The index as it stands on disk: one name a line, so that a change of one model is a change of its lines."""
+    lines = (f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in build_index().items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 def main() -> None:
     """Write the index anew."""
-    text = json.dumps(build_index(), indent=0, ensure_ascii=True)
-    (root() / INDEX).write_text(text + "\n", encoding="utf-8")
+    (root() / INDEX).write_text(index_text(), encoding="utf-8")
 
 
 if __name__ == "__main__":

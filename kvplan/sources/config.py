@@ -32,7 +32,8 @@ def spec_from_config(
     reading = READERS[model_type](facts)
     if not 1 <= len(reading.layers) <= MAX_LAYERS:
         raise InputError(
-            f"the config describes {len(reading.layers)} layers, not 1 to {MAX_LAYERS}", hint="correct the file"
+            f"the config describes {len(reading.layers)} layers, not 1 to {MAX_LAYERS}",
+            hint="correct the file",
         )
     layers, order = stack(reading.layers)
     return ModelSpec(
@@ -55,9 +56,7 @@ def spec_from_config(
     )
 
 
-def apply_overrides(
-    config: Mapping[str, Any], overrides: Mapping[str, str]
-) -> tuple[dict[str, Any], dict[str, str]]:
+def apply_overrides(config: Mapping[str, Any], overrides: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
     """(config with the user's facts, their origins); a dotted key reaches into a nested object.
 
     A value is read as JSON where it is JSON (`32000`, `true`, `null`), else as a string.
@@ -73,7 +72,9 @@ def apply_overrides(
         for parent in parents:
             inner = target.get(parent) or {}
             if not isinstance(inner, Mapping):
-                raise InputError(f"`{printable(key)}` reaches into something that is not an object", hint="check the key")
+                raise InputError(
+                    f"`{printable(key)}` reaches into something that is not an object", hint="check the key"
+                )
             target[parent] = dict(inner)
             target = target[parent]
         if not last:
@@ -86,7 +87,8 @@ def _model_type(config: Mapping[str, Any]) -> str:
     model_type = config.get("model_type")
     if model_type is None:
         raise InputError(
-            "`model_type` is missing from the config", hint="is this a model's config.json? or pass `--set model_type=NAME`"
+            "`model_type` is missing from the config",
+            hint="is this a model's config.json? or pass `--set model_type=NAME`",
         )
     if not isinstance(model_type, str) or model_type not in READERS:
         shown = printable(str(model_type))

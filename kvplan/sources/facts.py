@@ -209,5 +209,3 @@ class Facts:
             f"`{self._prefix}{key}` is {str(value)[:60]!r} in the config of model type `{self.model_type}`, not {wanted}",
             hint=f"correct the file, or pass `--set {self._prefix}{key}=VALUE`",
         )
-
-

@@ -17,7 +17,8 @@ from kvplan.core.hardware import Gpu
 from kvplan.core.units import MIB, parse_bytes
 
 _TABLE = Path(__file__).with_name("gpus.csv")
-_NOISE = frozenset("nvidia geforce tesla amd instinct intel habana google aws apple gpu gb gib".split())
+_MAKERS = {"nvidia", "geforce", "tesla", "amd", "instinct", "intel", "habana", "google", "aws", "apple"}
+_NOISE = _MAKERS | {"gpu", "gb", "gib"}
 _MEMORY_WORD = re.compile(r"^(\d+)g(?:i?b)?$")
 _MEMORY_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]i?B)\s*", re.IGNORECASE)
 

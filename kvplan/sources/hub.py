@@ -6,6 +6,7 @@ naming a model must stay fast. To read one more file: `_Repository.read` and `_f
 """
 
 import errno
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,7 +50,7 @@ class HubFiles:
     revision: str
     """The commit that everything was read at."""
     origin: str
-    """`hub`, or `hub cache` when nothing was asked over the network."""
+    """`hub`, or `hub cache` when the answer came from the cache alone."""
     config: dict[str, Any] | None
     params: dict[str, Any] | None
     """`params.json`, the original format of Meta and Mistral; read only where there is no config."""
@@ -57,15 +58,17 @@ class HubFiles:
     notes: tuple[str, ...]
 
 
-def fetch(
-    ref: HubRef, *, offline: bool = False, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
-) -> HubFiles:
+def fetch(ref: HubRef, *, offline: bool = False, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> HubFiles:
     """Everything kvplan reads about a repository, within `timeout_seconds` in all.
 
     A commit that the cache holds is answered from there, and so is everything in offline mode. When the Hub
     gives no answer, an older one from the cache is better than none, and a note says so. Raises HubError or,
     for content that cannot be used, InputError.
     """
+    if not timeout_seconds > 0:
+        raise InputError(f"the Hub cannot be given {timeout_seconds:g} seconds to answer", hint="give at least 1")
+    # Read when it is imported: without this the library asks the Hub one more question, about AI agents.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import constants
 
     if offline or constants.is_offline_mode():
@@ -137,9 +140,7 @@ class _Repository:
         if index is None:
             stored = self.header()
         elif (stored := weights_of_index(index, what=_what(self.ref, INDEX_FILE))) is None:
-            self.notes.append(
-                f"`{INDEX_FILE}` states no total size, so the size of the stored weights is unknown"
-            )
+            self.notes.append(f"`{INDEX_FILE}` states no total size, so the size of the stored weights is unknown")
         return HubFiles(
             repo_id=self.ref.repo_id,
             revision=commit,
@@ -195,6 +196,7 @@ class _Repository:
     def download(self, filename: str, max_bytes: int, *, cache_dir: str | None = None) -> Path:
         """The path of the file in the cache, at this commit, fetched when it is not there yet."""
         from huggingface_hub import hf_hub_download
+        from huggingface_hub.utils import silent_tqdm  # type: ignore[attr-defined]
 
         repo_id, named = self.ref.repo_id, self.ref.revision or "main"
         path = _cached(self.ref, filename, named, cache_dir)
@@ -212,7 +214,7 @@ class _Repository:
                     revision=revision,
                     cache_dir=cache_dir,
                     etag_timeout=self.seconds,
-                    tqdm_class=_silent_bar(),
+                    tqdm_class=silent_tqdm,  # files this small need no progress bar
                 )
             )
             if path.parent.name == self.commit:
@@ -227,9 +229,7 @@ class _Repository:
         size = get_hf_file_metadata(url, timeout=self.seconds).size
         if size is not None and size > max_bytes:
             message = f"{_what(self.ref, filename)} is larger than {format_bytes(max_bytes)}"
-            raise InputError(
-                message, hint="do not trust this repository: no honest file of this name is so large"
-            )
+            raise InputError(message, hint="do not trust this repository: no honest file of this name is so large")
 
     def header(self) -> StoredWeights | None:
         """What the header of a single safetensors file says: its length first, then just the header."""
@@ -316,18 +316,6 @@ def _cached(ref: HubRef, filename: str, revision: str | None, cache_dir: str | N
 
 def _what(ref: HubRef, filename: str) -> str:
     return f"`{filename}` of `{ref.repo_id}`"
-
-
-def _silent_bar() -> Any:
-    """A progress bar that draws nothing: files this small need none."""
-    from huggingface_hub import utils
-
-    bar: Any = vars(utils)["tqdm"]
-
-    def start(self: Any, *args: Any, **kwargs: Any) -> None:
-        bar.__init__(self, *args, **{**kwargs, "disable": True})
-
-    return type(bar)("SilentBar", (bar,), {"__init__": start})
 
 
 def _mute_retries() -> None:

@@ -65,17 +65,17 @@ def explain(error: Exception, repo_id: str, revision: str | None) -> KvplanError
         return InputError(f"`{repo_id}` is no valid name of a repository", hint="write it as OWNER/NAME")
     if isinstance(status, int):
         return _status(status, error, repo_id)
+    if names & {"RemoteProtocolError", "ReadError"} or (type(error) is OSError and error.errno is None):
+        return UnavailableError(f"the connection to the Hub at `{endpoint()}` broke off", hint=f"try again; {_NETWORK}")
     if clients or isinstance(error, (ConnectionError, TimeoutError)):
         return UnavailableError(
-            f"the Hub at `{endpoint()}` could not be reached ({_cause(error)})", hint=_NETWORK
+            f"the Hub at `{endpoint()}` could not be reached ({type(error).__name__})", hint=_NETWORK
         )
     if isinstance(error, OSError) and error.errno is not None:
         message = f"the cache of `huggingface_hub` cannot be used: {error.strerror}"
         return HubError(message, hint="set HF_HOME to a folder that can be written")
-    message = f"the answer of `{endpoint()}` about `{repo_id}` could not be understood ({_cause(error)})"
-    return UnavailableError(
-        message, hint=f"if a proxy or mirror stands between, it may have answered: {_NETWORK}"
-    )
+    message = f"the answer of `{endpoint()}` about `{repo_id}` could not be understood ({type(error).__name__})"
+    return UnavailableError(message, hint=f"if a proxy or mirror stands between, it may have answered: {_NETWORK}")
 
 
 def not_cached(repo_id: str, revision: str | None) -> HubError:
@@ -138,9 +138,7 @@ def _status(status: int, error: Any, repo_id: str) -> KvplanError:
         message = f"the Hub had too many requests from here, and {_wait(error.response.headers)} (429)"
         return UnavailableError(message, hint=f"wait; for a higher limit {_LOGIN}")
     if status >= 500:
-        return UnavailableError(
-            f"the Hub has a problem of its own (it answered {status})", hint="try again later"
-        )
+        return UnavailableError(f"the Hub has a problem of its own (it answered {status})", hint="try again later")
     return HubError(f"the Hub answered {status} about `{repo_id}`", hint=_NETWORK)
 
 
@@ -156,7 +154,3 @@ def _root(error: Exception) -> Exception:
     while type(error).__name__ == "LocalEntryNotFoundError" and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return error
-
-
-def _cause(error: Exception) -> str:
-    return type(error).__name__

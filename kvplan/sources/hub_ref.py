@@ -52,9 +52,7 @@ def _path_on_hub(text: str) -> str | None:
     if text.startswith("hf://"):
         return text[len("hf://") :]
     bare = re.sub(r"^https?://", "", text, flags=re.IGNORECASE)
-    own = re.sub(
-        r"^https?://", "", os.environ.get("HF_ENDPOINT", "").strip().rstrip("/"), flags=re.IGNORECASE
-    )
+    own = re.sub(r"^https?://", "", os.environ.get("HF_ENDPOINT", "").strip().rstrip("/"), flags=re.IGNORECASE)
     for host in (own, *_HOSTS):
         if host and bare.lower().startswith(f"{host.lower()}/"):
             return bare[len(host) + 1 :]
@@ -90,10 +88,7 @@ def _checked(repo_id: str, revision: str | None, text: str) -> HubRef:
         hint = "write OWNER/NAME: letters, digits, `-`, `_` and `.`, at most 96 of them in each part"
         raise InputError(f"`{printable(text)}` holds no valid name of a repository", hint=hint)
     if revision is not None and (
-        not _REVISION.fullmatch(revision)
-        or ".." in revision
-        or revision.startswith("-")
-        or len(revision) > 255
+        not _REVISION.fullmatch(revision) or ".." in revision or revision.startswith("-") or len(revision) > 255
     ):
         hint = "a revision is a branch, a tag or a commit, such as `main` or `refs/pr/1`"
         raise InputError(f"`{printable(revision)}` is no valid revision", hint=hint)

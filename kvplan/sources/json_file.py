@@ -42,9 +42,7 @@ def read_json(content: str | bytes, *, what: str, max_bytes: int) -> dict[str, A
     value = _parse(text, name)
     if not isinstance(value, dict):
         kind = type(value).__name__
-        raise InputError(
-            f"{name} holds a JSON {kind}, not an object", hint="check that this is the right file"
-        )
+        raise InputError(f"{name} holds a JSON {kind}, not an object", hint="check that this is the right file")
     return value
 
 

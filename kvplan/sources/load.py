@@ -4,9 +4,10 @@ Order: an explicit path; a catalog name; what huggingface_hub has cached; the Hu
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kvplan.core.errors import HubError, InputError, UnsupportedError
 from kvplan.core.model import ModelSpec, Source
@@ -16,6 +17,9 @@ from kvplan.sources.config import apply_overrides, spec_from_config
 from kvplan.sources.hub_ref import HubRef, parse_ref
 from kvplan.sources.json_file import printable, read_json_file
 from kvplan.sources.params_json import config_from_params, is_params
+
+if TYPE_CHECKING:
+    from kvplan.sources.hub import HubFiles
 
 MAX_CONFIG_BYTES = 4 * 1024**2
 _CONFIG_FILES = ("config.json", "params.json")
@@ -74,11 +78,14 @@ def _from_path(path: Path, overrides: Mapping[str, str]) -> ModelSpec:
     if path.is_dir():
         return _from_directory(path, overrides)
     if not path.exists():
-        raise InputError(f"`{printable(str(path))}` does not exist", hint="give a config.json, a params.json or their folder")
+        raise InputError(
+            f"`{printable(str(path))}` does not exist",
+            hint="give a config.json, a params.json or their folder",
+        )
     raw = read_json_file(path, what=path.name, max_bytes=MAX_CONFIG_BYTES)
     id = path.resolve().parent.name if path.name in _CONFIG_FILES else path.stem
-    kind = "params" if is_params(raw) else "config"
-    return _spec(raw, overrides, id=id, source=Source(kind=kind, location=str(path)))
+    source = Source(kind="params" if is_params(raw) else "config", location=str(path))
+    return _spec(raw, overrides, id=id, source=source)
 
 
 def _from_directory(path: Path, overrides: Mapping[str, str]) -> ModelSpec:
@@ -108,26 +115,46 @@ def _stored_in(path: Path) -> int | None:
 def _from_hub(
     ref: HubRef, overrides: Mapping[str, str], *, offline: bool, hub: bool, timeout_seconds: float
 ) -> ModelSpec:
-    from kvplan.sources.hub import fetch
-
     try:
-        files = fetch(ref, offline=offline, timeout_seconds=timeout_seconds)
+        files = _fetch(ref, offline=offline, cache_first=not hub, timeout_seconds=timeout_seconds)
     except HubError as error:
         close = catalog.suggest(ref.repo_id)
         if close and not hub:
-            error.hint += f"; the catalog has {' and '.join(close)}"
+            error.hint += f"; the catalog has {join_words(close)}"
         raise
     raw = files.config if files.config is not None else files.params
     notes = list(files.notes)
     if Path(ref.repo_id).is_dir():
         notes.append(f"a local folder `{ref.repo_id}` exists too; `./{ref.repo_id}` would read it")
-    source = Source(kind="hub", location=f"{files.repo_id} ({files.origin})", revision=files.revision, notes=tuple(notes))
+    source = Source(
+        kind="hub", location=f"{files.repo_id} ({files.origin})", revision=files.revision, notes=tuple(notes)
+    )
     stored = files.stored.total_bytes if files.stored else None
     return _spec(raw or {}, overrides, id=files.repo_id, source=source, stored=stored)
 
 
+def _fetch(ref: HubRef, *, offline: bool, cache_first: bool, timeout_seconds: float) -> "HubFiles":
+    """A name without a revision is answered from huggingface_hub's cache, where it is there, and says so."""
+    from kvplan.sources.hub import fetch
+
+    if cache_first and not offline and ref.revision is None:
+        try:
+            cached = fetch(ref, offline=True, timeout_seconds=timeout_seconds)
+        except HubError:
+            pass  # not cached: the Hub is asked
+        else:
+            note = f"read from huggingface_hub's cache (commit {cached.revision[:12]}); `--hub` asks the Hub again"
+            return replace(cached, notes=(note, *cached.notes))
+    return fetch(ref, offline=offline, timeout_seconds=timeout_seconds)
+
+
 def _spec(
-    raw: Mapping[str, Any], overrides: Mapping[str, str], *, id: str, source: Source, stored: int | None = None
+    raw: Mapping[str, Any],
+    overrides: Mapping[str, str],
+    *,
+    id: str,
+    source: Source,
+    stored: int | None = None,
 ) -> ModelSpec:
     config, origins = apply_overrides(raw, overrides)
     if is_params(config):

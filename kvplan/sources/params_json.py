@@ -13,7 +13,15 @@ from kvplan.core.units import round_up
 from kvplan.sources.facts import Facts
 
 # Keys that mean an architecture beyond plain Llama, Mistral and Mixtral; planning without them would under-count.
-_BEYOND = ("vision_encoder", "vision_chunk_size", "kv_lora_rank", "layer_types", "quantization", "lora", "index_n_heads")
+_BEYOND = (
+    "vision_encoder",
+    "vision_chunk_size",
+    "kv_lora_rank",
+    "layer_types",
+    "quantization",
+    "lora",
+    "index_n_heads",
+)
 
 
 def is_params(config: Mapping[str, Any]) -> bool:

@@ -51,9 +51,7 @@ def _mxfp4(raw: Mapping[str, Any]) -> Quantization:
 
     Source: OCP Microscaling Formats 1.0; transformers 5.23, integrations/mxfp4.py
     """
-    return Quantization(
-        method="mxfp4", bits=4, scale_bits=8, block=(1, 32), parts=("experts",), understood=True
-    )
+    return Quantization(method="mxfp4", bits=4, scale_bits=8, block=(1, 32), parts=("experts",), understood=True)
 
 
 _SCHEMES: dict[str, Callable[[Mapping[str, Any]], Quantization | None]] = {"fp8": _fp8, "mxfp4": _mxfp4}

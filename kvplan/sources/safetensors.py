@@ -86,9 +86,7 @@ def header_length(prefix: bytes, *, what: str) -> int:
     return num_bytes
 
 
-def weights_of_header(
-    header: bytes, *, num_bytes: int, what: str, file_bytes: int | None = None
-) -> StoredWeights:
+def weights_of_header(header: bytes, *, num_bytes: int, what: str, file_bytes: int | None = None) -> StoredWeights:
     """What a header says, after checking it against itself and against the size of its file, where known."""
     if len(header) != num_bytes:
         raise InputError(f"{what} ends inside its header", hint=_HINT)
@@ -121,13 +119,9 @@ def _tensor(name: str, entry: Any, what: str) -> tuple[str, int, tuple[int, int]
     dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         shown = printable(dtype, max_length=30) if isinstance(dtype, str) else type(dtype).__name__
-        raise InputError(
-            f"{tensor} has the unknown dtype `{shown}`", hint=f"known are {', '.join(DTYPE_BITS)}"
-        )
+        raise InputError(f"{tensor} has the unknown dtype `{shown}`", hint=f"known are {', '.join(DTYPE_BITS)}")
     num_elements = _num_elements(shape, tensor)
-    if not (
-        isinstance(offsets, list) and len(offsets) == 2 and all(_is_size(at, MAX_BYTES) for at in offsets)
-    ):
+    if not (isinstance(offsets, list) and len(offsets) == 2 and all(_is_size(at, MAX_BYTES) for at in offsets)):
         raise InputError(f"{tensor} has `data_offsets` that are not two byte positions", hint=_HINT)
     begin, end = offsets
     if (end - begin) * 8 != num_elements * DTYPE_BITS[dtype]:

@@ -66,7 +66,12 @@ def norm(name: str, size: int, *, bias: bool = False) -> tuple[Weight, ...]:
 def table(name: str, rows: int, columns: int, *, split: bool = True) -> tuple[Weight, ...]:
     """A lookup table; the vocabulary is dealt out over ranks, positions are not."""
     return (
-        Weight(name=tensor(name, "weight"), shape=(rows, columns), part="embeddings", split=Split(0, rows) if split else None),
+        Weight(
+            name=tensor(name, "weight"),
+            shape=(rows, columns),
+            part="embeddings",
+            split=Split(0, rows) if split else None,
+        ),
     )
 
 

@@ -1,0 +1,99 @@
+"""`kvplan estimate`: what serving a model takes, per GPU, and whether it fits."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kvplan.cli import options
+from kvplan.cli.group import examples
+from kvplan.cli.output import note, say, show
+
+if TYPE_CHECKING:
+    from kvplan.core.hardware import Gpu
+    from kvplan.core.plan import Plan
+
+_EXAMPLES = examples(
+    "kvplan estimate meta-llama/Llama-2-70b --seq 4096",
+    "kvplan estimate mistralai/Mixtral-8x7B-v0.1 --seq 32K --batch 8 --gpu H100 --gpus 4",
+    "kvplan estimate ./config.json --kv-dtype fp8 --quant int4 --json",
+    "kvplan estimate Qwen/Qwen3-8B --gpu 24GiB --gpu-memory-utilization 0.9",
+)
+
+
+def _print_schema(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib.resources import files
+
+        say((files("kvplan.report") / "schemas" / "estimate-1.json").read_text(encoding="utf-8"))
+        ctx.exit()
+
+
+@click.command(short_help="What MODEL takes per GPU, and whether it fits.", epilog=_EXAMPLES)
+@click.option("--seq", "--context", "-c", "seq_len", type=options.COUNT, help="Tokens held per sequence [4096].")
+@click.option("--batch", "batch_size", type=options.COUNT, default="1", help="Sequences at once [1].")
+@click.option("--encoder-seq", "encoder_seq_len", type=options.COUNT, help="Tokens of the encoder [as --seq].")
+@click.option("--dtype", type=options.DTYPE, help="Weights and activations: fp32, bf16, fp16 [as the checkpoint].")
+@click.option("--kv-dtype", type=options.KV_DTYPE, help="KV cache: those, fp8, int8 or int4 [as --dtype].")
+@click.option("--quant", type=options.QUANT, help="Plan weights in fp8, int8, int4 or none [as the checkpoint].")
+@click.option("--tp", type=options.COUNT, help="GPUs of one tensor-parallel stage [all].")
+@click.option("--pp", type=options.COUNT, default="1", help="Pipeline stages [1].")
+@click.option("--gpu", type=options.GPU, help="A GPU, e.g. H100 (`kvplan gpus` lists them), or a size, e.g. 80GiB.")
+@click.option("--gpus", "num_gpus", type=options.COUNT, help="How many of them [tp · pp].")
+@click.option("--gpu-memory", type=options.SIZE, help="Memory of one GPU, instead of what its driver reports.")
+@click.option("--gpu-memory-utilization", type=float, default=1.0, help="How much of it may be used [1.0].")
+@click.option("--engine", type=options.ENGINE, default="exact", help="Whose allocator: exact, transformers [exact].")
+@click.option(
+    "--attention", type=options.BACKEND, default="flash", help="Backend: eager, math, efficient, flash [flash]."
+)
+@click.option("--max-num-batched-tokens", type=options.COUNT, help="Tokens of one pass [the engine's default].")
+@click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=_print_schema,
+              help="Print the JSON Schema of the answer and exit.")  # fmt: skip
+@options.source_options
+@options.format_options()
+@click.pass_context
+def estimate(ctx: click.Context, /, format: str | None, as_json: bool, **given: Any) -> None:
+    """What serving MODEL takes: weights, KV cache, activations, per GPU; with --gpu, whether it fits.
+
+    MODEL is OWNER/NAME[@REV], a Hub address, a name from `kvplan models`, a folder, a config.json or a
+    params.json. Counts may be written 8k (8000) or 8K (8192), sizes 80GB or 80GiB.
+    """
+    from kvplan import api
+
+    format = options.chosen_format(format, as_json)
+    how = {key: given.pop(key) for key in ("model", "facts", "offline", "hub", "timeout_seconds")}
+    gpu = _gpu(given.pop("gpu"), given.pop("gpu_memory"))
+    plan = api.estimate(options.load(**how), gpu=gpu, **given)
+    _print(plan, format)
+    note(plan.model.source.notes)
+    note((warning.message for warning in plan.warnings), label="warning")
+    ctx.exit(1 if plan.fits is False else 0)
+
+
+def _print(plan: "Plan", format: str) -> None:
+    from kvplan.report import data
+
+    if format == "json":
+        say(data.dump_json(data.plan_to_dict(plan)))
+    elif format == "csv":
+        say(data.dump_csv(data.plan_rows(plan)))
+    else:
+        from kvplan.report.estimate import plan_page
+
+        show(plan_page(plan), format)
+
+
+def _gpu(name: str | None, memory_bytes: int | None) -> "Gpu | None":
+    """The GPU that --gpu names, with --gpu-memory in the place of what its driver reports."""
+    if name is None and memory_bytes is None:
+        return None
+    from dataclasses import replace
+
+    from kvplan.core.hardware import Gpu
+    from kvplan.core.units import format_bytes
+    from kvplan.sources.gpus import find_gpu
+
+    if memory_bytes is None:
+        return find_gpu(name or "")
+    if name is None:
+        return Gpu(name=f"GPU of {format_bytes(memory_bytes)}", memory_bytes=memory_bytes, memory_note="as given")
+    return replace(find_gpu(name), memory_bytes=memory_bytes, memory_note="as given")

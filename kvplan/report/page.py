@@ -1,0 +1,73 @@
+"""What a report shows, before anyone decides how it is drawn: a title, lines, tables.
+
+`estimate`, `inspect` and `listing` make pages; `text`, `markdown` and `html` draw them. To add a report: a
+function that returns a Page. To add a format: a function that draws one.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from kvplan.core.units import GIB, format_bytes
+
+Tone = Literal["plain", "good", "bad", "faint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One sentence of a page."""
+
+    text: str
+    tone: Tone = "plain"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows of cells under a header; `align` has one letter a column, l or r."""
+
+    title: str
+    header: tuple[str, ...]
+    align: str
+    rows: tuple[tuple[str, ...], ...]
+    bars: tuple[float, ...] = ()
+    """One fraction of 1 a row, drawn as a bar before the last column where the medium can."""
+    after: tuple[Line, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One report."""
+
+    title: str
+    lines: tuple[Line, ...] = ()
+    tables: tuple[Table, ...] = ()
+
+
+def safe(text: str, *, max_length: int = 200) -> str:
+    """A string from outside with everything escaped that could move a cursor or turn a line around."""
+    shown = text if len(text) <= max_length else f"{text[:max_length]}…"
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown)
+
+
+def gib(num_bytes: int) -> str:
+    """GiB with two decimals and no unit, for a column that states it; what is not nothing never reads 0.00."""
+    return "<0.01" if 0 < num_bytes < 0.005 * GIB else f"{num_bytes / GIB:,.2f}"
+
+
+def exact_bytes(num_bytes: int, width: int = 0) -> str:
+    """`1,342,177,280 bytes (1.25 GiB)`."""
+    return f"{num_bytes:>{width},} bytes ({format_bytes(num_bytes)})"
+
+
+def percent(part: int, whole: int) -> str:
+    """`82 %`; one decimal below 10 %."""
+    if whole == 0:
+        return "0 %"
+    share = 100 * part / whole
+    if 0 < share < 0.05:
+        return "<0.1 %"
+    return f"{share:.0f} %" if share >= 9.95 or part == 0 else f"{share:.1f} %"
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 layer`, `80 layers`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -1,0 +1,221 @@
+"""The published shape of `kvplan estimate --json`, as types, and the JSON Schema that is made from them.
+
+`python -m kvplan.report.schema` writes `schemas/estimate-1.json` anew. Changes within a major only add keys:
+the schema leaves objects open, so that consumers tolerate keys that they do not know yet.
+To add a key: its line in a type below, its value in `report.data`, and write the schema anew.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, with_config
+from typing_extensions import TypedDict
+
+SCHEMA_FILE = Path(__file__).with_name("schemas") / "estimate-1.json"
+
+Bytes = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Basis = Literal["exact", "derived", "calibrated", "assumed"]
+
+described = with_config(use_attribute_docstrings=True)
+
+
+@described
+class ModelInfo(TypedDict):
+    """Which model, and where its facts come from."""
+
+    id: str
+    revision: str | None
+    source: Literal["catalog", "hub", "directory", "config", "params", "gguf"]
+    location: str
+    """The file or the address that was read."""
+    model_type: str
+    architecture: str | None
+    """The class that was counted."""
+    num_layers: Positive
+    """All layers, an encoder's included."""
+    max_seq_len: int | None
+    """Positions that the model states."""
+    facts_set_by_user: dict[str, Any]
+    """Facts of the architecture that the user gave, by key."""
+    notes: list[str]
+
+
+@described
+class Inputs(TypedDict):
+    """Everything that the plan was made for, every default resolved."""
+
+    seq_len: Positive
+    encoder_seq_len: int | None
+    """None where the model has no encoder."""
+    batch_size: Positive
+    dtype: str
+    kv_dtype: str
+    quant: str | None
+    tp: Positive
+    pp: Positive
+    num_gpus: Positive
+    gpu: str | None
+    gpu_memory_bytes: int | None
+    """What the driver of one GPU reports, before utilisation."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)]
+    engine: str
+    engine_version: str | None
+    attention: str
+    max_num_batched_tokens: Positive
+    """Tokens of one forward pass at most."""
+
+
+@described
+class PartInfo(TypedDict):
+    """One part of the model's weights."""
+
+    parameters: Count
+    total_bytes: Bytes
+
+
+@described
+class Weights(TypedDict):
+    """The whole model's weights."""
+
+    num_parameters: Count
+    active_parameters: Count
+    """Parameters that one token passes through."""
+    total_bytes: Bytes
+    dtype: str
+    quantization: str | None
+    stored_bytes: int | None
+    """What the repository's files hold, where that was read."""
+    parts: dict[str, PartInfo]
+
+
+@described
+class CacheGroup(TypedDict):
+    """The caches of `count` equal layers, for the whole batch."""
+
+    kind: str
+    count: Positive
+    bytes_per_token: Bytes
+    """Of all `count` layers, while no window is full."""
+    max_tokens: int | None
+    """The most tokens that a layer needs: its window; null where it needs all."""
+    needed_bytes: Bytes
+    reserved_bytes: Bytes
+
+
+@described
+class KVCache(TypedDict):
+    """The whole model's cache, for the whole batch, before tensor parallelism; states included."""
+
+    needed_bytes: Bytes
+    """What the architecture needs, whatever the engine."""
+    reserved_bytes: Bytes
+    """What the engine holds for it."""
+    bytes_per_token: Bytes
+    """The marginal cost of one sequence's last token."""
+    fixed_bytes_per_sequence: Bytes
+    """What one sequence holds however long it is."""
+    dtype: str
+    layers: list[CacheGroup]
+
+
+@described
+class AttentionPass(TypedDict):
+    """Transient bytes of the largest attention call of one pass, on one GPU, per backend."""
+
+    kind: str
+    batch_size: Positive
+    query_tokens: Positive
+    key_tokens: Count
+    eager_bytes: Bytes
+    math_bytes: Bytes
+    efficient_bytes: Bytes
+    flash_bytes: Bytes
+
+
+@described
+class Attention(TypedDict):
+    """Transient attention memory; `backend` is the one that the plan counts in its activations."""
+
+    backend: str
+    prefill: AttentionPass | None
+    decode: AttentionPass | None
+
+
+@described
+class GpuInfo(TypedDict):
+    """What one GPU holds; with tensor parallelism, the fullest rank of its stage."""
+
+    rank: Count
+    stage: Count
+    weights_bytes: Bytes
+    kv_cache_bytes: Bytes
+    activation_bytes: Bytes
+    graph_bytes: Bytes
+    context_bytes: Bytes
+    total_bytes: Bytes
+    capacity_bytes: int | None
+    """Driver-reported memory · utilisation; null where no GPU was named or its memory is not known."""
+    free_bytes: int | None
+    """Negative where it does not fit."""
+
+
+@described
+class SmallestFitInfo(TypedDict):
+    """The fewest GPUs of the same sort that would do, and their layout."""
+
+    num_gpus: Positive
+    tp: Positive
+    pp: Positive
+
+
+@described
+class Warning(TypedDict):
+    """Something to know before acting on the plan; `code` is stable, `message` is for people."""
+
+    code: str
+    message: str
+
+
+@described
+class EstimateDocument(TypedDict):
+    """What `kvplan estimate --json` prints. Bytes are whole numbers; consumers must tolerate new keys."""
+
+    schema: Literal["kvplan/estimate/1"]
+    kvplan_version: str
+    model: ModelInfo
+    inputs: Inputs
+    weights: Weights
+    kv_cache: KVCache
+    attention: Attention
+    per_gpu: list[GpuInfo]
+    fits: bool | None
+    """null where no GPU was named, or its memory is not known."""
+    smallest_fit: SmallestFitInfo | None
+    evidence: dict[str, Basis]
+    """How sure each figure is."""
+    warnings: list[Warning]
+
+
+def build_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of `EstimateDocument`."""
+    schema = TypeAdapter(EstimateDocument).json_schema(mode="serialization")
+    dialect = "https://json-schema.org/draft/2020-12/schema"
+    return {"$schema": dialect, "$id": "urn:kvplan:estimate:1"} | schema
+
+
+def schema_text() -> str:
+    """The published schema as it lies in its file."""
+    return SCHEMA_FILE.read_text(encoding="utf-8")
+
+
+def write_schema() -> None:
+    """Write the published schema anew."""
+    text = json.dumps(build_schema(), indent=2, ensure_ascii=True, sort_keys=True)
+    SCHEMA_FILE.write_text(f"{text}\n", encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    write_schema()

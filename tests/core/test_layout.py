@@ -1,0 +1,75 @@
+"""Layers over stages, heads over ranks, and the smallest layout that does."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvplan import estimate
+from kvplan.core.hardware import Gpu
+from kvplan.core.layout import layouts, stage_bounds, tp_accepted
+from kvplan.core.units import GIB
+from tests.models import spec
+
+
+def sizes(num_layers, pp):
+    return [stop - start for start, stop in stage_bounds(num_layers, pp)]
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "pp", "expected"),
+    # The remainder goes to the last stages but never the very last (vLLM 0.33, distributed/utils.py).
+    [(126, 4, [31, 32, 32, 31]), (80, 8, [10] * 8), (5, 2, [3, 2]), (61, 4, [15, 15, 16, 15]), (7, 7, [1] * 7)],
+)
+def test_stages(num_layers, pp, expected):
+    assert sizes(num_layers, pp) == expected
+
+
+@given(num_layers=st.integers(1, 200), data=st.data())
+def test_stages_cover_every_layer_once(num_layers, data):
+    pp = data.draw(st.integers(1, num_layers))
+    bounds = stage_bounds(num_layers, pp)
+    assert bounds[0][0] == 0
+    assert bounds[-1][1] == num_layers
+    assert all(stop == start for (_, stop), (start, _) in zip(bounds, bounds[1:], strict=False))
+    assert max(sizes(num_layers, pp)) - min(sizes(num_layers, pp)) <= 1
+
+
+def test_a_layout_divides_heads_as_engines_demand():
+    gqa = spec(num_key_value_heads=8)
+    assert [tp for tp in range(1, 33) if tp_accepted(gqa, tp)] == [1, 2, 4, 8, 16, 32]
+    assert (3, 1) not in list(layouts(gqa, 3))
+    assert list(layouts(gqa, 6)) == [(2, 3), (1, 6)]
+
+
+def gpu(gib):
+    return Gpu(name="test", memory_bytes=gib * GIB)
+
+
+@given(gib=st.integers(4, 96), batch=st.integers(1, 64), seq_len=st.sampled_from([512, 4096, 32768]))
+def test_the_smallest_fit_fits_and_one_gpu_fewer_does_not(gib, batch, seq_len):
+    model = spec(num_key_value_heads=8)
+    plan = estimate(model, seq_len=seq_len, batch_size=batch, gpu=gpu(gib))
+    best = plan.smallest_fit
+    if best is None:
+        return
+    assert best.num_gpus == best.tp * best.pp
+    assert estimate(model, seq_len=seq_len, batch_size=batch, gpu=gpu(gib), tp=best.tp, pp=best.pp).fits
+    for tp, pp in layouts(model, best.num_gpus - 1):
+        assert not estimate(model, seq_len=seq_len, batch_size=batch, gpu=gpu(gib), tp=tp, pp=pp).fits
+
+
+def test_nothing_is_small_enough_where_one_token_does_not_fit():
+    assert estimate(spec(), seq_len=4096, gpu=Gpu(name="tiny", memory_bytes=GIB // 4)).smallest_fit is None
+
+
+def test_the_last_stage_holds_a_tied_table_again():
+    tied = spec(tie_word_embeddings=True)
+    plan = estimate(tied, pp=2)
+    table = 2 * 32000 * 4096
+    assert sum(use.weights_bytes for use in plan.per_gpu) == plan.weights.total_bytes + table
+
+
+def test_stages_hold_the_weights_and_the_cache_between_them():
+    plan = estimate(spec(), pp=4, seq_len=1000, batch_size=3)
+    assert sum(use.weights_bytes for use in plan.per_gpu) == plan.weights.total_bytes
+    assert sum(use.kv_cache_bytes for use in plan.per_gpu) == plan.kv_cache.reserved_bytes

@@ -1,0 +1,101 @@
+"""Parameters to bytes: hand-worked sizes, schemes and ranks."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kvplan.core.dtypes import parse_dtype
+from kvplan.core.errors import InputError
+from kvplan.core.model import Quantization, Split, Weight
+from kvplan.core.weights import active_parameters, num_parameters, parse_quant, sizes_by_part, weight_bytes
+from kvplan.sources.catalog import load
+from tests.models import spec
+
+BF16 = parse_dtype("bf16")
+FP8_BLOCKS = Quantization(method="fp8", bits=8, scale_bits=32, block=(128, 128), understood=True)
+MXFP4 = Quantization(method="mxfp4", bits=4, scale_bits=8, block=(1, 32), parts=("experts",), understood=True)
+
+
+def matrix(rows, columns, part="mlp", split=None, **more):
+    return Weight(name="w.weight", shape=(rows, columns), part=part, split=split, linear=True, **more)
+
+
+def test_llama_2_7b_by_hand():
+    # Touvron et al. 2023: embeddings and head 32000·4096 each; a layer has 4·4096² in attention, 3·4096·11008 in
+    # the MLP and 2·4096 in norms; one final norm.
+    per_layer = 4 * 4096**2 + 3 * 4096 * 11008 + 2 * 4096
+    assert num_parameters(spec()) == 2 * 32000 * 4096 + 32 * per_layer + 4096 == 6_738_415_616
+
+
+def test_parts_sum_to_the_whole():
+    model = spec(tie_word_embeddings=True, attention_bias=True)
+    parts = sizes_by_part(model, BF16, None)
+    assert sum(part.parameters for part in parts.values()) == num_parameters(model)
+    assert sum(part.total_bytes for part in parts.values()) == 2 * num_parameters(model)
+    assert "head" not in parts
+
+
+def test_gpt_oss_20b_holds_what_its_files_hold():
+    # The published model.safetensors.index.json of openai/gpt-oss-20b says total_size 13761264768.
+    # Experts: 24 · 32 · 3 · 2880² = 19,110,297,600 elements in 4 bits with one byte per 32; 1,804,459,584 in bf16.
+    model = load("openai/gpt-oss-20b")
+    parts = sizes_by_part(model, BF16, model.quantization)
+    assert sum(part.total_bytes for part in parts.values()) == 13_761_264_768
+
+
+def test_mixtral_uses_two_of_eight_experts():
+    # mistral.ai/news/mixtral-of-experts: 46.7B parameters, 12.9B per token.
+    model = load("mistralai/Mixtral-8x7B-v0.1")
+    expert = 3 * 4096 * 14336
+    assert num_parameters(model) - active_parameters(model) == 32 * 6 * expert
+    assert active_parameters(model) == 12_879_925_248
+
+
+@pytest.mark.parametrize(
+    ("quant", "part", "expected"),
+    [
+        (None, "mlp", 2 * 256 * 384),
+        (FP8_BLOCKS, "mlp", 256 * 384 + 2 * 3 * 4),
+        (FP8_BLOCKS, "head", 2 * 256 * 384),
+        (MXFP4, "experts", 256 * 384 // 2 + 256 * 12),
+        (MXFP4, "mlp", 2 * 256 * 384),
+        (parse_quant("int8"), "mlp", 256 * 384 + 256 * 4),
+        (parse_quant("int4"), "mlp", 256 * 384 // 2 + 256 * 3 * 20 // 8),
+    ],
+    ids=["plain", "fp8 blocks", "fp8 leaves the head", "mxfp4 experts", "mxfp4 leaves the rest", "int8", "int4"],
+)
+def test_bytes_of_a_matrix_of_256_by_384(quant, part, expected):
+    assert weight_bytes(matrix(256, 384, part), BF16, quant) == expected
+
+
+def test_a_block_that_hangs_over_the_edge_has_a_scale_too():
+    assert weight_bytes(matrix(129, 1), BF16, FP8_BLOCKS) == 129 + 2 * 4
+
+
+def test_a_scheme_that_is_not_understood_counts_as_plain():
+    unknown = Quantization(method="gptq", bits=4, understood=False)
+    assert weight_bytes(matrix(10, 10), BF16, unknown) == 200
+
+
+def test_modules_that_the_checkpoint_leaves_out_stay_plain():
+    skipping = Quantization(method="fp8", bits=8, scale_bits=32, skip=("w.",), understood=True)
+    assert weight_bytes(matrix(10, 10), BF16, skipping) == 200
+
+
+def test_an_unknown_scheme_is_refused():
+    with pytest.raises(InputError) as caught:
+        parse_quant("int3")
+    assert "int4" in caught.value.hint
+
+
+@given(heads=st.integers(1, 64), tp=st.integers(1, 64), dim=st.integers(1, 128))
+def test_ranks_hold_the_whole_between_them(heads, tp, dim):
+    weight = matrix(heads * dim, 64, split=Split(0, heads))
+    assert weight_bytes(weight, BF16, tp=tp) * tp >= weight_bytes(weight, BF16)
+    assert weight_bytes(weight, BF16, tp=tp) <= weight_bytes(weight, BF16)
+    if heads % tp == 0:
+        assert weight_bytes(weight, BF16, tp=tp) * tp == weight_bytes(weight, BF16)
+
+
+def test_what_is_not_split_is_whole_on_every_rank():
+    assert weight_bytes(matrix(10, 10), BF16, tp=8) == 200
