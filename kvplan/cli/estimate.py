@@ -66,6 +66,8 @@ def estimate(ctx: click.Context, /, format: str | None, as_json: bool, **given: 
     _print(plan, format)
     note(plan.model.source.notes)
     note((warning.message for warning in plan.warnings), label="warning")
+    if gpu is not None and gpu.memory_bytes is None:
+        note([f"say how much {gpu.name} has for a model, e.g. `--gpu-memory 96GiB`, to see whether it fits"])
     ctx.exit(1 if plan.fits is False else 0)
 
 

@@ -86,4 +86,4 @@ def _usage_hint(error: click.ClickException) -> str:
     if hint := getattr(error, "hint", ""):
         return str(hint)
     ctx = getattr(error, "ctx", None)
-    return f"`{ctx.command_path} --help` shows what it takes" if ctx else ""
+    return f"`{ctx.command_path if ctx else 'kvplan'} --help` shows what it takes"

@@ -2,112 +2,158 @@
 
 Keys, values and queries themselves are not counted: they are the cache and the layer's activations.
 To add a backend: a function below with its formula and source, and its line in `BACKENDS`.
+
+    b  sequences    q  query tokens    S = b · heads · q · k       scores
+    h  heads        k  key tokens      O = b · heads · q · value_dim   output elements
+    w  bytes of the model's dtype
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 
 from kvplan.core.cache import kv_heads_per_rank
 from kvplan.core.dtypes import DType
-from kvplan.core.model import CrossAttention, Layer, Mixer, SlidingAttention
-from kvplan.core.units import ceil_div, round_up, smaller
+from kvplan.core.model import CrossAttention, EagerSoftmax, Layer, Mixer, SlidingAttention
+from kvplan.core.units import ceil_div, larger, smaller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionCall:
-    """The shape of one call on one GPU: `batch_size` sequences of `query_tokens` against `key_tokens`."""
+    """The shape of one call on one GPU: sequences of `query_tokens` each, against `key_tokens` each.
+
+    A pass that a limit cuts short holds fewer tokens than sequences · tokens, hence the two totals.
+    """
 
     batch_size: int
     num_heads: int
     num_kv_heads: int
     query_tokens: int
     key_tokens: int
+    total_query_tokens: int
+    """b · q, or what the pass's limit leaves of it."""
+    total_key_tokens: int
+    """b · k, or the tokens of the sequences that the pass reaches."""
     key_dim: int
     value_dim: int
     dtype: DType
+    causal: bool
+    eager_softmax: EagerSoftmax = "fp32"
+
+    @property
+    def num_rows(self) -> int:
+        """b · h · q: rows of the score matrix."""
+        return self.num_heads * self.total_query_tokens
 
     @property
     def num_scores(self) -> int:
-        """batch · heads · query tokens · key tokens."""
-        return self.batch_size * self.num_heads * self.query_tokens * self.key_tokens
+        """S = b · h · q · k."""
+        return self.num_rows * self.key_tokens
+
+    @property
+    def width(self) -> int:
+        """w: bytes of one element of the model's dtype."""
+        return self.dtype.bits // 8
 
     @property
     def output_bytes(self) -> int:
-        """batch · query tokens · heads · value_dim, in the model's dtype."""
-        elements = self.batch_size * self.query_tokens * self.num_heads * self.value_dim
-        return ceil_div(elements * self.dtype.bits, 8)
+        """w · O."""
+        return self.width * self.num_rows * self.value_dim
 
     @property
-    def repeated_kv_bytes(self) -> int:
-        """K and V copied out to every query head, where a backend cannot read grouped heads."""
+    def key_elements(self) -> int:
+        """Elements of K, copied out to every query head."""
+        return self.num_heads * self.total_key_tokens * self.key_dim
+
+    @property
+    def repeated_elements(self) -> int:
+        """Elements of K and V copied out to every query head, where heads are grouped; else none."""
         if self.num_heads == self.num_kv_heads:
             return 0
-        elements = self.batch_size * self.num_heads * self.key_tokens * (self.key_dim + self.value_dim)
-        return ceil_div(elements * self.dtype.bits, 8)
+        return self.num_heads * self.total_key_tokens * (self.key_dim + self.value_dim)
 
 
-def call_of(
-    mixer: Mixer, dtype: DType, *, batch_size: int, query_tokens: int, key_tokens: int, tp: int, decode: bool
-) -> AttentionCall:
-    """The call that a layer makes; a decode step of a windowed layer sees the window only."""
-    if isinstance(mixer, SlidingAttention) and decode:
-        key_tokens = smaller(key_tokens, mixer.window)
-    return AttentionCall(
-        batch_size=batch_size,
-        num_heads=max(1, ceil_div(mixer.num_heads, tp)),
-        num_kv_heads=kv_heads_per_rank(mixer, tp),
-        query_tokens=query_tokens,
-        key_tokens=key_tokens,
-        key_dim=mixer.key_dim,
-        value_dim=mixer.value_dim,
-        dtype=dtype,
-    )
+# Bytes alive per score at the softmax, by the way a class computes it: (fp32, bf16, fp16).
+# Traced on torch 2.13 with transformers 5.23; tests/data/truth/attention.jsonl holds the measurements.
+_EAGER_SCORE_BYTES: dict[EagerSoftmax, tuple[int, int, int]] = {
+    "fp32": (4 + 4, 2 + 4 + 4, 2 + 4 + 2),  # scores, [fp32 copy of bf16], fp32 softmax, [cast back]
+    "model-dtype": (4 + 4, 2 + 2, 2 + 2),  # scores and probabilities: gpt2, t5, bart, bert
+    "masked-copy": (4 * 3, 2 * 3, 2 * 3),  # scores, scores + mask, probabilities: falcon
+    "alibi": (16, 18, 18),  # three fp32 copies, and the scores and probabilities in the model's dtype: falcon
+}
 
 
 def _eager(call: AttentionCall) -> int:
-    """Scores and probabilities in full: what transformers' `eager_attention_forward` holds at its softmax.
+    """Scores and probabilities in full: what transformers' eager attention holds at its peak, on CUDA.
 
-        bytes = repeated K and V + scores · (dtype + [fp32 copy of bf16 scores] + fp32 probabilities)
-              = repeated K and V + scores · {fp32: 4+4, fp16: 2+4+2, bf16: 2+4+4}
+        bytes = R + max(S · per score, w · S + 2 · w · O)
+        R     = w · b · h · k · (key_dim + value_dim) where heads are grouped: `repeat_kv` copies K and V
 
-    The softmax runs in fp32. On CUDA an fp16 input is widened inside the kernel, and the peak comes when the
-    probabilities are cast back; a bf16 input is copied to fp32 first.
+    Per score, with its softmax in fp32 as most classes have it: fp32 4 + 4, bf16 2 + 4 + 4, fp16 2 + 4 + 2.
+    CUDA widens fp16 inside the softmax kernel; bf16 is copied to fp32 first.
 
-    Source: transformers 5.23, models/llama/modeling_llama.py; ATen/native/SoftMax.cpp `softmax`
+    Source: transformers 5.23, models/*/modeling_*.py `eager_attention_forward`; ATen/native/SoftMax.cpp
     """
-    per_score = {"fp32": 8, "fp16": 8, "bf16": 10}[call.dtype.name]
-    return call.repeated_kv_bytes + call.num_scores * per_score
+    repeated = call.width * call.repeated_elements
+    if call.eager_softmax == "sinks":
+        return repeated + _sinks(call)
+    at = ("fp32", "bf16", "fp16").index(call.dtype.name)
+    softmax = call.num_scores * _EAGER_SCORE_BYTES[call.eager_softmax][at]
+    output = call.width * call.num_scores + 2 * call.output_bytes
+    return repeated + larger(softmax, output)
+
+
+def _sinks(call: AttentionCall) -> int:
+    """gpt_oss: the sink is one more column, and its softmax subtracts the row maxima itself, in the model's dtype.
+
+        bytes = w · max(S + 2 · S' + b·h·q, 2 · S' + 2 · O)    S' = b · h · q · (k + 1)
+
+    Source: transformers 5.23, models/gpt_oss/modeling_gpt_oss.py
+    """
+    with_sink = call.num_scores + call.num_rows
+    softmax = call.width * (call.num_scores + 2 * with_sink + call.num_rows)
+    return larger(softmax, 2 * call.width * with_sink + 2 * call.output_bytes)
 
 
 def _math(call: AttentionCall) -> int:
-    """torch's "math" SDPA: 16-bit inputs are widened, so scores and probabilities are both fp32.
+    """torch's "math" SDPA: everything in fp32, whatever the inputs.
 
-        bytes = scores · (4 + 4) + fp32 copies of q, K and V (16-bit inputs) + repeated K and V
+        bytes = copies + max(4·K + 4·S, 9·S + b·h·q, 4·S + 4·O + [2·S + 2·O])
+        copies = fp32 scaled q + [fp32 q, K and V] + fp32 K and V for every head (grouped) + 4·q·k (causal mask)
 
-    Source: ATen/native/transformers/attention.cpp `_scaled_dot_product_attention_math`
+    [ ] for 16-bit inputs. Nine bytes a score: scores, probabilities, and the mask of fully masked rows.
+
+    Source: ATen/native/transformers/attention.cpp `_scaled_dot_product_attention_math`, torch 2.13
     """
-    return call.num_scores * 8 + 2 * call.repeated_kv_bytes
+    half = call.width == 2
+    scores, rows = call.num_scores, call.num_rows
+    queries, outputs = 4 * rows * call.key_dim, 4 * rows * call.value_dim
+    kv_elements = call.num_kv_heads * call.total_key_tokens * (call.key_dim + call.value_dim)
+    copies = queries + 4 * call.repeated_elements + (queries + 4 * kv_elements if half else 0)
+    if call.causal:
+        copies = copies + 4 * call.query_tokens * call.key_tokens
+    output_step = 4 * scores + outputs + (2 * scores + outputs // 2 if half else 0)
+    return copies + reduce(larger, (4 * call.key_elements + 4 * scores, 9 * scores + rows, output_step))
 
 
 def _efficient(call: AttentionCall) -> int:
-    """Memory-efficient attention: the output and one fp32 log-sum-exp per query, rows padded to 32.
+    """Memory-efficient attention: the output and one fp32 log-sum-exp per query, each sequence's padded to 32.
 
-        bytes = output + batch · heads · ⌈query tokens / 32⌉ · 32 · 4
+        bytes = w · O + h · 4 · (b · q + 31 · b)        31 is the most that padding adds to a sequence
 
     Source: Rabe & Staats 2021, https://arxiv.org/abs/2112.05682; ATen `_efficient_attention_forward`
     """
-    rows = round_up(call.query_tokens, 32)
-    return call.output_bytes + call.batch_size * call.num_heads * rows * 4
+    return call.output_bytes + call.num_heads * 4 * (call.total_query_tokens + 31 * call.batch_size)
 
 
 def _flash(call: AttentionCall) -> int:
     """FlashAttention: the output and one fp32 log-sum-exp per query and head; no scores in memory.
 
-        bytes = output + batch · heads · query tokens · 4
+        bytes = w · O + b · h · q · 4
 
     Source: Dao 2023, §3.1, https://arxiv.org/abs/2307.08691
     """
-    return call.output_bytes + call.batch_size * call.num_heads * call.query_tokens * 4
+    return call.output_bytes + call.num_rows * 4
 
 
 BACKENDS: dict[str, Callable[[AttentionCall], int]] = {
@@ -123,29 +169,72 @@ def transient_bytes(call: AttentionCall) -> dict[str, int]:
     return {name: backend(call) for name, backend in BACKENDS.items()}
 
 
+def kept_weights_bytes(call: AttentionCall, backend: str) -> int:
+    """What eager attention keeps alive through the rest of its layer: w · S probabilities, and the mask.
+
+    Source: transformers 5.23: a decoder layer binds the returned attention weights until it ends.
+    """
+    if backend != "eager":
+        return 0
+    mask = call.total_query_tokens * call.key_tokens
+    return call.width * (call.num_scores + mask)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassShape:
-    """The tokens of one forward pass: a prefill chunk, or one decode step."""
+    """The tokens of one forward pass: a prefill, or one decode step, cut short at `max_tokens`."""
 
     decode: bool
     batch_size: int
-    query_tokens: int
-    key_tokens: int
-    encoder_tokens: int
+    seq_len: int
+    encoder_seq_len: int
+    max_tokens: int
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the decoder: min(b · n, limit), or one of every sequence."""
+        return self.batch_size if self.decode else smaller(self.batch_size * self.seq_len, self.max_tokens)
+
+    @property
+    def num_encoder_tokens(self) -> int:
+        """Tokens of the encoder: an input is never cut, so at least one whole."""
+        return larger(smaller(self.batch_size * self.encoder_seq_len, self.max_tokens), self.encoder_seq_len)
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequences that the pass can reach."""
+        return self.batch_size if self.decode else smaller(self.batch_size, self.max_tokens)
+
+    def tokens_of(self, layer: Layer) -> int:
+        """Tokens that pass through a layer."""
+        return self.num_encoder_tokens if layer.in_encoder else self.num_tokens
 
     def call(self, layer: Layer, mixer: Mixer, dtype: DType, tp: int) -> AttentionCall:
-        """The call that `mixer` of `layer` makes in this pass."""
-        query, key = self.query_tokens, self.key_tokens
-        if layer.in_encoder:
-            query = key = self.encoder_tokens
-        elif isinstance(mixer, CrossAttention):
-            key = self.encoder_tokens
-        return call_of(
-            mixer,
-            dtype,
-            batch_size=self.batch_size,
-            query_tokens=query,
-            key_tokens=key,
-            tp=tp,
-            decode=self.decode,
+        """The call that `mixer` of `layer` makes in this pass; a windowed layer decodes over its window only."""
+        queries, keys, total_keys = self._lengths(layer, mixer)
+        return AttentionCall(
+            batch_size=self.num_sequences,
+            num_heads=max(1, ceil_div(mixer.num_heads, tp)),
+            num_kv_heads=kv_heads_per_rank(mixer, tp),
+            query_tokens=queries,
+            key_tokens=keys,
+            total_query_tokens=self.tokens_of(layer),
+            total_key_tokens=total_keys,
+            key_dim=mixer.key_dim,
+            value_dim=mixer.value_dim,
+            dtype=dtype,
+            causal=not (self.decode or layer.in_encoder or isinstance(mixer, CrossAttention)),
+            eager_softmax=layer.eager_softmax,
         )
+
+    def _lengths(self, layer: Layer, mixer: Mixer) -> tuple[int, int, int]:
+        """(query tokens, key tokens, key tokens of all sequences) of one call."""
+        if layer.in_encoder:
+            return self.encoder_seq_len, self.encoder_seq_len, self.num_encoder_tokens
+        queries = 1 if self.decode else smaller(self.seq_len, self.max_tokens)
+        if isinstance(mixer, CrossAttention):
+            return queries, self.encoder_seq_len, self.num_sequences * self.encoder_seq_len
+        if not self.decode:
+            return queries, self.seq_len, larger(self.num_tokens, self.seq_len)
+        keys = smaller(self.seq_len, mixer.window) if isinstance(mixer, SlidingAttention) else self.seq_len
+        return queries, keys, self.batch_size * keys

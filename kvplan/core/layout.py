@@ -1,14 +1,14 @@
 """Layers over pipeline stages, bytes over ranks: what each GPU of a layout holds."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from kvplan.core.attention import PassShape
 from kvplan.core.cache import Cache, caches_of
-from kvplan.core.model import LatentAttention, Layer, ModelSpec
-from kvplan.core.overhead import activation_bytes, context_bytes
+from kvplan.core.model import LatentAttention, Layer, Mixer, ModelSpec
+from kvplan.core.overhead import Pass, activation_bytes, context_bytes
 from kvplan.core.serving import Serving
-from kvplan.core.units import ceil_div, larger, smaller
+from kvplan.core.units import ceil_div, larger
 from kvplan.core.weights import layer_bytes, num_parameters, weight_bytes
 
 MAX_GPUS = 512
@@ -79,7 +79,7 @@ def stage_uses(model: ModelSpec, serving: Serving) -> list[GpuUse]:
                 rank=stage * serving.tp,
                 stage=stage,
                 weights_bytes=weights,
-                kv_cache_bytes=serving.batch_size * _stage_cache(serving, counts),
+                kv_cache_bytes=_stage_cache(serving, counts),
                 activation_bytes=_stage_activations(model, serving, counts, last=stage == serving.pp - 1),
                 graph_bytes=0,
                 context_bytes=context_bytes(serving.num_gpus),
@@ -121,56 +121,53 @@ def _stage_weights(
     return sum(layers) + sum(weight_bytes(weight, dtype, quant, tp) for weight in ends)
 
 
-def _stage_cache(serving: Serving, counts: list[tuple[Layer, int]]) -> int:
+def _stage_cache(
+    serving: Serving, counts: list[tuple[Layer, int]], reserve: Callable[[Cache, Mixer], Cache] | None = None
+) -> int:
+    """Bytes that a stage's layers hold for the whole batch, by the engine's rule or another one of its own."""
+    reserve = reserve or serving.engine.reserve
     total = 0
     for layer, n in counts:
         for mixer, cache in caches_of(layer, serving.kv_dtype, serving.tp):
-            total += n * sequence_cache_bytes(serving.engine.reserve(cache, mixer), serving)
-    return total
+            total += n * sequence_cache_bytes(reserve(cache, mixer), serving)
+    return serving.batch_size * total
 
 
-def prefill_shape(serving: Serving) -> PassShape:
-    """One prefill pass: the prompts together up to the pass's limit, against everything held so far."""
-    sequences = larger(1, smaller(serving.batch_size, serving.max_num_batched_tokens // serving.seq_len))
-    query = smaller(serving.seq_len, serving.max_num_batched_tokens)
+def pass_shape(serving: Serving, *, decode: bool) -> PassShape:
+    """The prompts together up to the pass's limit; or, decoding, one query of every sequence."""
     return PassShape(
-        decode=False,
-        batch_size=sequences,
-        query_tokens=query,
-        key_tokens=serving.seq_len,
-        encoder_tokens=0 if serving.encoder_seq_len is None else serving.encoder_seq_len,
-    )
-
-
-def decode_shape(serving: Serving) -> PassShape:
-    """One decode step: one query of every sequence against its whole cache."""
-    return PassShape(
-        decode=True,
+        decode=decode,
         batch_size=serving.batch_size,
-        query_tokens=1,
-        key_tokens=serving.seq_len,
-        encoder_tokens=0 if serving.encoder_seq_len is None else serving.encoder_seq_len,
+        seq_len=serving.seq_len,
+        encoder_seq_len=0 if serving.encoder_seq_len is None else serving.encoder_seq_len,
+        max_tokens=serving.max_num_batched_tokens,
     )
 
 
 def _stage_activations(model: ModelSpec, serving: Serving, counts: list[tuple[Layer, int]], *, last: bool) -> int:
+    """The higher of the prefill's and the decode step's peak; the encoder runs in the prefill only."""
     layers = [layer for layer, _ in counts]
     vocab = ceil_div(model.vocab_size, serving.tp) if last else 0
-    decoder_layers = [layer for layer in layers if not layer.in_encoder]
-    passes = [(prefill_shape(serving), layers), (decode_shape(serving), decoder_layers)]
-    prefill, decode = (
-        activation_bytes(
-            stage_layers,
-            model.hidden_size,
-            serving.dtype,
-            shape,
-            serving.attention_backend,
-            serving.tp,
-            vocab,
+
+    def peak(shape: PassShape, through: list[Layer]) -> int:
+        forward = Pass(
+            shape=shape,
+            hidden_size=model.hidden_size,
+            dtype=serving.dtype,
+            backend=serving.attention_backend,
+            tp=serving.tp,
         )
-        for shape, stage_layers in passes
-    )
+        return activation_bytes(through, forward, vocab)
+
+    prefill = peak(pass_shape(serving, decode=False), layers) + _prefill_only_cache(serving, counts)
+    decode = peak(pass_shape(serving, decode=True), [layer for layer in layers if not layer.in_encoder])
     return larger(prefill, decode)
+
+
+def _prefill_only_cache(serving: Serving, counts: list[tuple[Layer, int]]) -> int:
+    """What the engine's caches hold during a prefill beyond what they hold after it."""
+    during = serving.engine.during_prefill
+    return 0 if during is None else _stage_cache(serving, counts, during) - _stage_cache(serving, counts)
 
 
 def layouts(model: ModelSpec, num_gpus: int) -> Iterator[tuple[int, int]]:

@@ -13,6 +13,7 @@ from kvplan.core.dtypes import DType
 from kvplan.core.units import ceil_div
 
 Part = Literal["embeddings", "attention", "mlp", "experts", "router", "norms", "head", "vision"]
+EagerSoftmax = Literal["fp32", "model-dtype", "sinks", "masked-copy", "alibi"]
 PARTS: tuple[Part, ...] = ("embeddings", "attention", "mlp", "experts", "router", "norms", "head", "vision")
 
 
@@ -152,6 +153,8 @@ class Layer:
     weights: tuple[Weight, ...]
     mlp_activations: int = 0
     """Elements that the feed-forward part holds per token at its widest, before tensor parallelism."""
+    eager_softmax: EagerSoftmax = "fp32"
+    """How the reference implementation's eager attention computes its softmax (see `core.attention`)."""
 
     @property
     def in_encoder(self) -> bool:

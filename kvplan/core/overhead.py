@@ -6,9 +6,9 @@ Constants here are measurements with spread and source, never bare numbers in fo
 from dataclasses import dataclass
 from functools import reduce
 
-from kvplan.core.attention import PassShape, transient_bytes
+from kvplan.core.attention import BACKENDS, PassShape, kept_weights_bytes
 from kvplan.core.dtypes import DType
-from kvplan.core.model import Layer, Mixer
+from kvplan.core.model import Layer
 from kvplan.core.units import MIB, ceil_div, larger
 
 
@@ -40,42 +40,49 @@ def context_bytes(tp: int) -> int:
     return CUDA_CONTEXT.value + (COMMUNICATION.value if tp > 1 else 0)
 
 
-def mixer_activation_bytes(layer: Layer, mixer: Mixer, dtype: DType, shape: PassShape, backend: str, tp: int) -> int:
-    """Queries, keys and values of the pass's tokens, and the attention call's own transient bytes.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """One forward pass on one GPU: its tokens, its formats, the backend that its attention runs on."""
 
-    bytes = batch · query tokens · (heads · key_dim + kv_heads · (key_dim + value_dim)) · dtype + transient
-    """
-    call = shape.call(layer, mixer, dtype, tp)
-    width = call.num_heads * call.key_dim + call.num_kv_heads * (call.key_dim + call.value_dim)
-    return _elements(call.batch_size * call.query_tokens * width, dtype) + transient_bytes(call)[backend]
+    shape: PassShape
+    hidden_size: int
+    dtype: DType
+    backend: str
+    tp: int
+
+    def elements_bytes(self, count: int) -> int:
+        """Bytes of `count` elements in the model's dtype."""
+        return ceil_div(count * self.dtype.bits, 8)
 
 
-def activation_bytes(
-    layers: list[Layer],
-    hidden_size: int,
-    dtype: DType,
-    shape: PassShape,
-    backend: str,
-    tp: int,
-    logits_vocab: int,
-) -> int:
+def activation_bytes(layers: list[Layer], forward: Pass, logits_vocab: int) -> int:
     """The peak of one forward pass over what it keeps: the residual stream, and the widest step.
 
-        peak = 2 · tokens · hidden · dtype + max(attention of any layer, MLP of any layer, logits)
+        peak   = 2 · tokens · hidden · dtype + max(attention of any layer, MLP of any layer, logits)
         logits = batch · vocabulary · (dtype + 4)       the fp32 copy that sampling reads; last token only
 
     Tokens are those of one pass (a prefill chunk). Frameworks keep a little more: this is a derived floor.
     """
-    steps = [0]
-    tokens = shape.batch_size * shape.query_tokens
-    for layer in layers:
-        layer_tokens = shape.batch_size * shape.encoder_tokens if layer.in_encoder else tokens
-        tokens = larger(tokens, layer_tokens)
-        steps.append(_elements(layer_tokens * ceil_div(layer.mlp_activations, tp), dtype))
-        steps += [mixer_activation_bytes(layer, mixer, dtype, shape, backend, tp) for mixer in layer.mixers]
-    steps.append(shape.batch_size * ceil_div(logits_vocab * (dtype.bits + 32), 8))
-    return 2 * _elements(tokens * hidden_size, dtype) + reduce(larger, steps)
+    residual = forward.elements_bytes(
+        reduce(larger, (forward.shape.tokens_of(layer) * forward.hidden_size for layer in layers), 0)
+    )
+    steps = [step for layer in layers for step in _layer_steps(layer, forward)]
+    logits = forward.shape.num_sequences * ceil_div(logits_vocab * (forward.dtype.bits + 32), 8)
+    return 2 * residual + reduce(larger, steps, logits)
 
 
-def _elements(count: int, dtype: DType) -> int:
-    return ceil_div(count * dtype.bits, 8)
+def _layer_steps(layer: Layer, forward: Pass) -> list[int]:
+    """The peaks of a layer's attention calls and of its MLP.
+
+    attention = b · q · (heads · key_dim + kv_heads · (key_dim + value_dim)) · dtype + transient
+    MLP       = tokens · widest · dtype + what eager attention keeps alive
+    """
+    steps, kept = [], 0
+    for mixer in layer.mixers:
+        call = forward.shape.call(layer, mixer, forward.dtype, forward.tp)
+        width = call.num_heads * call.key_dim + call.num_kv_heads * (call.key_dim + call.value_dim)
+        inputs = forward.elements_bytes(call.total_query_tokens * width)
+        steps.append(inputs + BACKENDS[forward.backend](call))
+        kept = kept + kept_weights_bytes(call, forward.backend)
+    mlp = forward.shape.tokens_of(layer) * ceil_div(layer.mlp_activations, forward.tp)
+    return [*steps, kept + forward.elements_bytes(mlp)]

@@ -7,9 +7,8 @@ from kvplan.core.cache import caches_of
 from kvplan.core.layout import (
     MAX_GPUS,
     GpuUse,
-    decode_shape,
     layouts,
-    prefill_shape,
+    pass_shape,
     sequence_cache_bytes,
     stage_uses,
     total_weight_bytes,
@@ -201,7 +200,8 @@ def _plan_cache(model: ModelSpec, serving: Serving) -> KVCachePlan:
 
 def _plan_attention(model: ModelSpec, serving: Serving) -> tuple[AttentionPlan, ...]:
     plans = []
-    for phase, shape in (("prefill", prefill_shape(serving)), ("decode", decode_shape(serving))):
+    for phase in ("prefill", "decode"):
+        shape = pass_shape(serving, decode=phase == "decode")
         pairs: list[tuple[Layer, Mixer]] = [
             (layer, mixer)
             for layer in model.layers

@@ -4,7 +4,7 @@ The document's keys are types in `report.schema`; to add one, add it there and h
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from kvplan._version import __version__
@@ -54,15 +54,10 @@ def plan_rows(plan: Plan) -> list[Row]:
 
 
 def plan_to_frame(plan: Plan) -> "pd.DataFrame":
-    """`plan_rows` as a DataFrame."""
-    return rows_to_frame(plan_rows(plan))
-
-
-def rows_to_frame(rows: Iterable[Row]) -> "pd.DataFrame":
-    """Rows as a DataFrame in which a whole number stays one beside a missing value."""
+    """`plan_rows` as a DataFrame; bytes stay whole numbers."""
     import pandas as pd
 
-    return pd.DataFrame(list(rows)).convert_dtypes()
+    return pd.DataFrame(plan_rows(plan))
 
 
 def dump_csv(rows: list[Row]) -> str:

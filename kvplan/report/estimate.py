@@ -13,7 +13,7 @@ LINE_LENGTH = 100
 
 def plan_page(plan: Plan) -> Page:
     """The answer of `kvplan estimate`."""
-    tables = [_memory(plan), *_stages(plan), _whole(plan), _cache_groups(plan), *_attention(plan)]
+    tables = [_memory(plan), *_stages(plan), _whole(plan), *_cache_groups(plan), *_attention(plan)]
     return Page(
         title=model_title(plan.model, plan.weights.num_parameters, plan.weights.active_parameters),
         lines=(Line(source_line(plan.model, max_length=LINE_LENGTH), "faint"), Line(_inputs_line(plan), "faint")),
@@ -42,7 +42,7 @@ def source_line(model: ModelSpec, *, max_length: int = 300) -> str:
 def _inputs_line(plan: Plan) -> str:
     serving = plan.serving
     tokens = f"{serving.seq_len:,} tokens{' each' if serving.batch_size > 1 else ''}"
-    if serving.encoder_seq_len is not None:
+    if serving.encoder_seq_len is not None and plan.model.has_encoder:
         tokens += f" (encoder {serving.encoder_seq_len:,})"
     chunked = serving.max_num_batched_tokens < serving.seq_len * serving.batch_size
     quant = f" as {safe(serving.quant.method)}" if serving.quant else ""
@@ -89,11 +89,15 @@ def _where(plan: Plan) -> str:
     gpu = safe(serving.gpu.name) if serving.gpu else "GPU"
     if serving.num_gpus == 1:
         return f"On one {gpu}"
-    layout = f"tp {serving.tp}" if serving.pp == 1 else f"tp {serving.tp}, pp {serving.pp}"
+    layout = _layout(serving.tp, serving.pp)
     many = f"{serving.num_gpus} × {gpu}" if serving.gpu else f"{serving.num_gpus} GPUs"
-    if len({use.total_bytes for use in plan.per_gpu}) == 1:
+    if _all_equal(plan):
         return f"On each of {many} ({layout})"
     return f"On the fullest of {many} ({layout}): stage {plan.fullest_gpu.stage}"
+
+
+def _all_equal(plan: Plan) -> bool:
+    return len({use.total_bytes for use in plan.per_gpu}) == 1
 
 
 def _capacity_note(plan: Plan) -> str:
@@ -106,7 +110,8 @@ def _verdict(plan: Plan) -> tuple[Line, ...]:
     if plan.fits is None or free is None:
         return ()
     if plan.fits:
-        where = " on each GPU" if plan.serving.num_gpus > 1 else ""
+        which = "each" if _all_equal(plan) else "the fullest"
+        where = f" on {which} GPU" if plan.serving.num_gpus > 1 else ""
         fewer = plan.smallest_fit is not None and plan.smallest_fit.num_gpus < plan.serving.num_gpus
         also = f"; {_smallest(plan)} would do" if fewer else ""
         return (Line(f"fits: {format_bytes(free)} free{where}{also}", "good"),)
@@ -118,8 +123,12 @@ def _smallest(plan: Plan) -> str:
     found, gpu = plan.smallest_fit, plan.serving.gpu
     if found is None or gpu is None:
         return ""
-    layout = f"tp {found.tp}" if found.pp == 1 else f"tp {found.tp}, pp {found.pp}"
-    return f"{found.num_gpus} × {safe(gpu.name)} ({layout})"
+    layout = "" if found.num_gpus == 1 else f" ({_layout(found.tp, found.pp)})"
+    return f"{found.num_gpus} × {safe(gpu.name)}{layout}"
+
+
+def _layout(tp: int, pp: int) -> str:
+    return f"tp {tp}" if pp == 1 else f"tp {tp}, pp {pp}"
 
 
 def _stages(plan: Plan) -> list[Table]:
@@ -148,19 +157,19 @@ def _whole(plan: Plan) -> Table:
     weights, cache, engine = plan.weights, plan.kv_cache, plan.serving.engine
     numbers = [weights.num_parameters, weights.total_bytes, cache.reserved_bytes, cache.needed_bytes]
     width = max(len(f"{number:,}") for number in numbers)
-    rows = [("parameters", f"{weights.num_parameters:>{width},}", _parts(plan))]
+    rows = [("parameters", f"{weights.num_parameters:>{width},}", "")]
     if weights.active_parameters != weights.num_parameters:
         share = percent(weights.active_parameters, weights.num_parameters)
         rows.append(("active", f"{weights.active_parameters:>{width},}", f"{share} serve one token"))
     quant = f", {safe(weights.quantization)}" if weights.quantization else ""
-    rows.append(("weights", exact_bytes(weights.total_bytes, width), f"{weights.dtype}{quant}"))
+    rows.append(("weights", exact_bytes(weights.total_bytes, width), f"{weights.dtype}{quant}{_parts(plan)}"))
     if weights.stored_bytes is not None and weights.stored_bytes != weights.total_bytes:
         rows.append(("stored", exact_bytes(weights.stored_bytes, width), "the repository's files"))
     rows.append(("KV cache", exact_bytes(cache.needed_bytes, width), cache.dtype))
     if cache.reserved_bytes != cache.needed_bytes:
         version = f" {engine.version}" if engine.version else ""
         rows.append(("reserved", exact_bytes(cache.reserved_bytes, width), f"held by {engine.name}{version}"))
-    rows.append(("per token", exact_bytes(cache.bytes_per_token, width), "the next token of one sequence"))
+    rows.append(("per token", exact_bytes(cache.bytes_per_token, width), "the last token of one sequence"))
     if cache.fixed_bytes_per_sequence:
         fixed = exact_bytes(cache.fixed_bytes_per_sequence, width)
         rows.append(("per sequence", fixed, "however long it is"))
@@ -168,18 +177,20 @@ def _whole(plan: Plan) -> Table:
 
 
 def _parts(plan: Plan) -> str:
-    """`mlp 82 %, attention 18 % of the weights`: the biggest parts first, small ones left out."""
+    """`: mlp 82 %, attention 18 %`: the biggest parts first, small ones left out."""
     parts = sorted(plan.weights.parts.items(), key=lambda item: -item[1].total_bytes)
     whole = sum(size.total_bytes for _, size in parts)
     shown = [
         f"{name} {percent(size.total_bytes, whole)}" for name, size in parts[:3] if size.total_bytes * 100 >= whole
     ]
-    return f"{', '.join(shown)} of the weights" if shown else ""
+    return f": {', '.join(shown)}" if shown else ""
 
 
-def _cache_groups(plan: Plan) -> Table:
-    """The cache by kind of layer."""
+def _cache_groups(plan: Plan) -> list[Table]:
+    """The cache by kind of layer, where there is one."""
     cache = plan.kv_cache
+    if not cache.layers:
+        return []
     reserved = cache.reserved_bytes != cache.needed_bytes
     rows = []
     for group in cache.layers:
@@ -187,8 +198,9 @@ def _cache_groups(plan: Plan) -> Table:
         held = tokens if group.max_tokens is None else f"{group.max_tokens:,} tokens"
         row = (f"{group.count} × {group.kind}", held, f"{group.bytes_per_token:,}", format_bytes(group.needed_bytes))
         rows.append((*row, format_bytes(group.reserved_bytes)) if reserved else row)
-    header = ("layers", "keep", "bytes/token", "needed") + (("reserved",) if reserved else ())
-    return Table(title="KV cache by layer", header=header, align="llrr" + "r" * reserved, rows=tuple(rows))
+    header = ("layers", "keep", "bytes/token", "needed", *(["reserved"] if reserved else []))
+    align = "llrr" + "r" * reserved
+    return [Table(title="KV cache by layer", header=header, align=align, rows=tuple(rows))]
 
 
 def _attention(plan: Plan) -> list[Table]:

@@ -12,10 +12,10 @@ _STYLE = """<style>
 .kvplan p {margin: 0; opacity: .75}
 .kvplan p.good, .kvplan p.bad {opacity: 1; font-weight: 600; margin-top: .3em}
 .kvplan p.good {color: #1a7f37} .kvplan p.bad {color: #cf222e}
-.kvplan table {border-collapse: collapse; margin: .9em 0 0; border: 0}
-.kvplan caption {text-align: left; font-weight: 600; padding: 0 0 .2em; caption-side: top}
+.kvplan table {border-collapse: collapse; margin: .9em 0 0; border: 0; color: inherit; font-size: inherit}
+.kvplan caption {text-align: left; font-weight: 600; padding: 0 0 .2em; caption-side: top; color: inherit}
 .kvplan th {font-weight: 400; opacity: .6}
-.kvplan th, .kvplan td {padding: .1em 1.2em .1em 0; border: 0; background: none}
+.kvplan th, .kvplan td {padding: .1em 1.2em .1em 0; border: 0; background: none; white-space: nowrap}
 .kvplan .l {text-align: left} .kvplan .r {text-align: right; font-variant-numeric: tabular-nums}
 .kvplan .bar {width: 12em; min-width: 6em} .kvplan .bar div {height: .8em; background: #4c78a8; border-radius: 2px}
 </style>"""

@@ -35,7 +35,7 @@ _PARTS: dict[str, tuple[str, tuple[str, ...]]] = {
 """From the bottom up: what hardly grows first, so that the cache is seen to fill the room that is left."""
 _OVER = "#D55E00"
 _INK = "#222222"
-_PANEL_INCHES = (4.0, 3.7)
+_PANEL_INCHES = (3.7, 3.5)
 _LEGEND_INCHES = 1.9
 _PANELS_PER_ROW = 3
 _MAX_TICKS = 8
@@ -90,7 +90,8 @@ def plot_memory(
     """Memory of the fullest GPU against context, stacked, with the capacity and the longest context that fits.
 
     One panel a model and GPU, in the order of the frames; `batch_size` picks one where the frames hold several;
-    `axes` are as many axes of your own. The y axis ends somewhat above the capacity, where a curve may run on.
+    `axes` are as many axes of your own, which get no legend but labelled artists. The y axis ends somewhat above
+    the capacity, where a curve may run on.
     """
     panels = _panels(frames, batch_size)
     chosen = _new_axes(len(panels)) if axes is None else _given_axes(axes, len(panels))
@@ -100,8 +101,7 @@ def plot_memory(
         _draw_stack(ax, panel)
         _draw_capacity(ax, panel)
         _draw_limit(ax, panel)
-    figure = chosen[0].get_figure(root=True)
-    assert figure is not None
+    figure: Figure = chosen[0].figure.figure
     if axes is None:
         _dress_figure(figure, chosen, panels, title)
     elif title is not None:
@@ -212,7 +212,7 @@ def _given_axes(axes: "Axes | Sequence[Axes]", num_panels: int) -> "list[Axes]":
 
     given: list[Axes] = np.ravel(np.asarray(axes, dtype=object)).tolist()
     if len(given) != num_panels:
-        raise InputError(f"{num_panels} panels do not go into {len(given)} axes", hint="give one axes per model")
+        raise InputError(f"{len(given)} axes for {num_panels} panels", hint="one axes a model and GPU")
     return given
 
 
@@ -272,21 +272,23 @@ def _draw_limit(ax: "Axes", panel: _Panel) -> None:
     whole = tokens == int(panel.contexts.max())
     text = f"fits up to {format_context(tokens)}" + (", the longest shown" if whole else "")
     shortest, longest = ax.get_xlim()
-    early = log2(tokens / shortest) < 0.4 * log2(longest / shortest)
+    early = log2(tokens / shortest) < 0.5 * log2(longest / shortest)
     # Above the curve where the capacity's own label is far away, else in the corner below the capacity.
     above = capacity - height > 0.15 * ax.get_ylim()[1]
     offset = (8 if early else -8, 8 if above else -8)
-    _note(ax, text, (tokens, height), offset, ha="left" if early else "right", va="bottom" if above else "top")
+    side: dict[str, Any] = {"ha": "left" if early else "right", "va": "bottom" if above else "top"}
+    _note(ax, text, (tokens, height), offset, fontweight="normal" if whole else "bold", **side)
 
 
 def _note(
     ax: "Axes", text: str, at: tuple[float, float], offset: tuple[int, int], *, on: str = "data", **style: Any
 ) -> None:
     """Text beside a point, readable on any ground; `on="x"` counts x from 0 to 1 along the axis."""
-    place: dict[str, Any] = {"fontsize": 9, "color": _INK, "ha": "left", "va": "bottom"} | style
     ground = {"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 1.5}
     coords: Any = ax.get_yaxis_transform() if on == "x" else "data"
-    ax.annotate(text, at, xycoords=coords, xytext=offset, textcoords="offset points", bbox=ground, zorder=5, **place)
+    look: dict[str, Any] = {"fontsize": 9, "color": _INK, "ha": "left", "va": "bottom", "bbox": ground, "zorder": 5}
+    note = ax.annotate(text, at, xycoords=coords, xytext=offset, textcoords="offset points", **look | style)
+    note.set_in_layout(False)
 
 
 def _dress(ax: "Axes", panel: _Panel, top_gib: float, span: tuple[int, int]) -> None:
@@ -296,7 +298,7 @@ def _dress(ax: "Axes", panel: _Panel, top_gib: float, span: tuple[int, int]) -> 
     ax.set_xlim(shortest, longest)
     powers = range(ceil(log2(shortest)), int(log2(longest)) + 1)
     powers = powers[:: ceil(len(powers) / _MAX_TICKS)] if powers else powers
-    ticks = [2**power for power in powers] or [shortest, longest]
+    ticks = [2**power for power in powers] if len(powers) > 1 else [shortest, longest]
     ax.set_xticks(ticks, [format_context(tick) for tick in ticks], fontsize=9)
     ax.minorticks_off()
     ax.set_ylim(0, top_gib)
@@ -325,7 +327,7 @@ def _dress_figure(figure: Figure, axes: "list[Axes]", panels: list[_Panel], titl
     title = title or f"Memory against context, {held}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold", color=_INK)
     handles = [Patch(facecolor=color, label=name) for name, (color, _) in _PARTS.items()]
-    if any(panel.capacity_bytes is not None for panel in panels):
+    if any(panel.total_gib.max() > (panel.capacity_bytes or float("inf")) / GIB for panel in panels):
         handles.append(Patch(facecolor="white", edgecolor=_OVER, hatch="////", linewidth=0, label="does not fit"))
     # From the top down, as the parts are stacked.
     figure.legend(handles=handles[::-1], loc="outside right center", frameon=False, fontsize=9, labelspacing=0.9)

@@ -205,7 +205,8 @@ class Facts:
 
     def wrong(self, key: str, value: object, wanted: str) -> InputError:
         """The error for a key whose value is not what is `wanted`."""
+        stated = f"`{self._prefix}{key}` is {str(value)[:60]!r}"
         return InputError(
-            f"`{self._prefix}{key}` is {str(value)[:60]!r} in the config of model type `{self.model_type}`, not {wanted}",
+            f"{stated} in the config of model type `{self.model_type}`, not {wanted}",
             hint=f"correct the file, or pass `--set {self._prefix}{key}=VALUE`",
         )

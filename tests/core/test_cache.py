@@ -17,9 +17,7 @@ def need(mixer, num_tokens, dtype=BF16, tp=1):
 
 
 def gqa(num_heads=64, num_kv_heads=8, head_dim=128, **more):
-    return FullAttention(
-        num_heads=num_heads, num_kv_heads=num_kv_heads, key_dim=head_dim, value_dim=head_dim, **more
-    )
+    return FullAttention(num_heads=num_heads, num_kv_heads=num_kv_heads, key_dim=head_dim, value_dim=head_dim, **more)
 
 
 def sliding(window, num_heads=64, num_kv_heads=8, head_dim=64):

@@ -1,5 +1,7 @@
 """Layers over stages, heads over ranks, and the smallest layout that does."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +32,7 @@ def test_stages_cover_every_layer_once(num_layers, data):
     bounds = stage_bounds(num_layers, pp)
     assert bounds[0][0] == 0
     assert bounds[-1][1] == num_layers
-    assert all(stop == start for (_, stop), (start, _) in zip(bounds, bounds[1:], strict=False))
+    assert all(stop == start for (_, stop), (start, _) in pairwise(bounds))
     assert max(sizes(num_layers, pp)) - min(sizes(num_layers, pp)) <= 1
 
 

@@ -64,10 +64,24 @@ def test_never_less_for_longer_or_for_more_sequences(model, engine, n, batch):
     assert total(n, 2 * batch).needed_bytes == 2 * here.needed_bytes
 
 
-@given(model=models(), n=LENGTHS, batch=BATCHES, attention=st.sampled_from(["eager", "math", "efficient", "flash"]))
-def test_the_whole_gpu_never_holds_less_for_longer_or_for_more_sequences(model, n, batch, attention):
+@given(
+    model=models(),
+    engine=ENGINES,
+    n=LENGTHS,
+    batch=BATCHES,
+    attention=st.sampled_from(["eager", "math", "efficient", "flash"]),
+    limit=st.none() | st.integers(1, 20_000),
+)
+def test_the_whole_gpu_never_holds_less_for_longer_or_for_more_sequences(model, engine, n, batch, attention, limit):
     def total(seq_len, batch_size):
-        plan = estimate(model, seq_len=seq_len, batch_size=batch_size, attention=attention, engine="transformers")
+        plan = estimate(
+            model,
+            seq_len=seq_len,
+            batch_size=batch_size,
+            attention=attention,
+            engine=engine,
+            max_num_batched_tokens=limit,
+        )
         return plan.fullest_gpu.total_bytes
 
     assert total(n, batch) <= total(n + 1, batch)

@@ -32,7 +32,14 @@ def test_what_is_not_a_count(text):
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("80GB", 80 * 10**9), ("80GiB", 80 * 2**30), ("80 gib", 80 * 2**30), ("512", 512), ("1.5KiB", 1536), ("1TB", 10**12)],
+    [
+        ("80GB", 80 * 10**9),
+        ("80GiB", 80 * 2**30),
+        ("80 gib", 80 * 2**30),
+        ("512", 512),
+        ("1.5KiB", 1536),
+        ("1TB", 10**12),
+    ],
 )
 def test_sizes_as_people_write_them(text, number):
     assert parse_bytes(text) == number

@@ -1,13 +1,20 @@
 """The one door: paths, names, and what is said when neither leads anywhere."""
 
 import json
+import os
 import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from small_hub import Repo, SmallHub
 
 from kvplan import estimate, load_model
 from kvplan.core.errors import HubError, InputError, UnsupportedError
 from tests.models import LLAMA
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -148,10 +155,46 @@ def test_an_impossible_number_is_named(tmp_path, value):
 def test_too_many_layers_are_refused(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**LLAMA, "num_hidden_layers": 20_000}))
-    with pytest.raises(InputError, match="`num_hidden_layers` is .20000"):
+    with pytest.raises(InputError, match=r"`num_hidden_layers` is .20000"):
         load_model(path)
 
 
 def test_a_gguf_is_not_read_yet_and_says_so(tmp_path):
     with pytest.raises(UnsupportedError, match="GGUF"):
         load_model(tmp_path / "model.gguf")
+
+
+def test_a_name_is_answered_from_the_hubs_cache_before_the_hub_is_asked(tmp_path):
+    program = """
+import json, sys
+from kvplan import load_model, KvplanError
+for name, options in json.loads(sys.argv[1]):
+    try:
+        source = load_model(name, **options).source
+        print(json.dumps([source.kind, source.location, source.revision, list(source.notes)]))
+    except KvplanError as error:
+        print(json.dumps([str(error), error.hint, error.exit_code]))
+"""
+    name = "someone/new-model"
+    with SmallHub({name: Repo(files={"config.json": json.dumps(LLAMA).encode()})}) as hub:
+        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+        environment.pop("HF_HUB_OFFLINE", None)
+
+        def ask(*calls):
+            done = subprocess.run(
+                [sys.executable, "-c", program, json.dumps(calls)],
+                env=environment, capture_output=True, text=True, check=True, timeout=60,
+            )  # fmt: skip
+            return [json.loads(line) for line in done.stdout.splitlines()]
+
+        first, missing = ask((name, {}), ("someone/nothing", {}))
+        assert first[0] == "hub"
+        assert first[2] is not None
+        assert missing[2] == 4
+        asked = len(hub.requests)
+        again, offline = ask((name, {}), (name, {"offline": True}))
+        assert len(hub.requests) == asked, "the cache should have answered"
+        assert again[2] == offline[2] == first[2]
+        assert "`--hub` asks the Hub again" in again[3][0]
+        ask((name, {"hub": True}))
+        assert len(hub.requests) > asked

@@ -17,6 +17,8 @@ class Engine:
     """When the profile was checked against the engine's source."""
     reserve: Callable[[Cache, Mixer], Cache]
     """The cache that the engine holds for one that a layer's mixer needs."""
+    during_prefill: Callable[[Cache, Mixer], Cache] | None = None
+    """The cache that it holds while a prompt is read in, where that is more."""
     max_pass_tokens: int | None
     """Tokens of one forward pass at most (chunked prefill); None = the whole prompt at once."""
     kv_dtypes: tuple[str, ...] | None = None

@@ -19,11 +19,22 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
     models/falcon/modeling_falcon.py `_split_heads`, which broadcasts grouped heads
     """
     if cache.kind == "sliding" and cache.max_tokens is not None:
-        return replace(cache, max_tokens=cache.max_tokens - 1)
+        # A window of 1 would slice the last 0 tokens, which Python reads as all of them.
+        return replace(cache, max_tokens=cache.max_tokens - 1 or None)
     if isinstance(mixer, FullAttention) and mixer.transformers_kv_heads is not None:
         per_head = cache.bytes_per_token // mixer.num_kv_heads
         return replace(cache, bytes_per_token=per_head * mixer.transformers_kv_heads)
     return cache
+
+
+def _during_prefill(cache: Cache, mixer: Mixer) -> Cache:
+    """A sliding layer's slice is a view: until the next step it keeps the whole prompt's storage alive.
+
+    Measured on torch's CPU allocator: 6000 tokens at a window of 4096 hold 6000 tokens' bytes.
+    """
+    if cache.kind == "sliding":
+        return replace(cache, max_tokens=None)
+    return _reserve(cache, mixer)
 
 
 TRANSFORMERS = Engine(
@@ -31,6 +42,7 @@ TRANSFORMERS = Engine(
     version="5.23",
     date="2026-11-22",
     reserve=_reserve,
+    during_prefill=_during_prefill,
     max_pass_tokens=None,
     kv_dtypes=("fp32", "bf16", "fp16"),
 )

@@ -70,7 +70,7 @@ def _attention(name: str, heads: Heads, hidden: int) -> tuple[Weight, ...]:
 def _layer(hidden: int, width: int, mixers: tuple[Mixer, ...], attention: tuple[Weight, ...]) -> Layer:
     mlp = plain_mlp(hidden, width, up="fc1", down="fc2")
     weights = (*attention, *mlp, *norm("final_layer_norm", hidden, bias=True))
-    return Layer(mixers=mixers, weights=weights, mlp_activations=2 * width)
+    return Layer(mixers=mixers, weights=weights, mlp_activations=2 * width, eager_softmax="model-dtype")
 
 
 def _embeddings(facts: Facts, hidden: int, vocab: int, *, alone: bool, tied: bool) -> tuple[Weight, ...]:

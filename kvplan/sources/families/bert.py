@@ -69,7 +69,7 @@ def _layer(facts: Facts, hidden: int, *, decodes: bool, cached: bool) -> Layer:
         *norm("output.LayerNorm", hidden, bias=True),
     )
     mixer = full(heads) if cached else encoder(heads)
-    return Layer(mixers=(mixer,), weights=weights, mlp_activations=2 * width)
+    return Layer(mixers=(mixer,), weights=weights, mlp_activations=2 * width, eager_softmax="model-dtype")
 
 
 def _attention(prefix: str, heads: Heads, hidden: int) -> tuple[Weight, ...]:

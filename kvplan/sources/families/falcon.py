@@ -23,6 +23,7 @@ class _Block:
     norms: tuple[str, ...]
     grouped: bool
     """The architecture of the 40B and 180B, which transformers caches with all heads written out."""
+    alibi: bool
 
 
 def read_falcon(facts: Facts) -> Reading:
@@ -42,6 +43,7 @@ def read_falcon(facts: Facts) -> Reading:
             count=facts.positive("num_ln_in_parallel_attn", default=2 if grouped else 1),
         ),
         grouped=grouped,
+        alibi=facts.flag("alibi", default=False),
     )
     return _decoder(facts, block, facts.layer_count("num_hidden_layers"), family="falcon")
 
@@ -59,6 +61,7 @@ def read_refined_web(facts: Facts) -> Reading:
         bias=facts.flag("bias", default=False),
         norms=_norm_names(parallel=facts.flag("parallel_attn", default=False), count=2 if grouped else 1),
         grouped=grouped,
+        alibi=facts.flag("alibi", default=False),
     )
     return _decoder(facts, block, facts.layer_count("n_layer", "num_hidden_layers"), family="RW")
 
@@ -103,7 +106,12 @@ def _layer(block: _Block) -> Layer:
     mixer = full(block.heads)
     if block.grouped:
         mixer = replace(mixer, transformers_kv_heads=block.heads.num_heads)
-    return Layer(mixers=(mixer,), weights=(*attention, *mlp, *norms), mlp_activations=2 * block.width)
+    return Layer(
+        mixers=(mixer,),
+        weights=(*attention, *mlp, *norms),
+        mlp_activations=2 * block.width,
+        eager_softmax="alibi" if block.alibi else "masked-copy",
+    )
 
 
 def _decoder(facts: Facts, block: _Block, num_layers: int, *, family: str) -> Reading:

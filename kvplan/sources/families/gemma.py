@@ -19,6 +19,7 @@ from kvplan.sources.families.mixers import (
 )
 from kvplan.sources.families.parts import Reading, gated_mlp, projections
 from kvplan.sources.families.siglip import projector, vision_tower
+from kvplan.sources.json_file import printable
 
 _FOUR_NORMS = (
     "input_layernorm",
@@ -83,7 +84,7 @@ def read_gemma3(facts: Facts) -> Reading:
         stated = facts.nested(key).text("model_type", default=model_type)
         if stated != model_type:
             raise UnsupportedError(
-                f"`{key}.model_type` is `{stated[:40]}`, which kvplan does not know for `gemma3`",
+                f"`{key}.model_type` is `{printable(stated)}`, which kvplan does not know for `gemma3`",
                 hint=f"known here: {model_type}",
             )
     text, vision = facts.nested("text_config", defaults=_GEMMA3_TEXT), facts.nested("vision_config")

@@ -38,7 +38,7 @@ def read_gpt2(facts: Facts) -> Reading:
     )
     if facts.flag("add_cross_attention", default=False):
         weights = (*weights, *_cross_attention(hidden, heads.num_heads))
-    layer = Layer(mixers=(full(heads),), weights=weights, mlp_activations=2 * width)
+    layer = Layer(mixers=(full(heads),), weights=weights, mlp_activations=2 * width, eager_softmax="model-dtype")
     head, tied = causal_head(
         facts, hidden_size=hidden, vocab_size=vocab, tied_default=True, language_model="LMHeadModel"
     )

@@ -30,7 +30,8 @@ def read_gpt_oss(facts: Facts) -> Reading:
     num_layers = facts.layer_count("num_hidden_layers")
     types = facts.strings("layer_types", length=num_layers) or alternating(num_layers, 2)
     mixers = typed_mixers(heads, read_window(facts, default=128), types)
-    return decoder(facts, decoder_layers(mixers, attention, moe, hidden, width * active), hidden)
+    layers = decoder_layers(mixers, attention, moe, hidden, width * active, eager_softmax="sinks")
+    return decoder(facts, layers, hidden)
 
 
 def _expert(hidden: int, width: int) -> tuple[Weight, ...]:

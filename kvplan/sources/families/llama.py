@@ -3,7 +3,7 @@
 Source: transformers 5.23, models/{llama,mistral,mixtral,qwen2,qwen3,phi3}/.
 """
 
-from kvplan.core.model import Layer, Mixer, Weight
+from kvplan.core.model import EagerSoftmax, Layer, Mixer, Weight
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.mixers import (
     Heads,
@@ -155,6 +155,7 @@ def decoder_layers(
     width: int,
     *,
     norm_names: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm"),
+    eager_softmax: EagerSoftmax = "fp32",
 ) -> list[Layer]:
     """Decoder layers with a gated MLP that differ in their mixer only.
 
@@ -162,7 +163,10 @@ def decoder_layers(
     """
     norms = tuple(weight for name in norm_names for weight in norm(name, hidden))
     weights = (*attention, *mlp, *norms)
-    built = {mixer: Layer(mixers=(mixer,), weights=weights, mlp_activations=3 * width) for mixer in set(mixers)}
+    built = {
+        mixer: Layer(mixers=(mixer,), weights=weights, mlp_activations=3 * width, eager_softmax=eager_softmax)
+        for mixer in set(mixers)
+    }
     return [built[mixer] for mixer in mixers]
 
 

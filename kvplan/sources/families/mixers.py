@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from kvplan.core.errors import InputError, UnsupportedError
 from kvplan.core.model import CrossAttention, FullAttention, Mixer, SlidingAttention
 from kvplan.sources.facts import Facts
+from kvplan.sources.json_file import printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,14 +112,14 @@ def typed_mixers(heads: Heads, window: int | None, layer_types: tuple[str, ...])
     """One mixer per entry of `layer_types`; a type that is neither full nor sliding is an error."""
     if window is None and "sliding_attention" in layer_types:
         raise InputError(
-            "`layer_types` names sliding layers, but the config states no `sliding_window`",
+            "`layer_types` names sliding layers, but `sliding_window` is unstated, or off by `use_sliding_window`",
             hint="pass `--set sliding_window=TOKENS` (Qwen also needs `--set use_sliding_window=true`)",
         )
     mixers: dict[str, Mixer] = {"full_attention": full(heads), "sliding_attention": windowed(heads, window)}
     for name in layer_types:
         if name not in mixers:
             raise UnsupportedError(
-                f"`layer_types` names `{name}`, which kvplan does not know for this family",
+                f"`layer_types` names `{printable(name)}`, which kvplan does not know for this family",
                 hint="known here: full_attention, sliding_attention",
             )
     return [mixers[name] for name in layer_types]

@@ -106,7 +106,12 @@ def _layer(block: _Block, mixers: tuple[Mixer, ...], names: tuple[str, ...], *, 
     else:
         weights += plain_mlp(hidden, block.width, up=f"{prefix}.wi", down=f"{prefix}.wo", bias=False)
     weights += norm(f"{last}.layer_norm", hidden)
-    return Layer(mixers=mixers, weights=tuple(weights), mlp_activations=(3 if block.gated else 2) * block.width)
+    return Layer(
+        mixers=mixers,
+        weights=tuple(weights),
+        mlp_activations=(3 if block.gated else 2) * block.width,
+        eager_softmax="model-dtype",
+    )
 
 
 def _head(facts: Facts, suffix: str | None, hidden: int, vocab: int) -> tuple[tuple[Weight, ...], bool]:

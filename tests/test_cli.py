@@ -1,0 +1,486 @@
+"""The command line from outside: text, formats, exit codes, and what goes to which stream."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from click.testing import CliRunner, Result
+from inline_snapshot import snapshot
+
+from kvplan._version import __version__
+from kvplan.cli import cli
+from kvplan.report.schema import schema_text
+from tests.models import LLAMA
+
+MODEL = "meta-llama/Llama-2-70b"
+SCHEMA = jsonschema.Draft202012Validator(json.loads(schema_text()))
+
+
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of 100 columns without colour, and no debugging."""
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("KVPLAN_DEBUG", raising=False)
+
+
+def run(*args: str) -> Result:
+    """`kvplan …` in this process."""
+    return CliRunner().invoke(cli, args, prog_name="kvplan")
+
+
+def test_the_flagship() -> None:
+    result = run("estimate", MODEL, "--seq", "4096")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert result.stdout == snapshot("""\
+meta-llama/Llama-2-70b: 68.98 B parameters, 80 layers, llama
+facts from the catalog: Meta's params.json as shipped; dimensions as in llama-models==0.3.0:llama_m…
+1 sequence of 4,096 tokens, weights bf16, KV cache bf16, flash attention, engine exact
+
+On one GPU
+                  GiB  share                            basis
+  weights      128.48   98 %  ███████████████████████▌  exact
+  KV cache       1.25  1.0 %  ▎                         exact
+  activations    0.78  0.6 %  ▏                         derived
+  context        0.50  0.4 %  ▏                         assumed
+  total        131.01  100 %  ████████████████████████
+
+Whole model
+  parameters   68,976,648,192
+  weights     137,953,296,384 bytes (128.48 GiB)  bf16: mlp 82 %, attention 18 %
+  KV cache      1,342,177,280 bytes (1.25 GiB)    bf16
+  per token           327,680 bytes (320 KiB)     the last token of one sequence
+
+KV cache by layer
+  layers     keep        bytes/token    needed
+  80 × full  all tokens      327,680  1.25 GiB
+
+Largest attention call, memory gone after it (the plan counts flash)
+           batch × query × key       eager        math  efficient      flash
+  prefill  1 × 4,096 × 4,096     10.12 GiB    9.59 GiB  65.01 MiB     65 MiB
+  decode   1 × 1 × 4,096        130.50 MiB  417.06 MiB     24 KiB  16.25 KiB
+""")
+    # 70B by hand: 80 layers · 8 KV heads · 128 · 2 · 2 bytes = 327,680 bytes per token, times 4,096.
+    for figure in ("68,976,648,192", "137,953,296,384 bytes", "327,680 bytes", "1,342,177,280 bytes (1.25 GiB)"):
+        assert figure in result.stdout
+
+
+def test_the_flagship_as_json() -> None:
+    result = run("estimate", MODEL, "--seq", "4096", "--json")
+    document = json.loads(result.stdout)
+    SCHEMA.validate(document)
+    assert document["weights"]["num_parameters"] == 68_976_648_192
+    assert document["weights"]["total_bytes"] == 137_953_296_384
+    assert document["kv_cache"]["bytes_per_token"] == 327_680
+    assert document["kv_cache"]["needed_bytes"] == 1_342_177_280
+    assert document["kvplan_version"] == __version__
+
+
+HELP = [(), ("estimate",), ("inspect",), ("models",), ("gpus",), ("completion",)]
+
+
+@pytest.mark.parametrize("command", HELP, ids=lambda command: " ".join(command) or "kvplan")
+def test_every_help_has_examples_that_run(command: tuple[str, ...]) -> None:
+    result = run(*command, "--help")
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 100
+    examples = result.stdout.partition("Examples:\n")[2].strip().splitlines()
+    assert examples
+    for example in examples:
+        assert "kvplan" in example
+
+
+def test_the_help_of_the_whole() -> None:
+    assert run("--help").stdout == snapshot("""\
+Usage: kvplan [OPTIONS] [COMMAND] [ARGS]...
+
+  What serving a language model takes: weights, KV cache and working memory, in
+  exact bytes.
+
+  Exit codes: 0 answered; 1 answered, it does not fit; 2 bad input; 3
+  architecture not supported; 4 the Hub was not reached or shows nothing; 101 a
+  bug.
+
+Options:
+  --version   Show the version and exit.
+  -h, --help  Show this message and exit.
+
+Commands:
+  completion  The completion script for a shell.
+  estimate    What MODEL takes per GPU, and whether it fits.
+  gpus        The GPUs that --gpu knows.
+  inspect     The layers of MODEL as they were read.
+  models      The models of the offline catalog.
+
+  Examples:
+    kvplan estimate meta-llama/Llama-2-70b --seq 4096
+    kvplan estimate Qwen/Qwen3-8B --seq 32K --batch 16 --gpu H100
+    kvplan inspect ./my-model/config.json
+""")
+
+
+def test_the_help_of_estimate() -> None:
+    assert run("estimate", "--help").stdout == snapshot("""\
+Usage: kvplan estimate [OPTIONS] MODEL
+
+  What serving MODEL takes: weights, KV cache, activations, per GPU; with --gpu,
+  whether it fits.
+
+  MODEL is OWNER/NAME[@REV], a Hub address, a name from `kvplan models`, a
+  folder, a config.json or a params.json. Counts may be written 8k (8000) or 8K
+  (8192), sizes 80GB or 80GiB.
+
+Options:
+  -c, --seq, --context COUNT      Tokens held per sequence [4096].
+  --batch COUNT                   Sequences at once [1].
+  --encoder-seq COUNT             Tokens of the encoder [as --seq].
+  --dtype DTYPE                   Weights and activations: fp32, bf16, fp16 [as
+                                  the checkpoint].
+  --kv-dtype DTYPE                KV cache: those, fp8, int8 or int4 [as
+                                  --dtype].
+  --quant SCHEME                  Plan weights in fp8, int8, int4 or none [as
+                                  the checkpoint].
+  --tp COUNT                      GPUs of one tensor-parallel stage [all].
+  --pp COUNT                      Pipeline stages [1].
+  --gpu GPU                       A GPU, e.g. H100 (`kvplan gpus` lists them),
+                                  or a size, e.g. 80GiB.
+  --gpus COUNT                    How many of them [tp · pp].
+  --gpu-memory SIZE               Memory of one GPU, instead of what its driver
+                                  reports.
+  --gpu-memory-utilization FLOAT  How much of it may be used [1.0].
+  --engine ENGINE                 Whose allocator: exact, transformers [exact].
+  --attention BACKEND             Backend: eager, math, efficient, flash
+                                  [flash].
+  --max-num-batched-tokens COUNT  Tokens of one pass [the engine's default].
+  --json-schema                   Print the JSON Schema of the answer and exit.
+  --set KEY=VALUE                 Set a fact of the config yourself.
+  --offline                       Never ask the Hub.
+  --hub                           Ask the Hub even where the catalog has the
+                                  model.
+  --timeout SECONDS               Seconds to wait for the Hub.
+  --format [text|json|csv|md]     How to print the answer [text].
+  --json                          The same as --format json.
+  -h, --help                      Show this message and exit.
+
+  Examples:
+    kvplan estimate meta-llama/Llama-2-70b --seq 4096
+    kvplan estimate mistralai/Mixtral-8x7B-v0.1 --seq 32K --batch 8 --gpu H100 --gpus 4
+    kvplan estimate ./config.json --kv-dtype fp8 --quant int4 --json
+    kvplan estimate Qwen/Qwen3-8B --gpu 24GiB --gpu-memory-utilization 0.9
+""")
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    result = run()
+    assert result.exit_code == 0
+    assert result.stdout == run("--help").stdout
+
+
+def test_version() -> None:
+    assert run("--version").stdout == f"kvplan {__version__}\n"
+
+
+def config(folder: Path, **changes: Any) -> str:
+    """A config.json with some keys changed."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(LLAMA | changes), encoding="utf-8")
+    return str(path)
+
+
+def test_exit_1_where_it_does_not_fit() -> None:
+    result = run("estimate", MODEL, "--gpu", "H100")
+    assert result.exit_code == 1
+    assert "does not fit: " in result.stdout
+    assert run("estimate", MODEL, "--gpu", "H100", "--gpus", "4").exit_code == 0
+    assert run("estimate", MODEL, "--gpu", "H100", "--json").exit_code == 1
+
+
+ERRORS = {
+    "count": (("--seq", "4q"), "error: invalid value for '--seq' / '--context' / '-c': `4q` is not a count"),
+    "zero": (("--batch", "0"), "error: `batch_size` is 0, not a whole number from 1 to"),
+    "fact": (("--set", "vocab_size"), "error: invalid value for '--set': `vocab_size` is not KEY=VALUE"),
+    "seconds": (("--timeout", "nan"), "error: invalid value for '--timeout': `nan` is not a number of seconds"),
+    "formats": (("--json", "--format", "csv"), "error: --json and --format csv contradict each other"),
+    "format": (("--format", "xml"), "error: invalid value for '--format': 'xml' is not one of"),
+    "dtype": (("--dtype", "int4"), "error: `int4` is not a dtype that kvplan knows"),
+    "engine": (("--engine", "magic"), "error: `magic` is not an engine that kvplan knows"),
+    "attention": (("--attention", "magic"), "error: `magic` is not an attention backend"),
+    "gpu": (("--gpu", "no-such-gpu"), "error: no GPU named `no-such-gpu` is known"),
+    "layout": (("--gpus", "3", "--tp", "2"), "error: 3 GPUs cannot be laid out as tp 2 × pp 1"),
+    "utilization": (("--gpu", "H100", "--gpu-memory-utilization", "nan"), "error: `gpu_memory_utilization` is nan"),
+    "option": (("--no-such-option",), "error: no such option"),
+    "contradiction": (("--hub", "--offline"), "error: `--hub` and `--offline` contradict each other"),
+}
+
+
+@pytest.mark.parametrize(("args", "sentence"), ERRORS.values(), ids=ERRORS)
+def test_exit_2_with_one_sentence_and_a_hint(args: tuple[str, ...], sentence: str) -> None:
+    result = run("estimate", MODEL, *args)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    error, hint = result.stderr.splitlines()
+    assert error.startswith(sentence)
+    assert not error.endswith(".")
+    assert hint.startswith("hint: ")
+
+
+def test_exit_2_for_a_missing_argument_and_an_unknown_command() -> None:
+    for args in (("estimate",), ("estimat",), ("estimate", MODEL, "more")):
+        result = run(*args)
+        assert result.exit_code == 2
+        assert result.stderr.splitlines()[1].startswith("hint: `kvplan")
+
+
+def test_exit_3_for_an_unknown_architecture(tmp_path: Path) -> None:
+    result = run("estimate", config(tmp_path, model_type="hyena_of_tomorrow"))
+    assert result.exit_code == 3
+    assert "hyena_of_tomorrow" in result.stderr
+
+
+def test_exit_4_where_the_hub_is_not_asked() -> None:
+    pytest.importorskip("huggingface_hub")
+    result = run("estimate", "nobody/nothing-of-this-name", "--offline")
+    assert result.exit_code == 4
+    assert result.stdout == ""
+
+
+def test_a_bug_is_one_sentence_and_exit_101(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **how: object) -> None:
+        raise RuntimeError("\x1b[2Jboom")
+
+    monkeypatch.setattr("kvplan.api.estimate", fail)
+    result = run("estimate", MODEL)
+    assert result.exit_code == 101
+    assert result.stderr == snapshot("""\
+error: a bug in kvplan: RuntimeError: \\x1b[2Jboom
+hint: please report it with the command and what `KVPLAN_DEBUG=1` shows
+""")
+    monkeypatch.setenv("KVPLAN_DEBUG", "1")
+    assert "Traceback" in run("estimate", MODEL).stderr
+
+
+def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*args: object, **how: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kvplan.api.estimate", interrupt)
+    result = run("estimate", MODEL)
+    assert result.exit_code == 130
+    assert result.stdout == ""
+
+
+def test_warnings_go_to_stderr_and_data_to_stdout(tmp_path: Path) -> None:
+    path = config(tmp_path, torch_dtype=None)
+    for format in ("text", "json", "csv", "md"):
+        result = run("estimate", path, "--seq", "8192", "--format", format)
+        assert result.exit_code == 0
+        assert "warning: the source names no dtype" in result.stderr
+        assert "warning: " not in result.stdout
+    document = json.loads(run("estimate", path, "--seq", "8192", "--json").stdout)
+    assert [warning["code"] for warning in document["warnings"]] == ["dtype-assumed", "beyond-max-positions"]
+
+
+def test_hostile_names_and_facts_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    folder = tmp_path / "evil\x1b[2J\u202e"
+    folder.mkdir()
+    path = config(folder)
+    for args in (("estimate", path), ("inspect", path), ("estimate", path, "--format", "md")):
+        result = run(*args)
+        assert result.exit_code == 0, result.stderr
+        assert not set(result.output) & set("\x1b\u202e")
+    refused = {"\x1b[2J.json": 2, config(folder, architectures=["Llama\x1b]0;owned\x07ForCausalLM"]): 3}
+    for model, code in refused.items():
+        result = run("estimate", model)
+        assert result.exit_code == code
+        assert not set(result.output) & set("\x1b\x07\u202e")
+
+
+def test_set_is_remembered(tmp_path: Path) -> None:
+    path = config(tmp_path)
+    result = run("estimate", path, "--set", "vocab_size=1000", "--set", "num_hidden_layers=2", "--json")
+    document = json.loads(result.stdout)
+    assert document["model"]["facts_set_by_user"] == {"vocab_size": 1000, "num_hidden_layers": 2}
+    assert document["model"]["num_layers"] == 2
+
+
+def test_sizes_and_counts() -> None:
+    args = ("--seq", "8k", "--gpu-memory", "80GB", "--gpu-memory-utilization", "0.5", "--json")
+    document = json.loads(run("estimate", MODEL, *args).stdout)
+    assert document["inputs"]["seq_len"] == 8000
+    assert document["inputs"]["gpu_memory_bytes"] == 80 * 10**9
+    assert document["per_gpu"][0]["capacity_bytes"] == 40 * 10**9
+    named = json.loads(run("estimate", MODEL, "--gpu", "H100", "--gpu-memory", "1TiB", "--json").stdout)
+    assert named["inputs"]["gpu"] == "H100-SXM5-80GB"
+    assert named["fits"] is True
+
+
+def test_a_gpu_of_unknown_memory_asks_for_it() -> None:
+    result = run("estimate", MODEL, "--gpu", "GB10")
+    assert result.exit_code == 0
+    assert "--gpu-memory" in result.stderr
+
+
+def test_csv_and_markdown() -> None:
+    header, *rows = run("estimate", MODEL, "--gpu", "H100", "--gpus", "2", "--format", "csv").stdout.splitlines()
+    assert header.startswith("model,seq_len,")
+    assert len(rows) == 2
+    assert run("estimate", MODEL, "--format", "md").stdout == snapshot("""\
+### meta-llama/Llama-2-70b: 68.98 B parameters, 80 layers, llama
+
+facts from the catalog: Meta's params.json as shipped; dimensions as in llama-models==0.3.0:llama\\_m…
+
+1 sequence of 4,096 tokens, weights bf16, KV cache bf16, flash attention, engine exact
+
+**On one GPU**
+
+|  | GiB | share | basis |
+| :--- | ---: | ---: | :--- |
+| weights | 128.48 | 98 % | exact |
+| KV cache | 1.25 | 1.0 % | exact |
+| activations | 0.78 | 0.6 % | derived |
+| context | 0.50 | 0.4 % | assumed |
+| total | 131.01 | 100 % |  |
+
+**Whole model**
+
+|  |  |  |
+| :--- | :--- | :--- |
+| parameters | 68,976,648,192 |  |
+| weights | 137,953,296,384 bytes (128.48 GiB) | bf16: mlp 82 %, attention 18 % |
+| KV cache | 1,342,177,280 bytes (1.25 GiB) | bf16 |
+| per token | 327,680 bytes (320 KiB) | the last token of one sequence |
+
+**KV cache by layer**
+
+| layers | keep | bytes/token | needed |
+| :--- | :--- | ---: | ---: |
+| 80 × full | all tokens | 327,680 | 1.25 GiB |
+
+**Largest attention call, memory gone after it (the plan counts flash)**
+
+|  | batch × query × key | eager | math | efficient | flash |
+| :--- | :--- | ---: | ---: | ---: | ---: |
+| prefill | 1 × 4,096 × 4,096 | 10.12 GiB | 9.59 GiB | 65.01 MiB | 65 MiB |
+| decode | 1 × 1 × 4,096 | 130.50 MiB | 417.06 MiB | 24 KiB | 16.25 KiB |
+""")
+
+
+def test_the_same_input_is_the_same_bytes() -> None:
+    for format in ("text", "json", "csv", "md"):
+        assert len({run("estimate", MODEL, "--gpu", "A100", "--format", format).stdout_bytes for _ in range(2)}) == 1
+
+
+def test_the_schema_can_be_printed() -> None:
+    result = run("estimate", "--json-schema")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["$id"] == "urn:kvplan:estimate:1"
+
+
+def test_inspect() -> None:
+    result = run("inspect", MODEL)
+    assert result.exit_code == 0
+    assert "Layers: 80 × A" in result.stdout
+    assert "full, 64 heads, 8 KV heads, dim 128" in result.stdout
+    assert "q_proj" in run("inspect", MODEL, "--tensors").stdout
+    document = json.loads(run("inspect", MODEL, "--json").stdout)
+    assert document["schema"] == "kvplan/inspect/1"
+    assert document["num_parameters"] == 68_976_648_192
+
+
+def test_models() -> None:
+    result = run("models", "Llama-2-70b")
+    assert result.exit_code == 0
+    assert result.stdout == snapshot("""\
+id                         type   parameters  layers  attention  KV bytes/token  past windows
+meta-llama/Llama-2-70b-hf  llama     68.98 B      80  full              327,680
+meta-llama/Llama-2-70b     llama     68.98 B      80  full              327,680
+""")
+    rows = json.loads(run("models", "--json").stdout)["models"]
+    assert MODEL in {row["id"] for row in rows}
+    small = json.loads(run("models", "--max-params", "1B", "--family", "qwen3", "--json").stdout)["models"]
+    assert {row["id"] for row in small} >= {"Qwen/Qwen3-0.6B"}
+    assert all(row["num_parameters"] <= 10**9 and row["model_type"] == "qwen3" for row in small)
+    latent = json.loads(run("models", "--attention", "latent", "--json").stdout)["models"]
+    assert {row["model_type"] for row in latent} >= {"deepseek_v3"}
+
+
+def test_gpus() -> None:
+    result = run("gpus", "h100 sxm")
+    assert result.exit_code == 0
+    assert "H100-SXM5-80GB" in result.stdout
+    (row,) = json.loads(run("gpus", "h100 sxm", "--json").stdout)["gpus"]
+    assert row["memory_bytes"] == 81_559 * 2**20
+    header, *_ = run("gpus", "--format", "csv").stdout.splitlines()
+    assert header.startswith("name,vendor,memory_bytes,")
+
+
+def test_a_listing_of_nothing_says_so() -> None:
+    for name in ("models", "gpus"):
+        result = run(name, "no such thing")
+        assert result.exit_code == 0
+        assert "note: none of the" in result.stderr
+        assert run(name, "no such thing", "--json").exit_code == 0
+        assert run(name, "no such thing", "--format", "csv").exit_code == 0
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script(shell: str) -> None:
+    result = run("completion", shell)
+    assert result.exit_code == 0
+    assert f"_KVPLAN_COMPLETE={shell}_complete" in result.stdout
+
+
+COMPLETIONS = {
+    "model": ("kvplan estimate meta-llama/Llama-2-7", "meta-llama/Llama-2-70b"),
+    "gpu": ("kvplan estimate x --gpu h100-s", "H100-SXM5-80GB"),
+    "engine": ("kvplan estimate x --engine tr", "transformers"),
+    "format": ("kvplan estimate x --format c", "csv"),
+    "kv dtype": ("kvplan estimate x --kv-dtype fp8", "fp8"),
+    "command": ("kvplan est", "estimate"),
+    "path": ("kvplan estimate ./", "./"),
+}
+
+
+@pytest.mark.parametrize(("line", "word"), COMPLETIONS.values(), ids=COMPLETIONS)
+def test_completion(line: str, word: str) -> None:
+    words = line.split()
+    env = {"_KVPLAN_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    result = CliRunner(env=env).invoke(cli, [], prog_name="kvplan")
+    assert word in [found.partition(",")[2] for found in result.stdout.splitlines()]
+
+
+def kvplan(*args: str, **how: Any) -> "subprocess.Popen[bytes]":
+    """`python -m kvplan …` as a process of its own."""
+    return subprocess.Popen([sys.executable, "-m", "kvplan", *args], stderr=subprocess.PIPE, **how)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end differently there")
+def test_a_reader_that_has_gone_is_no_error() -> None:
+    with kvplan("estimate", MODEL, "--json", stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_said_plainly() -> None:
+    with Path("/dev/full").open("wb") as full, kvplan("estimate", MODEL, stdout=full) as process:
+        assert process.stderr is not None
+        assert process.stderr.read().startswith(b"error: the output cannot be written: ")
+    assert process.returncode == 2
+
+
+def test_an_ascii_terminal_gets_ascii() -> None:
+    env = {"PYTHONIOENCODING": "ascii", "PATH": ""}
+    with kvplan("estimate", MODEL, stdout=subprocess.PIPE, env=env) as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert out.isascii()
+    assert b"####" in out
