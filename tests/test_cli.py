@@ -60,7 +60,7 @@ KV cache by layer
   layers     keep        bytes/token    needed
   80 × full  all tokens      327,680  1.25 GiB
 
-Largest attention call, memory gone after it (the plan counts flash)
+Transient memory of the largest attention call, by backend (the plan counts flash)
            batch × query × key       eager        math  efficient      flash
   prefill  1 × 4,096 × 4,096     10.12 GiB    9.59 GiB  65.01 MiB     65 MiB
   decode   1 × 1 × 4,096        130.50 MiB  417.06 MiB     24 KiB  16.25 KiB
@@ -361,7 +361,7 @@ facts from the catalog: Meta's params.json as shipped; dimensions as in llama-mo
 | :--- | :--- | ---: | ---: |
 | 80 × full | all tokens | 327,680 | 1.25 GiB |
 
-**Largest attention call, memory gone after it (the plan counts flash)**
+**Transient memory of the largest attention call, by backend (the plan counts flash)**
 
 |  | batch × query × key | eager | math | efficient | flash |
 | :--- | :--- | ---: | ---: | ---: | ---: |

@@ -51,23 +51,18 @@ def sweep(model: ModelSpec, serving: Serving, seq_lens: list[int], batch_sizes: 
             raise InputError(message, hint="e.g. [1024, 4096, 16384]")
     if (num_points := len(seq_lens) * len(batch_sizes)) > _MAX_POINTS:
         raise InputError(f"a sweep of {num_points:,} points is more than {_MAX_POINTS:,}", hint="use a coarser axis")
-    _refuse_overflow(model, serving, seq_lens, batch_sizes)
+    _refuse_overflow(model, serving, int(max(seq_lens)), int(max(batch_sizes)))
     axes = (np.asarray(axis, dtype=np.int64) for axis in (seq_lens, batch_sizes))
     seq, batch = (grid.ravel() for grid in np.meshgrid(*axes, indexing="ij"))
     uses = stage_uses(model, _at(serving, seq, batch))
     return Sweep(seq_len=seq, batch_size=batch, columns=_fullest(uses, len(seq)))
 
 
-def _refuse_overflow(model: ModelSpec, serving: Serving, seq_lens: list[int], batch_sizes: list[int]) -> None:
-    """Look at the points where figures are highest, in Python's unbounded numbers.
-
-    Most grow with both axes. What an encoder works on grows with the prompts of one pass: more of short ones.
-    """
-    batch = int(max(batch_sizes))
-    for seq in (int(min(seq_lens)), int(max(seq_lens))):
-        highest = max(use.total_bytes for use in stage_uses(model, _at(serving, seq, batch)))
-        if max(highest, seq * batch) >= _LIMIT:
-            raise InputError("the largest point of the sweep does not fit into 64 bits", hint="use smaller axes")
+def _refuse_overflow(model: ModelSpec, serving: Serving, seq_len: int, batch_size: int) -> None:
+    """Look at the largest point in Python's unbounded numbers: no figure shrinks along either axis."""
+    highest = max(use.total_bytes for use in stage_uses(model, _at(serving, seq_len, batch_size)))
+    if max(highest, seq_len * batch_size) >= _LIMIT:
+        raise InputError("the largest point of the sweep does not fit into 64 bits", hint="use smaller axes")
 
 
 def _at(serving: Serving, seq_len: Any, batch_size: Any) -> Serving:

@@ -141,10 +141,14 @@ def _stages(plan: Plan) -> list[Table]:
     rows = []
     for run in runs:
         first, last = run[0], run[-1]
-        name = str(first.stage) if first is last else f"{first.stage}-{last.stage}"
-        gpus = f"{first.rank}-{last.rank + plan.serving.tp - 1}"
-        rows.append((name, gpus, *(gib(amount) for amount in (*_amounts(first), first.total_bytes))))
+        stages_of_run = _span(first.stage, last.stage)
+        gpus = _span(first.rank, last.rank + plan.serving.tp - 1)
+        rows.append((stages_of_run, gpus, *(gib(amount) for amount in (*_amounts(first), first.total_bytes))))
     return [Table(title="Pipeline stages, each GPU", header=header, align="llrrrrr", rows=tuple(rows))]
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"
 
 
 def _amounts(use: GpuUse) -> tuple[int, int, int, int]:
@@ -216,7 +220,7 @@ def _attention(plan: Plan) -> list[Table]:
     chosen = plan.serving.attention_backend
     return [
         Table(
-            title=f"Largest attention call, memory gone after it (the plan counts {chosen})",
+            title=f"Transient memory of the largest attention call, by backend (the plan counts {chosen})",
             header=("", "batch × query × key", *backends),
             align="ll" + "r" * len(backends),
             rows=tuple(rows),

@@ -65,7 +65,7 @@ def percent(part: int, whole: int) -> str:
     share = 100 * part / whole
     if 0 < share < 0.05:
         return "<0.1 %"
-    return f"{share:.0f} %" if share >= 9.95 or part == 0 else f"{share:.1f} %"
+    return f"{share:,.0f} %" if share >= 9.95 or part == 0 else f"{share:.1f} %"
 
 
 def plural(number: int, noun: str) -> str:

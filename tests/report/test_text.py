@@ -61,7 +61,7 @@ KV cache by layer
   layers        keep          bytes/token   needed    reserved
   32 × sliding  1,024 tokens      131,072  512 MiB  511.50 MiB
 
-Largest attention call, memory gone after it (the plan counts flash)
+Transient memory of the largest attention call, by backend (the plan counts flash)
            batch × query × key      eager        math   efficient      flash
   prefill  4 × 4,096 × 4,096    20.25 GiB   19.19 GiB  130.02 MiB    130 MiB
   decode   4 × 1 × 1,024        65.25 MiB  224.62 MiB      48 KiB  32.50 KiB
@@ -83,9 +83,9 @@ On the fullest of 4 × H80 (tp 1, pp 4): stage 3
 
 Pipeline stages, each GPU
   stage  GPUs  weights  KV cache  activations  context  total GiB
-  0      0-0      3.26      0.12         0.08     2.40       5.86
+  0      0        3.26      0.12         0.08     2.40       5.86
   1-2    1-2      3.02      0.12         0.08     2.40       5.62
-  3      3-3      3.26      0.12         0.08     2.40       5.86\
+  3      3        3.26      0.12         0.08     2.40       5.86\
 """)
 
 
