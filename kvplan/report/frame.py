@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from operator import index
 from typing import TYPE_CHECKING, Any
 
 from kvplan.core.errors import InputError
@@ -72,14 +71,13 @@ def _check_options(serving: Mapping[str, object]) -> None:
 
 def _whole(name: str, axis: Sequence[object]) -> list[int]:
     """The axis as Python's own whole numbers, numpy's among them; `core.sweep` checks how large they are."""
+    import numpy as np
+
     numbers = []
     for number in axis:
-        try:
-            numbers.append(index(number))  # type: ignore[arg-type]
-        except TypeError:
-            raise _no_count(name, number) from None
-        if isinstance(number, bool):
+        if isinstance(number, bool) or not isinstance(number, int | np.integer):
             raise _no_count(name, number)
+        numbers.append(int(number))
     if not numbers:
         raise InputError(f"`{name}` is empty", hint="e.g. [1024, 4096, 16384]")
     return numbers

@@ -80,17 +80,18 @@ def describe_order(order: Sequence[int], names: Sequence[str]) -> str:
 
 
 def describe_mixer(mixer: Mixer) -> str:
-    """`sliding, window 1,024, 32 heads, 16 KV heads, dim 128`."""
+    """`sliding, 32 heads, 16 KV heads, window 1,024, dim 128`; `dim 192/128` where keys and values differ."""
     facts = asdict(mixer)
-    if facts.get("key_dim") == facts.get("value_dim"):
-        facts["dim"] = facts.pop("key_dim", None)
-        facts.pop("value_dim", None)
+    key, value = facts.pop("key_dim", None), facts.pop("value_dim", None)
     counts = {"num_heads": "heads", "num_kv_heads": "KV heads"}
     words = [mixer.kind]
-    for key, value in facts.items():
-        if isinstance(value, bool) or not isinstance(value, int):
+    for name, number in facts.items():
+        if isinstance(number, bool) or not isinstance(number, int):
             continue
-        words.append(f"{value:,} {counts[key]}" if key in counts else f"{key.replace('_', ' ')} {value:,}")
+        plain_name = name.removesuffix("_dim").replace("_", " ")
+        words.append(f"{number:,} {counts[name]}" if name in counts else f"{plain_name} {number:,}")
+    if key is not None:
+        words.append(f"dim {key:,}" if key == value else f"dim {key:,}/{value:,}")
     return ", ".join(words)
 
 
@@ -156,7 +157,7 @@ def _layers(model: ModelSpec) -> Table:
         rows += [("", "", f"and {mixer}", "", "") for mixer in mixers[1:]]
     return Table(
         title=f"Layers: {describe_order(model.layer_order, names)}",
-        header=("", "count", "attention", "parameters each", "cache bytes/token"),
+        header=("", "count", "attention", "parameters", "bytes/token"),
         align="lrlrr",
         rows=tuple(rows),
     )

@@ -53,7 +53,7 @@ def attention_kinds(model: ModelSpec) -> list[str]:
 
 def models_page(rows: list[Row]) -> Page:
     """The catalog of models as a table."""
-    header = ("id", "type", "parameters", "layers", "attention", "KV bytes/token", "past windows")
+    header = ("id", "type", "parameters", "layers", "attention", "dtype", "KV bytes/token", "past windows")
     cells = tuple(
         (
             safe(row["id"]),
@@ -61,6 +61,7 @@ def models_page(rows: list[Row]) -> Page:
             format_count(row["num_parameters"]),
             str(row["num_layers"]),
             " + ".join(row["attention"]),
+            row["dtype"] or "",
             f"{row['kv_bytes_per_token']:,}",
             f"{row['kv_bytes_per_token_long']:,}"
             if row["kv_bytes_per_token_long"] != row["kv_bytes_per_token"]
@@ -68,7 +69,7 @@ def models_page(rows: list[Row]) -> Page:
         )
         for row in rows
     )
-    return _single_table(header, "llrrlrr", cells)
+    return _single_table(header, "llrrllrr", cells)
 
 
 def gpu_row(gpu: Gpu) -> Row:

@@ -70,8 +70,8 @@ facts from a config: tests
 hidden 4,096, vocabulary 32,000, dtype bf16, 4,096 positions, embeddings not tied
 
 Layers: 2 × A
-     count  attention                             parameters each  cache bytes/token
-  A      2  full, 32 heads, 32 KV heads, dim 128      202,383,360             16,384
+     count  attention                              parameters  bytes/token
+  A      2  full, 32 heads, 32 KV heads, dim 128  202,383,360       16,384
 
 Parameters by part
                parameters   share

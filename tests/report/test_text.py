@@ -103,8 +103,8 @@ def test_the_verdict(how: dict[str, Any], sentence: str) -> None:
 
 
 def test_no_verdict_without_a_gpu_or_its_memory() -> None:
-    for how in ({}, {"gpu": replace(H80, memory_bytes=None)}):
-        shown = text.render(plan(**how))
+    for gpu in (None, replace(H80, memory_bytes=None)):
+        shown = text.render(plan(gpu=gpu))
         assert "fit" not in shown
         assert "capacity" not in shown
 
