@@ -23,7 +23,7 @@ bench: .venv/.dev  ## cold start and sweep, on this machine
 	$(BIN)/python benchmarks/sweep.py
 
 notebooks: .venv/.dev  ## execute the notebooks in place
-	cd notebooks && ../$(BIN)/jupyter-execute --inplace *.ipynb
+	$(BIN)/python -m tests.test_notebooks
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

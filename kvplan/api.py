@@ -94,8 +94,9 @@ def curve(
 ) -> "pd.DataFrame":
     """Memory over context lengths and batch sizes: a tidy frame, one row a pair, bytes as whole numbers.
 
-    Columns: model, seq_len, batch_size, weights_bytes, kv_cache_bytes, activation_bytes, context_bytes,
-    total_bytes (all on the fullest GPU), capacity_bytes, fits. `serving` takes what `estimate` takes.
+    Columns: model, seq_len, batch_size; weights_bytes, kv_cache_bytes, activation_bytes, graph_bytes, context_bytes,
+    total_bytes (all on the fullest GPU); capacity_bytes, fits, gpu, gpu_memory_utilization, num_gpus.
+    `serving` takes what `estimate` takes.
     """
     from kvplan.report.frame import sweep_frame
 

@@ -61,12 +61,9 @@ class Named(ParamType):
 
 
 def _models(incomplete: str) -> list[str]:
-    import json
+    from kvplan.sources.catalog import names
 
-    from kvplan.sources.catalog import INDEX, root
-
-    index: dict[str, list[str]] = json.loads((root() / INDEX).read_text(encoding="utf-8"))
-    return sorted({name for name, _ in index.values()}, key=str.lower)
+    return names()
 
 
 def _gpus(incomplete: str) -> list[str]:

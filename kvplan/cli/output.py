@@ -59,8 +59,8 @@ def discard_stdout() -> None:
 
 
 def _to_stderr(label: str, message: str) -> None:
-    from kvplan.report.page import safe
+    from kvplan.core.text import printable
     from kvplan.report.text import encodable
 
-    line = f"{label}: {safe(message, max_length=2000)}"
+    line = f"{label}: {printable(message, max_length=2000)}"
     click.echo(encodable(line, sys.stderr.encoding), err=True)

@@ -11,7 +11,7 @@ from kvplan.core.serving import Serving
 from kvplan.core.units import ceil_div, larger
 from kvplan.core.weights import layer_bytes, num_parameters, weight_bytes
 
-MAX_GPUS = 512
+MAX_SEARCHED_GPUS = 512
 """How far the search for the smallest fitting layout goes."""
 
 

@@ -162,6 +162,10 @@ class Layer:
         return any(isinstance(mixer, FullAttention) and not mixer.cached for mixer in self.mixers)
 
 
+SET_BY_USER = "--set"
+"""The origin of a fact that the user gave."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fact:
     """One fact that the reader took, and where from: a file, a class default, the user."""

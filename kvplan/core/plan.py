@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from kvplan.core.attention import transient_bytes
 from kvplan.core.cache import caches_of
 from kvplan.core.layout import (
-    MAX_GPUS,
+    MAX_SEARCHED_GPUS,
     GpuUse,
     layouts,
     pass_shape,
@@ -137,7 +137,7 @@ def smallest_fit(model: ModelSpec, serving: Serving) -> SmallestFit | None:
     if capacity is None:
         return None
     whole = total_weight_bytes(model, serving) + _plan_cache(model, serving).reserved_bytes
-    for num_gpus in range(max(1, ceil_div(whole, capacity)), MAX_GPUS + 1):
+    for num_gpus in range(max(1, ceil_div(whole, capacity)), MAX_SEARCHED_GPUS + 1):
         for tp, pp in layouts(model, num_gpus):
             if _fits(stage_uses(model, replace(serving, tp=tp, pp=pp))):
                 return SmallestFit(num_gpus=num_gpus, tp=tp, pp=pp)

@@ -9,12 +9,15 @@ from kvplan.core.engines.table import find_engine
 from kvplan.core.errors import InputError
 from kvplan.core.hardware import Gpu
 from kvplan.core.model import ModelSpec, Quantization
-from kvplan.core.units import join_words, smaller
+from kvplan.core.text import join_words
+from kvplan.core.units import smaller
 from kvplan.core.weights import parse_quant
 
 DEFAULT_SEQ_LEN = 4096
 MAX_COUNT = 2**40
 """Beyond any machine; a bound keeps every product a number that can be printed."""
+MAX_GPUS = 4096
+"""GPUs of one replica: tensor-parallel ranks times pipeline stages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +92,8 @@ def resolve(
     if max_num_batched_tokens is not None:
         _positive("max_num_batched_tokens", max_num_batched_tokens)
     limit = max_num_batched_tokens or profile.max_pass_tokens
+    if tp * pp > MAX_GPUS:
+        raise InputError(f"{tp * pp} GPUs are more than one replica can use", hint=f"at most {MAX_GPUS}")
     if pp > model.num_layers:
         raise InputError(f"`pp` is {pp}, but the model has {model.num_layers} layers", hint="use fewer stages")
     if attention not in BACKENDS:

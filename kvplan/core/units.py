@@ -4,7 +4,6 @@ Bytes are integers everywhere; GiB appears only where a number is printed.
 """
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from kvplan.core.errors import InputError
@@ -96,9 +95,3 @@ def format_count(number: int) -> str:
         if number >= unit:
             return f"{number / unit:.2f} {name}"
     return f"{number:,}"
-
-
-def join_words(words: Iterable[str]) -> str:
-    """`a, b and c`, for sentences."""
-    *head, last = list(words) or [""]
-    return f"{', '.join(head)} and {last}" if head else last

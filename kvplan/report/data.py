@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from kvplan._version import __version__
+from kvplan.core.model import SET_BY_USER
 from kvplan.core.plan import AttentionPlan, Plan
-from kvplan.report.page import safe
+from kvplan.core.text import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from kvplan.report import schema
 
 Row = dict[str, Any]
-
-SET_BY_USER = "--set"
-"""The origin that the sources give to a fact of the user's."""
 
 
 def plan_to_dict(plan: Plan) -> dict[str, Any]:
@@ -90,7 +88,7 @@ def _csv_field(value: object) -> object:
         return "|".join(str(item) for item in value)
     if isinstance(value, bool):
         return str(value).lower()
-    return safe(value, max_length=1000) if isinstance(value, str) else value
+    return printable(value, max_length=1000) if isinstance(value, str) else value
 
 
 def _model(plan: Plan) -> "schema.ModelInfo":

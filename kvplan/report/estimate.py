@@ -2,11 +2,12 @@
 
 from itertools import groupby
 
-from kvplan.core.layout import MAX_GPUS, GpuUse
+from kvplan.core.layout import MAX_SEARCHED_GPUS, GpuUse
 from kvplan.core.model import ModelSpec
 from kvplan.core.plan import Plan
+from kvplan.core.text import printable
 from kvplan.core.units import format_bytes, format_count
-from kvplan.report.page import Line, Page, Table, exact_bytes, gib, percent, plural, safe
+from kvplan.report.page import Line, Page, Table, exact_bytes, gib, percent, plural
 
 LINE_LENGTH = 100
 
@@ -24,19 +25,19 @@ def plan_page(plan: Plan) -> Page:
 def model_title(model: ModelSpec, num_parameters: int, active_parameters: int) -> str:
     """`meta-llama/Llama-2-70b: 68.98 B parameters, 80 layers, LlamaForCausalLM`."""
     active = f" ({format_count(active_parameters)} active)" if active_parameters != num_parameters else ""
-    architecture = safe(model.architecture or model.model_type)
+    architecture = printable(model.architecture or model.model_type)
     parameters = f"{format_count(num_parameters)} parameters{active}"
-    return f"{safe(model.id)}: {parameters}, {plural(model.num_layers, 'layer')}, {architecture}"
+    return f"{printable(model.id)}: {parameters}, {plural(model.num_layers, 'layer')}, {architecture}"
 
 
 def source_line(model: ModelSpec, *, max_length: int = 300) -> str:
     """Where the facts come from, and at which revision; a long account cut short, a revision never."""
     source = model.source
     kind = {"catalog": "the catalog", "hub": "the Hub"}.get(source.kind, f"a {source.kind}")
-    revision = f", revision {safe(source.revision)}" if source.revision else ""
+    revision = f", revision {printable(source.revision)}" if source.revision else ""
     start = f"facts from {kind}: " if source.location else f"facts from {kind}"
     room = max(20, max_length - len(start) - len(revision) - 1)
-    return f"{start}{safe(source.location, max_length=room)}{revision}"
+    return f"{start}{printable(source.location, max_length=room)}{revision}"
 
 
 def _inputs_line(plan: Plan) -> str:
@@ -45,7 +46,7 @@ def _inputs_line(plan: Plan) -> str:
     if serving.encoder_seq_len is not None and plan.model.has_encoder:
         tokens += f" (encoder {serving.encoder_seq_len:,})"
     chunked = serving.max_num_batched_tokens < serving.seq_len * serving.batch_size
-    quant = f" as {safe(serving.quant.method)}" if serving.quant else ""
+    quant = f" as {printable(serving.quant.method)}" if serving.quant else ""
     version = f" {serving.engine.version}" if serving.engine.version else ""
     words = (
         f"{plural(serving.batch_size, 'sequence')} of {tokens}",
@@ -86,7 +87,7 @@ def _memory(plan: Plan) -> Table:
 
 def _where(plan: Plan) -> str:
     serving = plan.serving
-    gpu = safe(serving.gpu.name) if serving.gpu else "GPU"
+    gpu = printable(serving.gpu.name) if serving.gpu else "GPU"
     if serving.num_gpus == 1:
         return f"On one {gpu}"
     layout = _layout(serving.tp, serving.pp)
@@ -115,7 +116,11 @@ def _verdict(plan: Plan) -> tuple[Line, ...]:
         fewer = plan.smallest_fit is not None and plan.smallest_fit.num_gpus < plan.serving.num_gpus
         also = f"; {_smallest(plan)} would do" if fewer else ""
         return (Line(f"fits: {format_bytes(free)} free{where}{also}", "good"),)
-    would_do = f"smallest that would do: {_smallest(plan)}" if plan.smallest_fit else f"nor do {MAX_GPUS} GPUs hold it"
+    would_do = (
+        f"smallest that would do: {_smallest(plan)}"
+        if plan.smallest_fit
+        else f"nor do {MAX_SEARCHED_GPUS} GPUs hold it"
+    )
     return (Line(f"does not fit: {format_bytes(-free)} too much; {would_do}", "bad"),)
 
 
@@ -124,7 +129,7 @@ def _smallest(plan: Plan) -> str:
     if found is None or gpu is None:
         return ""
     layout = "" if found.num_gpus == 1 else f" ({_layout(found.tp, found.pp)})"
-    return f"{found.num_gpus} × {safe(gpu.name)}{layout}"
+    return f"{found.num_gpus} × {printable(gpu.name)}{layout}"
 
 
 def _layout(tp: int, pp: int) -> str:
@@ -165,7 +170,7 @@ def _whole(plan: Plan) -> Table:
     if weights.active_parameters != weights.num_parameters:
         share = percent(weights.active_parameters, weights.num_parameters)
         rows.append(("active", f"{weights.active_parameters:>{width},}", f"{share} serve one token"))
-    quant = f", {safe(weights.quantization)}" if weights.quantization else ""
+    quant = f", {printable(weights.quantization)}" if weights.quantization else ""
     rows.append(("weights", exact_bytes(weights.total_bytes, width), f"{weights.dtype}{quant}{_parts(plan)}"))
     if weights.stored_bytes is not None and weights.stored_bytes != weights.total_bytes:
         rows.append(("stored", exact_bytes(weights.stored_bytes, width), "the repository's files"))

@@ -8,10 +8,11 @@ from kvplan._version import __version__
 from kvplan.core.cache import caches_of
 from kvplan.core.dtypes import BF16
 from kvplan.core.model import Layer, Mixer, ModelSpec, Quantization, Weight
+from kvplan.core.text import printable
 from kvplan.core.weights import active_parameters, num_parameters, sizes_by_part
 from kvplan.report.data import plain
 from kvplan.report.estimate import model_title, source_line
-from kvplan.report.page import Line, Page, Table, percent, safe
+from kvplan.report.page import Line, Page, Table, percent
 
 MAX_PERIOD = 64
 """The longest pattern of layers that is looked for."""
@@ -141,7 +142,7 @@ def _quantization_words(quantization: Quantization | None) -> str:
     if quantization is None:
         return ""
     bits = f"{quantization.bits} bits" if quantization.understood else "not modelled"
-    return f" quantised by {safe(quantization.method)} ({bits})"
+    return f" quantised by {printable(quantization.method)} ({bits})"
 
 
 def _layers(model: ModelSpec) -> Table:
@@ -200,11 +201,11 @@ def _tensors(model: ModelSpec) -> list[Table]:
 def _tensor_row(weight: Weight) -> tuple[str, ...]:
     split = f"axis {weight.split.axis} in {weight.split.units:,}" if weight.split else "replicated"
     shape = " × ".join(f"{size:,}" for size in weight.shape)
-    return (safe(weight.name), shape, f"{weight.copies:,}", split, f"{weight.num_parameters:,}")
+    return (printable(weight.name), shape, f"{weight.copies:,}", split, f"{weight.num_parameters:,}")
 
 
 def _facts(model: ModelSpec) -> Table:
-    rows = tuple((safe(fact.key), _value(fact.value), safe(fact.origin)) for fact in model.facts)
+    rows = tuple((printable(fact.key), _value(fact.value), printable(fact.origin)) for fact in model.facts)
     return Table(title="Facts", header=("key", "value", "from"), align="lll", rows=rows)
 
 
@@ -213,8 +214,8 @@ def _value(value: object) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, tuple):
-        return safe(", ".join(str(item) for item in value), max_length=48)
-    return safe(str(value), max_length=48)
+        return printable(", ".join(str(item) for item in value), max_length=48)
+    return printable(str(value), max_length=48)
 
 
 def _layer_document(model: ModelSpec, layer: Layer, count: int) -> dict[str, Any]:

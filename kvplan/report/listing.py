@@ -7,10 +7,11 @@ from kvplan.core.cache import caches_of
 from kvplan.core.dtypes import BF16
 from kvplan.core.hardware import Gpu
 from kvplan.core.model import ModelSpec
+from kvplan.core.text import printable
 from kvplan.core.units import format_count
 from kvplan.core.weights import active_parameters, num_parameters
 from kvplan.report.data import Row
-from kvplan.report.page import Page, Table, gib, safe
+from kvplan.report.page import Page, Table, gib
 
 
 def listing_document(name: str, rows: list[Row]) -> dict[str, Any]:
@@ -56,8 +57,8 @@ def models_page(rows: list[Row]) -> Page:
     header = ("id", "type", "parameters", "layers", "attention", "dtype", "KV bytes/token", "past windows")
     cells = tuple(
         (
-            safe(row["id"]),
-            safe(row["model_type"]),
+            printable(row["id"]),
+            printable(row["model_type"]),
             format_count(row["num_parameters"]),
             str(row["num_layers"]),
             " + ".join(row["attention"]),
@@ -96,14 +97,14 @@ def gpus_page(rows: list[Row]) -> Page:
     header = ("name", "vendor", "memory GiB", "marketed GB", "GB/s", "bf16 TFLOPS", "fp8 TFLOPS", "arch")
     cells = tuple(
         (
-            safe(row["name"]),
-            safe(row["vendor"]),
+            printable(row["name"]),
+            printable(row["vendor"]),
             "" if row["memory_bytes"] is None else gib(row["memory_bytes"]),
             _scaled(row["marketed_gb"], 1),
             _scaled(row["bandwidth_bytes_per_second"], 1e9),
             _scaled(row["bf16_flops"], 1e12),
             _scaled(row["fp8_flops"], 1e12),
-            safe(row["arch"]),
+            printable(row["arch"]),
         )
         for row in rows
     )

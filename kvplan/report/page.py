@@ -42,12 +42,6 @@ class Page:
     tables: tuple[Table, ...] = ()
 
 
-def safe(text: str, *, max_length: int = 200) -> str:
-    """A string from outside with everything escaped that could move a cursor or turn a line around."""
-    shown = text if len(text) <= max_length else f"{text[:max_length]}…"
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown)
-
-
 def gib(num_bytes: int) -> str:
     """GiB with two decimals and no unit, for a column that states it; what is not nothing never reads 0.00."""
     return "<0.01" if 0 < num_bytes < 0.005 * GIB else f"{num_bytes / GIB:,.2f}"

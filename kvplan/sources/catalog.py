@@ -12,9 +12,8 @@ from typing import Any
 
 from kvplan.core.errors import KvplanError
 from kvplan.core.model import ModelSpec, Source
-from kvplan.sources.config import apply_overrides, spec_from_config
+from kvplan.sources.config import spec_from_raw
 from kvplan.sources.json_file import read_json_file
-from kvplan.sources.params_json import config_from_params, is_params
 
 INDEX = "index.json"
 _MAX_FILE_BYTES = 4 * 1024**2
@@ -68,12 +67,6 @@ def load(name: str, overrides: Mapping[str, str] | None = None) -> ModelSpec | N
 
 def spec_of(entry: CatalogEntry, *, id: str | None = None, overrides: Mapping[str, str] | None = None) -> ModelSpec:
     """The model of one entry; an alias's own id is kept, the entry it stands on is named in a note."""
-    completed = entry.about.get("set", {})
-    config = {**entry.config, **completed}
-    origins = dict.fromkeys(completed, "catalog (the repository leaves it out)")
-    config, set_by_user = apply_overrides(config, overrides or {})
-    if is_params(config):
-        config = config_from_params(config)
     notes = () if id in (None, entry.id) else (f"same architecture as `{entry.id}` in the catalog",)
     source = Source(
         kind="catalog",
@@ -81,7 +74,14 @@ def spec_of(entry: CatalogEntry, *, id: str | None = None, overrides: Mapping[st
         revision=entry.about.get("revision"),
         notes=notes,
     )
-    return spec_from_config(config, id=id or entry.id, source=source, origins=origins | set_by_user)
+    return spec_from_raw(
+        entry.config, id=id or entry.id, source=source, overrides=overrides, completed=entry.about.get("set")
+    )
+
+
+def names() -> list[str]:
+    """Every name that the catalog answers to, as it is written."""
+    return sorted({entry[0] for entry in _index().values()}, key=str.lower)
 
 
 def entries() -> Iterator[CatalogEntry]:

@@ -5,40 +5,71 @@ from collections.abc import Mapping
 from typing import Any
 
 from kvplan.core.errors import InputError, UnsupportedError
-from kvplan.core.model import ModelSpec, Source, stack
+from kvplan.core.model import SET_BY_USER, ModelSpec, Source, stack
+from kvplan.core.text import printable
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.table import READERS
-from kvplan.sources.json_file import printable
+from kvplan.sources.params_json import config_from_params, is_params
 from kvplan.sources.quantization import read_quantization
 
 MAX_LAYERS = 10_000
-SET_BY_USER = "--set"
 
 
-def spec_from_config(
-    config: Mapping[str, Any],
+def spec_from_raw(
+    raw: Mapping[str, Any],
     *,
     id: str,
     source: Source,
-    origins: Mapping[str, str] | None = None,
+    overrides: Mapping[str, str] | None = None,
+    completed: Mapping[str, Any] | None = None,
     stored_weight_bytes: int | None = None,
+) -> ModelSpec:
+    """The architecture that a config.json or params.json describes, with the user's facts over it.
+
+    `completed` are facts that the catalog adds because the repository leaves them out. Raises InputError for an
+    override that nothing reads: a slip of the pen must not pass for an answer.
+    """
+    overrides, completed = overrides or {}, completed or {}
+    config, set_by_user = apply_overrides({**raw, **completed}, overrides)
+    origins = dict.fromkeys(completed, "catalog (the repository leaves it out)") | set_by_user
+    asked = {"model_type", "quantization_config"}
+    if is_params(config):
+        config, asked_of_params = config_from_params(config)
+        asked |= asked_of_params
+    facts = _facts(config, source, origins)
+    model = _spec(config, facts, id=id, source=source, stored_weight_bytes=stored_weight_bytes)
+    for key in overrides:
+        if key not in asked | facts.asked and not key.startswith("quantization_config."):
+            raise _unused(key, asked | facts.asked, model.model_type)
+    return model
+
+
+def spec_from_config(
+    config: Mapping[str, Any], *, id: str, source: Source, origins: Mapping[str, str] | None = None
 ) -> ModelSpec:
     """The architecture that a config describes; `origins` says which keys did not come from the file.
 
     Raises InputError naming a key that is missing or wrong, UnsupportedError naming an unknown `model_type`.
     """
-    model_type = _model_type(config)
-    facts = Facts(config, model_type=model_type, origin=_origin(source), origins=origins)
-    reading = READERS[model_type](facts)
+    return _spec(config, _facts(config, source, origins or {}), id=id, source=source, stored_weight_bytes=None)
+
+
+def _facts(config: Mapping[str, Any], source: Source, origins: Mapping[str, str]) -> Facts:
+    return Facts(config, model_type=_model_type(config), origin=_origin(source), origins=origins)
+
+
+def _spec(
+    config: Mapping[str, Any], facts: Facts, *, id: str, source: Source, stored_weight_bytes: int | None
+) -> ModelSpec:
+    reading = READERS[facts.model_type](facts)
     if not 1 <= len(reading.layers) <= MAX_LAYERS:
         raise InputError(
-            f"the config describes {len(reading.layers)} layers, not 1 to {MAX_LAYERS}",
-            hint="correct the file",
+            f"the config describes {len(reading.layers)} layers, not 1 to {MAX_LAYERS}", hint="correct the file"
         )
     layers, order = stack(reading.layers)
     return ModelSpec(
         id=id,
-        model_type=model_type,
+        model_type=facts.model_type,
         source=source,
         hidden_size=reading.hidden_size,
         vocab_size=reading.vocab_size,
@@ -54,6 +85,14 @@ def spec_from_config(
         architecture=facts.architecture(),
         facts=tuple(facts.read),
     )
+
+
+def _unused(key: str, asked: set[str], model_type: str) -> InputError:
+    from difflib import get_close_matches
+
+    close = get_close_matches(key, sorted(asked), n=1)
+    hint = f"did you mean `{close[0]}`?" if close else "`kvplan inspect` lists the facts that were read"
+    return InputError(f"`{printable(key)}` is set, but nothing reads it for model type `{model_type}`", hint=hint)
 
 
 def apply_overrides(config: Mapping[str, Any], overrides: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:

@@ -37,14 +37,20 @@ class Facts:
         self._prefix = prefix
         self.model_type = model_type
         self.read: list[Fact] = []
+        self.asked: set[str] = set()
+        """Every key that was looked for, stated or not."""
+
+    def _raw(self, key: str) -> Any:
+        self.asked.add(f"{self._prefix}{key}")
+        return self._config.get(key)
 
     def has(self, key: str) -> bool:
         """Whether the config states the key with a value other than null."""
-        return self._config.get(key) is not None
+        return self._raw(key) is not None
 
     def is_null(self, key: str) -> bool:
         """Whether the config states the key as null, which can mean another thing than leaving it out."""
-        return key in self._config and self._config[key] is None
+        return self._raw(key) is None and key in self._config
 
     def refuse_null(self, *keys: str) -> None:
         """Raise where one of `keys` is null: transformers types these fields as plain numbers."""
@@ -139,7 +145,7 @@ class Facts:
 
         `defaults` are the class's own, for an object that published configs write down in part only.
         """
-        value = self._config.get(key)
+        value = self._raw(key)
         if value is None:
             value = {}
         if not isinstance(value, Mapping):
@@ -152,7 +158,7 @@ class Facts:
             prefix=f"{self._prefix}{key}.",
             defaults=defaults,
         )
-        inner.read = self.read
+        inner.read, inner.asked = self.read, self.asked
         return inner
 
     def mapping_size(self, key: str) -> int:
@@ -182,7 +188,7 @@ class Facts:
 
     def _take(self, keys: tuple[str, ...], default: object) -> Any:
         for key in keys:
-            value = self._config.get(key)
+            value = self._raw(key)
             if value is not None:
                 origin = self._origins.get(key, self._origin)
                 self._record(key, value, origin)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kvplan.core.errors import HubError, InputError, KvplanError
-from kvplan.sources.json_file import printable
+from kvplan.core.text import printable
 
 _HTTP_CLIENTS = {"httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3"}
 _LOGIN = "run `hf auth login` or set HF_TOKEN"

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from kvplan.core.errors import InputError
-from kvplan.sources.json_file import printable
+from kvplan.core.text import printable
 
 _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 _VIEWS = {"tree", "blob", "resolve", "raw", "commit", "commits"}

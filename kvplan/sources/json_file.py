@@ -9,18 +9,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from kvplan.core.errors import InputError
+from kvplan.core.text import printable
 from kvplan.core.units import format_bytes
 
 MAX_DIGITS = 64
 """Tokenizer configs hold integers of 31 digits; nothing honest is longer than this."""
 
 _DAMAGED = "the file may be damaged or cut short: download it again"
-
-
-def printable(text: str, *, max_length: int = 80) -> str:
-    """`text` with everything escaped that could move the cursor or turn the line around, and cut short."""
-    shown = text if len(text) <= max_length else f"{text[:max_length]}…"
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in shown)
 
 
 def read_json(content: str | bytes, *, what: str, max_bytes: int) -> dict[str, Any]:

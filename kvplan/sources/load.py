@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kvplan.core.errors import HubError, InputError, UnsupportedError
 from kvplan.core.model import ModelSpec, Source
-from kvplan.core.units import join_words
+from kvplan.core.text import join_words, printable
 from kvplan.sources import catalog
-from kvplan.sources.config import apply_overrides, spec_from_config
+from kvplan.sources.config import spec_from_raw
 from kvplan.sources.hub_ref import HubRef, parse_ref
-from kvplan.sources.json_file import printable, read_json_file
-from kvplan.sources.params_json import config_from_params, is_params
+from kvplan.sources.json_file import read_json_file
+from kvplan.sources.params_json import is_params
 
 if TYPE_CHECKING:
     from kvplan.sources.hub import HubFiles
@@ -85,7 +85,7 @@ def _from_path(path: Path, overrides: Mapping[str, str]) -> ModelSpec:
     raw = read_json_file(path, what=path.name, max_bytes=MAX_CONFIG_BYTES)
     id = path.resolve().parent.name if path.name in _CONFIG_FILES else path.stem
     source = Source(kind="params" if is_params(raw) else "config", location=str(path))
-    return _spec(raw, overrides, id=id, source=source)
+    return spec_from_raw(raw, id=id, source=source, overrides=overrides)
 
 
 def _from_directory(path: Path, overrides: Mapping[str, str]) -> ModelSpec:
@@ -93,7 +93,10 @@ def _from_directory(path: Path, overrides: Mapping[str, str]) -> ModelSpec:
         if (path / name).is_file():
             raw = read_json_file(path / name, what=name, max_bytes=MAX_CONFIG_BYTES)
             source = Source(kind="directory", location=str(path / name))
-            return _spec(raw, overrides, id=path.resolve().name, source=source, stored=_stored_in(path))
+            stored = _stored_in(path)
+            return spec_from_raw(
+                raw, id=path.resolve().name, source=source, overrides=overrides, stored_weight_bytes=stored
+            )
     raise InputError(
         f"`{printable(str(path))}` holds no {join_words(_CONFIG_FILES).replace(' and ', ' or ')}",
         hint="point at the folder that `hf download` or `save_pretrained` made",
@@ -130,7 +133,7 @@ def _from_hub(
         kind="hub", location=f"{files.repo_id} ({files.origin})", revision=files.revision, notes=tuple(notes)
     )
     stored = files.stored.total_bytes if files.stored else None
-    return _spec(raw or {}, overrides, id=files.repo_id, source=source, stored=stored)
+    return spec_from_raw(raw or {}, id=files.repo_id, source=source, overrides=overrides, stored_weight_bytes=stored)
 
 
 def _fetch(ref: HubRef, *, offline: bool, cache_first: bool, timeout_seconds: float) -> "HubFiles":
@@ -146,17 +149,3 @@ def _fetch(ref: HubRef, *, offline: bool, cache_first: bool, timeout_seconds: fl
             note = f"read from huggingface_hub's cache (commit {cached.revision[:12]}); `--hub` asks the Hub again"
             return replace(cached, notes=(note, *cached.notes))
     return fetch(ref, offline=offline, timeout_seconds=timeout_seconds)
-
-
-def _spec(
-    raw: Mapping[str, Any],
-    overrides: Mapping[str, str],
-    *,
-    id: str,
-    source: Source,
-    stored: int | None = None,
-) -> ModelSpec:
-    config, origins = apply_overrides(raw, overrides)
-    if is_params(config):
-        config = config_from_params(config)
-    return spec_from_config(config, id=id, source=source, origins=origins, stored_weight_bytes=stored)

@@ -29,8 +29,8 @@ def is_params(config: Mapping[str, Any]) -> bool:
     return "n_layers" in config and "model_type" not in config
 
 
-def config_from_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The config.json that says what this params.json says.
+def config_from_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """(the config.json that says what this params.json says, the keys that were looked for).
 
     Raises InputError for a missing or impossible key, UnsupportedError for a newer architecture.
     """
@@ -55,7 +55,7 @@ def config_from_params(params: Mapping[str, Any]) -> dict[str, Any]:
         "max_position_embeddings": facts.integer("max_seq_len", "max_position_embeddings", default=None),
         "dtype": params.get("dtype", params.get("torch_dtype")),
     }
-    return config | _mistral_keys(params, facts)
+    return config | _mistral_keys(params, facts), facts.asked | {"dtype", "torch_dtype"}
 
 
 def _mlp_width(facts: Facts, dim: int) -> int:

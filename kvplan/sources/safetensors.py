@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from kvplan.core.errors import InputError
-from kvplan.sources.json_file import printable, read_json
+from kvplan.core.text import printable
+from kvplan.sources.json_file import read_json
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"

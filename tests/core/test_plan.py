@@ -239,6 +239,7 @@ def test_the_checkpoint_may_be_planned_without_its_quantisation():
         ({"batch_size": -1}, "batch_size"),
         ({"tp": 0}, "tp"),
         ({"pp": 33}, "pp"),
+        ({"tp": 10**7}, "10000000 GPUs"),
         ({"tp": 2, "num_gpus": 3}, "3 GPUs"),
         ({"pp": 2, "num_gpus": 3}, "3 GPUs"),
         ({"dtype": "int3"}, "dtype"),

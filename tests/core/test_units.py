@@ -8,7 +8,6 @@ from kvplan.core.units import (
     ceil_div,
     format_bytes,
     format_count,
-    join_words,
     parse_bytes,
     parse_count,
     round_up,
@@ -72,12 +71,6 @@ def test_counts_for_people():
     assert format_count(124_439_808) == "124.44 M"
     assert format_count(2_400_000_000_000) == "2.40 T"
     assert format_count(999) == "999"
-
-
-def test_words_for_sentences():
-    assert join_words([]) == ""
-    assert join_words(["a"]) == "a"
-    assert join_words(["a", "b", "c"]) == "a, b and c"
 
 
 @given(st.integers(0, 10**12), st.integers(1, 10**6))

@@ -11,10 +11,11 @@ from inline_snapshot import snapshot
 from kvplan.core.hardware import Gpu
 from kvplan.core.plan import Plan, plan_memory
 from kvplan.core.serving import resolve
+from kvplan.core.text import printable
 from kvplan.core.units import GIB
 from kvplan.report import html, markdown, text
 from kvplan.report.estimate import plan_page
-from kvplan.report.page import Line, Page, Table, exact_bytes, gib, percent, plural, safe
+from kvplan.report.page import Line, Page, Table, exact_bytes, gib, percent, plural
 from tests.models import LLAMA, spec
 
 H80 = Gpu(name="H80", memory_bytes=80 * GIB)
@@ -188,5 +189,5 @@ def test_numbers_for_people() -> None:
     assert percent(1, 10**6) == "<0.1 %"
     assert percent(0, 0) == "0 %"
     assert (plural(1, "layer"), plural(2, "layer")) == ("1 layer", "2 layers")
-    assert safe("a\nb\x9b\u2066") == "a\\nb\\x9b\\u2066"
-    assert safe("x" * 300, max_length=10) == "x" * 10 + "…"
+    assert printable("a\nb\x9b\u2066") == "a\\nb\\x9b\\u2066"
+    assert printable("x" * 300, max_length=10) == "x" * 10 + "…"

@@ -90,6 +90,17 @@ def test_a_nested_key_can_be_set(folder):
         load_model(folder, overrides={"": "1"})
 
 
+def test_a_fact_that_nothing_reads_is_a_slip_and_no_answer(folder, tmp_path):
+    with pytest.raises(InputError, match="`vocabsize` is set, but nothing reads it") as caught:
+        load_model(folder, overrides={"vocabsize": "1"})
+    assert "`vocab_size`" in caught.value.hint
+    path = tmp_path / "params.json"
+    path.write_text(json.dumps({"dim": 64, "multiple_of": 16, "n_heads": 4, "n_layers": 2, "vocab_size": 10}))
+    assert load_model(path, overrides={"n_kv_heads": "2"}).layers[0].mixers[0].num_kv_heads == 2
+    with pytest.raises(InputError, match="nothing reads it"):
+        load_model(path, overrides={"num_kv_heads": "2"})
+
+
 @pytest.mark.parametrize(
     ("name", "word"),
     [("./nowhere", "does not exist"), ("/nowhere/config.json", "does not exist"), ("lama 2 70b", "neither")],

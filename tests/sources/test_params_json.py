@@ -4,8 +4,14 @@ import pytest
 
 from kvplan import estimate
 from kvplan.core.errors import InputError, UnsupportedError
+from kvplan.sources import params_json
 from kvplan.sources.catalog import load
-from kvplan.sources.params_json import config_from_params, is_params
+from kvplan.sources.params_json import is_params
+
+
+def config_from_params(params):
+    return params_json.config_from_params(params)[0]
+
 
 # meta-llama/Llama-2-70b: params.json as Meta ships it.
 LLAMA_2_70B = {

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from kvplan.core.errors import InputError, UnsupportedError
 from kvplan.core.model import Layer
+from kvplan.core.text import printable
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.llama import decoder, decoder_layers, head_norms
 from kvplan.sources.families.mixers import (
@@ -19,7 +20,6 @@ from kvplan.sources.families.mixers import (
 )
 from kvplan.sources.families.parts import Reading, gated_mlp, projections
 from kvplan.sources.families.siglip import projector, vision_tower
-from kvplan.sources.json_file import printable
 
 _FOUR_NORMS = (
     "input_layernorm",

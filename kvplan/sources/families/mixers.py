@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from kvplan.core.errors import InputError, UnsupportedError
 from kvplan.core.model import CrossAttention, FullAttention, Mixer, SlidingAttention
+from kvplan.core.text import printable
 from kvplan.sources.facts import Facts
-from kvplan.sources.json_file import printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

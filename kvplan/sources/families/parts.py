@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from kvplan.core.errors import UnsupportedError
 from kvplan.core.model import Layer, Part, Split, Weight
+from kvplan.core.text import printable
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.mixers import Heads
-from kvplan.sources.json_file import printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

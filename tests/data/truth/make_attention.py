@@ -80,9 +80,7 @@ def allocations(call: Callable[[], Any]) -> list[tuple[int, int, str]]:
         stack.extend(event.children)
         if event.tag.name == "Allocation":
             operator = event.parent.name if event.parent else "python"
-            found.append(
-                (event.start_time_ns, event.extra_fields.ptr, event.extra_fields.alloc_size, operator)
-            )
+            found.append((event.start_time_ns, event.extra_fields.ptr, event.extra_fields.alloc_size, operator))
     return [entry[1:] for entry in sorted(found, key=lambda entry: entry[0])]
 
 
@@ -115,9 +113,7 @@ def inputs(
 
 def eager(family: str, tensors: list[torch.Tensor]) -> tuple[Callable[[], Any], list[torch.Tensor]]:
     """The call of a family's eager attention and all tensors that exist before it."""
-    forward = importlib.import_module(
-        f"transformers.models.{family}.modeling_{family}"
-    ).eager_attention_forward
+    forward = importlib.import_module(f"transformers.models.{family}.modeling_{family}").eager_attention_forward
     q, k, v, mask = tensors
     module = SimpleNamespace(num_key_value_groups=q.shape[1] // k.shape[1], training=False)
     extra: dict[str, Any] = {}
@@ -160,9 +156,7 @@ def case(
                 with FakeTensorMode(), mock.patch.object(torch.Tensor, "contiguous", contiguous):
                     fake = outside_peak(*eager(family, inputs(*shape, device="cuda")))
         else:
-            call = functools.partial(
-                scaled_dot_product_attention, *tensors[:3], is_causal=causal, enable_gqa=True
-            )
+            call = functools.partial(scaled_dot_product_attention, *tensors[:3], is_causal=causal, enable_gqa=True)
         call()  # the first call may fill caches
         peak, alive = peak_of(allocations(call))
         outside = outside_peak(call, tensors)
@@ -175,9 +169,7 @@ def case(
 
 def main() -> int:
     """Write every case to stdout."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)

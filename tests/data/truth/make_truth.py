@@ -57,9 +57,7 @@ KEPT = set(
 def trim(config: dict[str, Any], labels: bool = False) -> dict[str, Any]:
     """The part of a config that decides shapes; the label map only for classes with a classifier on top."""
     kept = KEPT | {"num_labels", "id2label"} if labels else KEPT
-    return {
-        k: trim(v) if k in ("text_config", "vision_config") else v for k, v in config.items() if k in kept
-    }
+    return {k: trim(v) if k in ("text_config", "vision_config") else v for k, v in config.items() if k in kept}
 
 
 def build(config: dict[str, Any]) -> PreTrainedModel:
@@ -169,12 +167,8 @@ def default_config(source: str) -> dict[str, Any]:
 
 def main() -> int:
     """Write one line per source; a source that fails is reported on stderr and makes the exit code 1."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "sources", nargs="*", help="a config.json, or MODEL_TYPE[:CLASS] for the class default"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", nargs="*", help="a config.json, or MODEL_TYPE[:CLASS] for the class default")
     parser.add_argument("--index", type=Path, help="a CSV of configs: hub_id, file, model_type, fidelity")
     parser.add_argument("--folder", type=Path, help="where the files of --index lie (default: beside it)")
     parser.add_argument(
