@@ -41,6 +41,10 @@ class Weight:
     active_copies: int | None = None
     linear: bool = False
     """A matrix of a linear layer: what quantisation schemes replace."""
+    buffer: bool = False
+    """A tensor that the checkpoint stores but that is no parameter: counted in bytes, not in parameters."""
+    fixed_bits: int | None = None
+    """Bits per element whatever the model's dtype, for what frameworks keep in fp32."""
 
     @property
     def num_elements(self) -> int:
@@ -49,13 +53,14 @@ class Weight:
 
     @property
     def num_parameters(self) -> int:
-        """Elements of all copies."""
-        return self.copies * self.num_elements
+        """Elements of all copies; none of a buffer."""
+        return 0 if self.buffer else self.copies * self.num_elements
 
     @property
     def active_parameters(self) -> int:
-        """Elements that one token passes through."""
-        return (self.copies if self.active_copies is None else self.active_copies) * self.num_elements
+        """Elements that one token passes through; none of a buffer."""
+        copies = self.copies if self.active_copies is None else self.active_copies
+        return 0 if self.buffer else copies * self.num_elements
 
     def rank_shape(self, tp: int) -> tuple[int, ...]:
         """The shape that the fullest of `tp` ranks holds."""

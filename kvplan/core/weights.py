@@ -46,7 +46,7 @@ def weight_bytes(weight: Weight, dtype: DType, quant: Quantization | None = None
     for size in shape:
         elements *= size
     if quant is None or not _is_quantised(weight, quant):
-        return weight.copies * ceil_div(elements * dtype.bits, 8)
+        return weight.copies * ceil_div(elements * (weight.fixed_bits or dtype.bits), 8)
     rows, columns = shape
     block_rows, block_columns = quant.block or (1, columns)
     scales = ceil_div(rows, block_rows) * ceil_div(columns, block_columns)

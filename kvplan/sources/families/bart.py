@@ -90,7 +90,8 @@ def _embeddings(facts: Facts, hidden: int, vocab: int, *, alone: bool, tied: boo
 def _head(facts: Facts, suffix: str | None, hidden: int, vocab: int, *, tied: bool) -> tuple[Weight, ...]:
     """A vocabulary, a classifier (of three labels where unstated), a span, or nothing."""
     if suffix in _GENERATION:
-        return () if tied else column("lm_head", vocab, hidden, "head")
+        vocabulary = () if tied else column("lm_head", vocab, hidden, "head")
+        return vocabulary if suffix == "ForCausalLM" else (*vocabulary, _logits_bias(vocab))
     if suffix == "Model":
         return ()
     if suffix == "ForQuestionAnswering":
@@ -100,3 +101,8 @@ def _head(facts: Facts, suffix: str | None, hidden: int, vocab: int, *, tied: bo
         dense = replicated("classification_head.dense", hidden, hidden, "head", bias=True)
         return (*dense, *replicated("classification_head.out_proj", labels, hidden, "head", bias=True))
     raise unknown_class(facts)
+
+
+def _logits_bias(vocab: int) -> Weight:
+    """Zeros that the checkpoint stores and the class adds to its logits: a buffer, no parameter."""
+    return Weight(name="final_logits_bias", shape=(1, vocab), part="head", buffer=True)

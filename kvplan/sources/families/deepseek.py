@@ -4,6 +4,8 @@ Source: transformers 5.23, models/{deepseek_v2,deepseek_v3}/. Checkpoints of V3 
 prediction and each router's correction bias; the class loads the first not at all and the second as a buffer.
 """
 
+from dataclasses import dataclass
+
 from kvplan.core.model import LatentAttention, Layer, Weight
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.llama import decoder, read_experts
@@ -19,6 +21,17 @@ from kvplan.sources.families.parts import (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sparse:
+    """How the two generations' sparse layers differ."""
+
+    num_experts: int
+    active: int
+    routing: tuple[Weight, ...]
+    dense_default: int
+    """Dense layers at the start, where the config does not say."""
+
+
 def read_deepseek_v2(facts: Facts) -> Reading:
     """DeepSeek V2: its MLPs can have biases, and all layers are sparse where the config does not say.
 
@@ -32,7 +45,8 @@ def read_deepseek_v2(facts: Facts) -> Reading:
     if not facts.is_null("num_experts_per_tok"):
         num_experts, active = read_experts(facts, "n_routed_experts", "num_experts")
     bias = facts.flag("mlp_bias", default=False)
-    return _read(facts, num_experts=num_experts, active=active, mlp_bias=bias, dense_default=0)
+    sparse = _Sparse(num_experts=num_experts, active=active, routing=(), dense_default=0)
+    return _read(facts, sparse, mlp_bias=bias)
 
 
 def read_deepseek_v3(facts: Facts) -> Reading:
@@ -41,10 +55,15 @@ def read_deepseek_v3(facts: Facts) -> Reading:
     Source: transformers 5.23, models/deepseek_v3/modeling_deepseek_v3.py
     """
     num_experts, active = read_experts(facts, "n_routed_experts", "num_local_experts")
-    return _read(facts, num_experts=num_experts, active=active, mlp_bias=False, dense_default=3)
+    # The router's correction is no parameter: a buffer, which frameworks keep in fp32.
+    correction = Weight(
+        name="mlp.gate.e_score_correction_bias", shape=(num_experts,), part="router", buffer=True, fixed_bits=32
+    )
+    sparse = _Sparse(num_experts=num_experts, active=active, routing=(correction,), dense_default=3)
+    return _read(facts, sparse, mlp_bias=False)
 
 
-def _read(facts: Facts, *, num_experts: int, active: int, mlp_bias: bool, dense_default: int) -> Reading:
+def _read(facts: Facts, moe: _Sparse, *, mlp_bias: bool) -> Reading:
     hidden = facts.positive("hidden_size")
     mixer, attention = _attention(facts, hidden)
     norms = (*norm("input_layernorm", hidden), *norm("post_attention_layernorm", hidden))
@@ -57,18 +76,19 @@ def _read(facts: Facts, *, num_experts: int, active: int, mlp_bias: bool, dense_
     )
     expert = gated_mlp(hidden, expert_width, prefix="mlp.experts")
     shared = gated_mlp(hidden, shared_width, prefix="mlp.shared_experts", bias=mlp_bias) if shared_width else ()
-    moe = (
-        *replicated("mlp.gate", num_experts, hidden, "router"),
-        *experts(expert, num_experts=num_experts, active=active),
+    routed = (
+        *replicated("mlp.gate", moe.num_experts, hidden, "router"),
+        *moe.routing,
+        *experts(expert, num_experts=moe.num_experts, active=moe.active),
         *shared,
     )
     sparse = Layer(
         mixers=(mixer,),
-        weights=(*attention, *moe, *norms),
-        mlp_activations=3 * (active * expert_width + shared_width),
+        weights=(*attention, *routed, *norms),
+        mlp_activations=3 * (moe.active * expert_width + shared_width),
     )
     num_layers = facts.layer_count("num_hidden_layers")
-    num_dense = facts.integer("first_k_dense_replace", default=dense_default)
+    num_dense = facts.integer("first_k_dense_replace", default=moe.dense_default)
     return decoder(facts, [dense if i < num_dense else sparse for i in range(num_layers)], hidden)
 
 
