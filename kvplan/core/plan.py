@@ -215,7 +215,8 @@ def _plan_attention(model: ModelSpec, serving: Serving) -> tuple[AttentionPlan, 
         plans.append(
             AttentionPlan(
                 phase=phase,
-                batch_size=call.batch_size,
+                # A pass that its limit cuts short reaches fewer sequences than there are.
+                batch_size=ceil_div(call.total_query_tokens, call.query_tokens),
                 query_tokens=call.query_tokens,
                 key_tokens=call.key_tokens,
                 kind=kind,
@@ -233,12 +234,19 @@ def _evidence(model: ModelSpec, serving: Serving) -> dict[str, str]:
         weights = "derived" if model.stored_weight_bytes else "assumed"
     return {
         "weights": weights,
-        "kv_cache": "exact",
+        "kv_cache": _cache_evidence(serving),
         "attention": "derived",
         "activations": "derived",
         "graphs": "exact",
         "context": "calibrated" if serving.num_gpus > 1 else "assumed",
     }
+
+
+def _cache_evidence(serving: Serving) -> str:
+    """Exact for a plain format; a quantised one rests on where its scales stand, which engines differ in."""
+    if not serving.kv_dtype_stated:
+        return "assumed"
+    return "derived" if serving.kv_dtype.scale_bits else "exact"
 
 
 def _warnings(model: ModelSpec, serving: Serving) -> list[PlanWarning]:

@@ -33,6 +33,8 @@ class Serving:
     dtype_stated: bool
     """False where neither the checkpoint nor the user names a dtype."""
     kv_dtype: DType
+    kv_dtype_stated: bool
+    """False where the cache takes its format from a dtype that nobody named."""
     quant: Quantization | None
     quant_planned: bool
     """True where the user asked for the quantisation, False where the checkpoint has it."""
@@ -110,6 +112,7 @@ def resolve(
         batch_size=batch_size,
         dtype=model_dtype,
         dtype_stated=bool(dtype) or model.dtype is not None,
+        kv_dtype_stated=kv_dtype not in (None, "auto") or bool(dtype) or model.dtype is not None,
         kv_dtype=_kv_dtype(kv_dtype, model_dtype, profile),
         quant=model.quantization if quant is None else (None if quant == "none" else parse_quant(quant)),
         quant_planned=quant not in (None, "none"),

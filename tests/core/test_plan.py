@@ -206,7 +206,9 @@ def test_warnings_name_what_the_plan_rests_on():
     assert "latent-replicated" in codes(estimate("deepseek-ai/DeepSeek-V2-Lite", tp=2))
     unstated = estimate(spec(torch_dtype=None))
     assert "dtype-assumed" in codes(unstated)
-    assert unstated.evidence["weights"] == "assumed"
+    assert unstated.evidence["weights"] == unstated.evidence["kv_cache"] == "assumed"
+    assert estimate(spec(torch_dtype=None), kv_dtype="fp8").evidence["kv_cache"] == "exact"
+    assert estimate(spec(), kv_dtype="int8").evidence["kv_cache"] == "derived"
     planned = estimate(spec(), quant="int4")
     assert "quantization-assumed" in codes(planned)
     assert planned.evidence["weights"] == "assumed"

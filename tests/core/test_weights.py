@@ -43,6 +43,18 @@ def test_gpt_oss_20b_holds_what_its_files_hold():
     assert sum(part.total_bytes for part in parts.values()) == 13_761_264_768
 
 
+def test_qwen3_8b_fp8_holds_as_many_scales_as_its_files():
+    # The published safetensors headers of Qwen/Qwen3-8B-FP8 list 8,191,159,296 elements, 423,936 of them scales.
+    # A layer by hand: q and o 32·32 blocks of 128 × 128, k and v 8·32, gate, up and down 96·32; 36 layers.
+    scales = 36 * (2 * 32 * 32 + 2 * 8 * 32 + 3 * 96 * 32)
+    assert scales == 8_191_159_296 - 8_190_735_360
+    model = load("Qwen/Qwen3-8B-FP8")
+    linear = 36 * (2 * 4096 * 4096 + 2 * 1024 * 4096 + 3 * 12288 * 4096)
+    plain = num_parameters(model) - linear
+    parts = sizes_by_part(model, BF16, model.quantization)
+    assert sum(part.total_bytes for part in parts.values()) == linear + 4 * scales + 2 * plain
+
+
 def test_mixtral_uses_two_of_eight_experts():
     # mistral.ai/news/mixtral-of-experts: 46.7B parameters, 12.9B per token.
     model = load("mistralai/Mixtral-8x7B-v0.1")
