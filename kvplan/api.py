@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["MemoryPlan", "curve", "estimate", "load_model"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class MemoryPlan(Plan):
     """A plan with its views: `to_dict` (the JSON contract), `to_frame`, and a table in notebooks."""
 

@@ -208,7 +208,7 @@ class Quantization:
     """Fragments of the names of weights that stay unquantised."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ModelSpec:
     """The architecture's facts; nothing of the raw config survives past here."""
 
@@ -236,6 +236,9 @@ class ModelSpec:
     architecture: str | None = None
     """The class that was counted, e.g. `LlamaForCausalLM`."""
     facts: tuple[Fact, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"ModelSpec({self.id!r}, model_type={self.model_type!r}, num_layers={self.num_layers})"
 
     @property
     def num_layers(self) -> int:

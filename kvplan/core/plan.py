@@ -89,7 +89,7 @@ class PlanWarning:
     message: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Plan:
     """What serving the model takes; every byte count is a whole number."""
 
@@ -105,6 +105,12 @@ class Plan:
     smallest_fit: SmallestFit | None
     evidence: dict[str, str]
     warnings: tuple[PlanWarning, ...]
+
+    def __repr__(self) -> str:
+        serving, weights, cache = self.serving, self.weights.total_bytes, self.kv_cache.reserved_bytes
+        shape = f"seq_len={serving.seq_len}, batch_size={serving.batch_size}, num_gpus={serving.num_gpus}"
+        sizes = f"weights={format_bytes(weights)}, kv_cache={format_bytes(cache)}"
+        return f"{type(self).__name__}({self.model.id!r}, {shape}, {sizes}, fits={self.fits})"
 
     @property
     def fullest_gpu(self) -> GpuUse:

@@ -1,0 +1,73 @@
+"""The Python face: what the contract promises under its names."""
+
+import copy
+import dataclasses
+import pickle
+
+import pytest
+
+import kvplan
+from tests.models import spec
+
+
+def test_a_plan_has_the_contracts_names():
+    model = kvplan.load_model("meta-llama/Llama-2-70b")
+    plan = kvplan.estimate(
+        model, seq_len=4096, batch_size=1, dtype=None, kv_dtype=None, quant=None, tp=1, pp=1, engine="exact", gpu=None
+    )
+    assert isinstance(plan, kvplan.MemoryPlan)
+    assert plan.weights.num_parameters == 68_976_648_192
+    assert plan.weights.total_bytes == 137_953_296_384
+    assert plan.kv_cache.needed_bytes == plan.kv_cache.reserved_bytes == 1_342_177_280
+    assert plan.kv_cache.bytes_per_token == 327_680
+    assert plan.to_dict()["schema"] == "kvplan/estimate/1"
+    frame = plan.to_frame()
+    assert len(frame) == 1
+    assert frame["kv_cache_bytes"].sum() == 1_342_177_280
+
+
+def test_a_name_is_enough():
+    assert kvplan.estimate("openai/gpt-oss-20b", gpu="H100").fits is True
+
+
+def test_plans_are_frozen_and_travel():
+    plan = kvplan.estimate("openai/gpt-oss-20b", gpu="H100")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.fits = False
+    assert pickle.loads(pickle.dumps(plan)) == copy.deepcopy(plan) == plan
+
+
+def test_what_a_console_shows_is_one_line():
+    plan = kvplan.estimate("openai/gpt-oss-20b", seq_len=1024, gpu="H100")
+    assert repr(plan) == (
+        "MemoryPlan('openai/gpt-oss-20b', seq_len=1024, batch_size=1, num_gpus=1, "
+        "weights=12.82 GiB, kv_cache=27 MiB, fits=True)"
+    )
+    assert repr(plan.model) == "ModelSpec('openai/gpt-oss-20b', model_type='gpt_oss', num_layers=24)"
+
+
+def test_the_curve_is_tidy():
+    frame = kvplan.curve(spec(), seq_lens=[1024, 2048], batch_sizes=[1, 4], gpu="A100")
+    assert list(frame["seq_len"]) == [1024, 1024, 2048, 2048]
+    assert list(frame["batch_size"]) == [1, 4, 1, 4]
+    one = kvplan.estimate(spec(), seq_len=2048, batch_size=4, gpu="A100")
+    last = frame.iloc[-1]
+    assert last["total_bytes"] == one.fullest_gpu.total_bytes
+    assert last["kv_cache_bytes"] == one.fullest_gpu.kv_cache_bytes
+    assert bool(last["fits"]) == one.fits
+
+
+def test_errors_are_of_one_family_and_carry_a_hint():
+    for kind in (kvplan.InputError, kvplan.UnsupportedError, kvplan.HubError):
+        assert issubclass(kind, kvplan.KvplanError)
+    with pytest.raises(kvplan.InputError) as caught:
+        kvplan.estimate(spec(), gpu="H1000")
+    assert caught.value.hint
+
+
+def test_names_are_handed_on_lazily_and_no_others():
+    assert set(kvplan.__all__) <= set(dir(kvplan))
+    for name in kvplan.__all__:
+        assert getattr(kvplan, name) is not None
+    with pytest.raises(AttributeError, match="nothing_of_the_sort"):
+        _ = kvplan.nothing_of_the_sort
