@@ -1,7 +1,9 @@
 """Transient memory of one attention call, per backend: what is alive at its peak and gone after it.
 
 Keys, values and queries themselves are not counted: they are the cache and the layer's activations.
-To add a backend: a function below with its formula and source, and its line in `BACKENDS`.
+To add a backend: a function below with its formula and source, its line in `BACKENDS`, and its key in the JSON
+document (`report.schema`) and the command line's choices. A new kind of mixer may need its own lengths in
+`PassShape`.
 
     b  sequences    q  query tokens    S = b · heads · q · k       scores
     h  heads        k  key tokens      O = b · heads · q · value_dim   output elements
@@ -118,10 +120,11 @@ def _sinks(call: AttentionCall) -> int:
 def _math(call: AttentionCall) -> int:
     """torch's "math" SDPA: everything in fp32, whatever the inputs.
 
-        bytes = copies + max(4·K + 4·S, 9·S + b·h·q, 4·S + 4·O + [2·S + 2·O])
-        copies = fp32 scaled q + [fp32 q, K and V] + fp32 K and V for every head (grouped) + 4·q·k (causal mask)
+        bytes = copies + max(4·K + 4·S + 4·Q, 9·S + b·h·q, 4·S + 4·O + [2·S + 2·O])
+        copies = fp32 scaled Q + [fp32 Q, K and V] + fp32 K and V for every head (grouped) + 4·q·k (causal mask)
 
-    [ ] for 16-bit inputs. Nine bytes a score: scores, probabilities, and the mask of fully masked rows.
+    [ ] for 16-bit inputs; 4·Q in the maximum for several queries of several sequences, whose transposed view is
+    copied. Nine bytes a score: scores, probabilities, and the mask of fully masked rows.
 
     Source: ATen/native/transformers/attention.cpp `_scaled_dot_product_attention_math`, torch 2.13
     """
@@ -133,7 +136,9 @@ def _math(call: AttentionCall) -> int:
     if call.causal:
         copies = copies + 4 * call.query_tokens * call.key_tokens
     output_step = 4 * scores + outputs + (2 * scores + outputs // 2 if half else 0)
-    return copies + reduce(larger, (4 * call.key_elements + 4 * scores, 9 * scores + rows, output_step))
+    several = smaller(call.batch_size - 1, 1) * smaller(call.query_tokens - 1, 1)
+    scores_step = 4 * call.key_elements + 4 * scores + several * queries
+    return copies + reduce(larger, (scores_step, 9 * scores + rows, output_step))
 
 
 def _efficient(call: AttentionCall) -> int:

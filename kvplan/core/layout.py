@@ -9,7 +9,7 @@ from kvplan.core.model import LatentAttention, Layer, Mixer, ModelSpec
 from kvplan.core.overhead import Pass, activation_bytes, context_bytes
 from kvplan.core.serving import Serving
 from kvplan.core.units import ceil_div, larger
-from kvplan.core.weights import layer_bytes, num_parameters, weight_bytes
+from kvplan.core.weights import computed_weight_bytes, layer_bytes, weight_bytes
 
 MAX_SEARCHED_GPUS = 512
 """How far the search for the smallest fitting layout goes."""
@@ -71,7 +71,7 @@ def stage_uses(model: ModelSpec, serving: Serving) -> list[GpuUse]:
     uses = []
     for stage, (start, stop) in enumerate(bounds):
         counts = model.layer_counts(start, stop)
-        weights = _stage_weights(model, serving, counts, first=stage == 0, last=stage == serving.pp - 1)
+        weights = _stage_weights(model, serving, start, stop)
         if scale is not None:
             weights = ceil_div(weights * scale[0], scale[1])
         uses.append(
@@ -82,7 +82,7 @@ def stage_uses(model: ModelSpec, serving: Serving) -> list[GpuUse]:
                 kv_cache_bytes=_stage_cache(serving, counts),
                 activation_bytes=_stage_activations(model, serving, counts, last=stage == serving.pp - 1),
                 graph_bytes=0,
-                context_bytes=context_bytes(serving.num_gpus),
+                context_bytes=context_bytes(serving.tp),
                 capacity_bytes=serving.capacity_bytes,
             )
         )
@@ -93,31 +93,29 @@ def total_weight_bytes(model: ModelSpec, serving: Serving) -> int:
     """Bytes of all weights: as computed, or as stored where the scheme is not understood but the files say."""
     if _stored_scale(model, serving) is not None and model.stored_weight_bytes is not None:
         return model.stored_weight_bytes
-    return _computed_weight_bytes(model, serving)
-
-
-def _computed_weight_bytes(model: ModelSpec, serving: Serving) -> int:
-    ends = sum(weight_bytes(w, serving.dtype, serving.quant) for w in (*model.embeddings, *model.head))
-    layers = (n * layer_bytes(layer, serving.dtype, serving.quant, 1) for layer, n in model.layer_counts())
-    return ends + sum(layers)
+    return computed_weight_bytes(model, serving.dtype, serving.quant)
 
 
 def _stored_scale(model: ModelSpec, serving: Serving) -> tuple[int, int] | None:
     """(stored, computed) bytes, for a checkpoint whose quantisation is known by its size only."""
     quant = serving.quant
-    if quant is None or quant.understood or not model.stored_weight_bytes or not num_parameters(model):
+    if quant is None or quant.understood or not model.stored_weight_bytes:
         return None
-    return model.stored_weight_bytes, _computed_weight_bytes(model, serving)
+    return model.stored_weight_bytes, computed_weight_bytes(model, serving.dtype, quant)
 
 
-def _stage_weights(
-    model: ModelSpec, serving: Serving, counts: list[tuple[Layer, int]], *, first: bool, last: bool
-) -> int:
+def _stage_weights(model: ModelSpec, serving: Serving, start: int, stop: int) -> int:
+    """Bytes of a stage's layers and of what stands before and after them.
+
+    The stage where an encoder-decoder's decoder begins looks its tokens up as the first one does.
+    """
     dtype, quant, tp = serving.dtype, serving.quant, serving.tp
-    ends = list(model.embeddings if first else ()) + list(model.head if last else ())
-    if last and not first and model.tied_embeddings:
+    last = stop == model.num_layers
+    looks_up = start == 0 or start <= model.first_decoder_layer < stop
+    ends = list(model.embeddings if looks_up else ()) + list(model.head if last else ())
+    if last and not looks_up and model.tied_embeddings:
         ends.append(model.embeddings[0])
-    layers = (n * layer_bytes(layer, dtype, quant, tp) for layer, n in counts)
+    layers = (n * layer_bytes(layer, dtype, quant, tp) for layer, n in model.layer_counts(start, stop))
     return sum(layers) + sum(weight_bytes(weight, dtype, quant, tp) for weight in ends)
 
 
@@ -147,7 +145,6 @@ def pass_shape(serving: Serving, *, decode: bool) -> PassShape:
 def _stage_activations(model: ModelSpec, serving: Serving, counts: list[tuple[Layer, int]], *, last: bool) -> int:
     """The higher of the prefill's and the decode step's peak; the encoder runs in the prefill only."""
     layers = [layer for layer, _ in counts]
-    vocab = ceil_div(model.vocab_size, serving.tp) if last else 0
 
     def peak(shape: PassShape, through: list[Layer]) -> int:
         forward = Pass(
@@ -157,11 +154,19 @@ def _stage_activations(model: ModelSpec, serving: Serving, counts: list[tuple[La
             backend=serving.attention_backend,
             tp=serving.tp,
         )
-        return activation_bytes(through, forward, vocab)
+        return activation_bytes(through, forward, _num_logits(model, shape) if last else 0)
 
     prefill = peak(pass_shape(serving, decode=False), layers) + _prefill_only_cache(serving, counts)
     decode = peak(pass_shape(serving, decode=True), [layer for layer in layers if not layer.in_encoder])
     return larger(prefill, decode)
+
+
+def _num_logits(model: ModelSpec, shape: PassShape) -> int:
+    """Logits of one pass: of each sequence's last token; of every token where nothing is generated (BERT)."""
+    if not model.has_vocabulary_head:
+        return 0
+    rows = shape.num_sequences if model.generates else shape.num_encoder_tokens
+    return rows * model.vocab_size
 
 
 def _prefill_only_cache(serving: Serving, counts: list[tuple[Layer, int]]) -> int:

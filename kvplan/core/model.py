@@ -250,6 +250,24 @@ class ModelSpec:
         """Whether an encoder's length is a question of its own."""
         return any(isinstance(mixer, CrossAttention) for layer in self.layers for mixer in layer.mixers)
 
+    @property
+    def first_decoder_layer(self) -> int:
+        """Where an encoder-decoder's decoder begins; the number of layers where there is no such seam."""
+        for position, i in enumerate(self.layer_order):
+            if any(isinstance(mixer, CrossAttention) for mixer in self.layers[i].mixers):
+                return position
+        return self.num_layers
+
+    @property
+    def generates(self) -> bool:
+        """Whether tokens are generated one by one: some layer keeps a cache."""
+        return not all(layer.in_encoder for layer in self.layers)
+
+    @property
+    def has_vocabulary_head(self) -> bool:
+        """Whether the class ends in logits over the vocabulary: a tied table, or a head of that size."""
+        return self.tied_embeddings or any(self.vocab_size in weight.shape for weight in self.head)
+
     def layer_counts(self, start: int = 0, stop: int | None = None) -> list[tuple[Layer, int]]:
         """The distinct layers of the slice `start:stop`, each with its count."""
         order = self.layer_order[start:stop]

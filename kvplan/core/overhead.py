@@ -12,32 +12,47 @@ from kvplan.core.model import Layer
 from kvplan.core.units import MIB, ceil_div, larger
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """A figure that somebody measured: its value and spread in bytes, and where it stands."""
 
-    value: int
-    spread: int
+    name: str
+    num_bytes: int
+    spread_bytes: int
     source: str
 
 
+DRIVER_RESERVE = Measured(
+    name="driver reserve",
+    num_bytes=512 * MIB,
+    spread_bytes=256 * MIB,
+    source="what nvidia-smi lists less what CUDA sees, in public start-up logs: H100 79.65 - 79.19 GiB, "
+    "A100-40 40.00 - 39.5, L4 22.49 - 22.03, RTX 4090 23.99 - 23.5, T4 15.00 - 14.74",
+)
 CUDA_CONTEXT = Measured(
-    512 * MIB,
-    256 * MIB,
-    "287-666 MiB in public reports, by GPU, driver and module loading "
+    name="CUDA context",
+    num_bytes=512 * MIB,
+    spread_bytes=256 * MIB,
+    source="287-666 MiB in public reports, by GPU, driver and module loading "
     "(pytorch/pytorch#86509, pytorch/pytorch#107667, unslothai/unsloth-zoo#1053)",
 )
-COMMUNICATION = Measured(
-    1946 * MIB,
-    52 * MIB,
-    "vLLM 0.19 on H100: 2.1-2.2 GiB outside torch with tensor parallelism, 0.25 GiB without "
+TENSOR_PARALLEL_PROCESS = Measured(
+    name="CUDA context and collectives",
+    num_bytes=2170 * MIB,
+    spread_bytes=60 * MIB,
+    source="vLLM 0.19 on H100: 2.06-2.17 GiB outside torch with tensor parallelism, 0.25 GiB without "
     "(llm-d-incubation/llm-d-planner, accuracy/results/v0.19.0)",
 )
 
 
+def overheads(tp: int) -> tuple[Measured, ...]:
+    """What a process takes outside its tensors; pipeline stages alone bring no collectives' buffers."""
+    return (DRIVER_RESERVE, TENSOR_PARALLEL_PROCESS if tp > 1 else CUDA_CONTEXT)
+
+
 def context_bytes(tp: int) -> int:
-    """The driver's context, and with tensor parallelism the collectives' buffers."""
-    return CUDA_CONTEXT.value + (COMMUNICATION.value if tp > 1 else 0)
+    """The sum of `overheads`."""
+    return sum(overhead.num_bytes for overhead in overheads(tp))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +70,11 @@ class Pass:
         return ceil_div(count * self.dtype.bits, 8)
 
 
-def activation_bytes(layers: list[Layer], forward: Pass, logits_vocab: int) -> int:
+def activation_bytes(layers: list[Layer], forward: Pass, num_logits: int) -> int:
     """The peak of one forward pass over what it keeps: the residual stream, and the widest step.
 
         peak   = 2 · tokens · hidden · dtype + max(attention of any layer, MLP of any layer, logits)
-        logits = batch · vocabulary · (dtype + 4)       the fp32 copy that sampling reads; last token only
+        logits = num_logits · (dtype + 4)       whole on every rank, with the fp32 copy that sampling reads
 
     Tokens are those of one pass (a prefill chunk). Frameworks keep a little more: this is a derived floor.
     """
@@ -67,7 +82,7 @@ def activation_bytes(layers: list[Layer], forward: Pass, logits_vocab: int) -> i
         reduce(larger, (forward.shape.tokens_of(layer) * forward.hidden_size for layer in layers), 0)
     )
     steps = [step for layer in layers for step in _layer_steps(layer, forward)]
-    logits = forward.shape.num_sequences * ceil_div(logits_vocab * (forward.dtype.bits + 32), 8)
+    logits = ceil_div(num_logits * (forward.dtype.bits + 32), 8)
     return 2 * residual + reduce(larger, steps, logits)
 
 

@@ -1,6 +1,7 @@
 """How a model is served: lengths, formats, engine, layout over GPUs; every default resolved."""
 
 from dataclasses import dataclass
+from operator import index
 
 from kvplan.core.attention import BACKENDS
 from kvplan.core.dtypes import BF16, DType, parse_dtype, parse_kv_dtype
@@ -86,34 +87,26 @@ def resolve(
     """
     if seq_len is None:
         seq_len = min(DEFAULT_SEQ_LEN, model.max_seq_len or DEFAULT_SEQ_LEN)
-    for name, number in (("seq_len", seq_len), ("batch_size", batch_size), ("pp", pp)):
-        _positive(name, number)
+    seq_len, batch_size, pp = positive("seq_len", seq_len), positive("batch_size", batch_size), positive("pp", pp)
+    tp = _tensor_parallel(tp, pp, num_gpus)
+    _check_layout(model, tp, pp)
+    _check_choices(attention, gpu_memory_utilization)
     profile = find_engine(engine)
     model_dtype = parse_dtype(dtype) if dtype else (model.dtype or BF16)
-    tp = _tensor_parallel(tp, pp, num_gpus)
+    stated = bool(dtype) or model.dtype is not None
+    limit = profile.max_pass_tokens
     if max_num_batched_tokens is not None:
-        _positive("max_num_batched_tokens", max_num_batched_tokens)
-    limit = max_num_batched_tokens or profile.max_pass_tokens
-    if tp * pp > MAX_GPUS:
-        raise InputError(f"{tp * pp} GPUs are more than one replica can use", hint=f"at most {MAX_GPUS}")
-    if pp > model.num_layers:
-        raise InputError(f"`pp` is {pp}, but the model has {model.num_layers} layers", hint="use fewer stages")
-    if attention not in BACKENDS:
-        raise InputError(f"`{attention}` is not an attention backend", hint=f"one of {', '.join(BACKENDS)}")
-    if not 0 < gpu_memory_utilization <= 1:
-        raise InputError(
-            f"`gpu_memory_utilization` is {gpu_memory_utilization}, not within (0, 1]", hint="0.9 means 90 %"
-        )
+        limit = positive("max_num_batched_tokens", max_num_batched_tokens)
     encoder_tokens = _encoder_length(model, encoder_seq_len, seq_len)
-    return Serving(
+    serving = Serving(
         seq_len=seq_len,
         encoder_seq_len=encoder_tokens,
         encoder_follows=encoder_seq_len is None and encoder_tokens is not None,
         batch_size=batch_size,
         dtype=model_dtype,
-        dtype_stated=bool(dtype) or model.dtype is not None,
-        kv_dtype_stated=kv_dtype not in (None, "auto") or bool(dtype) or model.dtype is not None,
+        dtype_stated=stated,
         kv_dtype=_kv_dtype(kv_dtype, model_dtype, profile),
+        kv_dtype_stated=kv_dtype not in (None, "auto") or stated,
         quant=model.quantization if quant is None else (None if quant == "none" else parse_quant(quant)),
         quant_planned=quant not in (None, "none"),
         engine=profile,
@@ -125,19 +118,41 @@ def resolve(
         gpu=gpu,
         gpu_memory_utilization=gpu_memory_utilization,
     )
+    if serving.capacity_bytes is not None and serving.capacity_bytes < 1:
+        raise InputError("the GPU has no memory to use", hint="give `gpu_memory` like 80GiB, and a share like 0.9")
+    return serving
 
 
-def _positive(name: str, number: int) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_COUNT:
+def positive(name: str, number: int) -> int:
+    """`number` as a whole number from 1, numpy's included; a bool, a float or a string is an error."""
+    whole = -1 if isinstance(number, bool) or not hasattr(number, "__index__") else index(number)
+    if not 1 <= whole <= MAX_COUNT:
         raise InputError(f"`{name}` is {number!r}, not a whole number from 1 to {MAX_COUNT}", hint="e.g. 4096 or 8K")
+    return whole
+
+
+def _check_layout(model: ModelSpec, tp: int, pp: int) -> None:
+    if tp * pp > MAX_GPUS:
+        raise InputError(f"{tp * pp} GPUs are more than one replica can use", hint=f"at most {MAX_GPUS}")
+    if pp > model.num_layers:
+        raise InputError(f"`pp` is {pp}, but the model has {model.num_layers} layers", hint="use fewer stages")
+
+
+def _check_choices(attention: str, gpu_memory_utilization: float) -> None:
+    if attention not in BACKENDS:
+        raise InputError(f"`{attention}` is not an attention backend", hint=f"one of {', '.join(BACKENDS)}")
+    if not 0 < gpu_memory_utilization <= 1:
+        raise InputError(
+            f"`gpu_memory_utilization` is {gpu_memory_utilization}, not within (0, 1]", hint="0.9 means 90 %"
+        )
 
 
 def _tensor_parallel(tp: int | None, pp: int, num_gpus: int | None) -> int:
     if tp is not None:
-        _positive("tp", tp)
+        tp = positive("tp", tp)
     if num_gpus is None:
         return tp or 1
-    _positive("num_gpus", num_gpus)
+    num_gpus = positive("num_gpus", num_gpus)
     if tp is None and num_gpus % pp == 0:
         return num_gpus // pp
     if tp is None or tp * pp != num_gpus:
@@ -153,7 +168,7 @@ def _encoder_length(model: ModelSpec, encoder_seq_len: int | None, seq_len: int)
     has_encoder = model.has_encoder or any(layer.in_encoder for layer in model.layers)
     if encoder_seq_len is None:
         return seq_len if has_encoder else None
-    _positive("encoder_seq_len", encoder_seq_len)
+    encoder_seq_len = positive("encoder_seq_len", encoder_seq_len)
     if not model.has_encoder:
         raise InputError(
             f"`{model.id}` has no cross-attention, so `encoder_seq_len` has no meaning",

@@ -71,6 +71,11 @@ def all_weights(model: ModelSpec) -> Iterable[tuple[Weight, int]]:
         yield from ((weight, count) for weight in layer.weights)
 
 
+def computed_weight_bytes(model: ModelSpec, dtype: DType, quant: Quantization | None) -> int:
+    """Bytes of all weights, before they are shared out."""
+    return sum(count * weight_bytes(weight, dtype, quant) for weight, count in all_weights(model))
+
+
 def num_parameters(model: ModelSpec) -> int:
     """All parameters; a tied output head is the token table and counts once."""
     return sum(count * weight.num_parameters for weight, count in all_weights(model))
