@@ -45,7 +45,7 @@ def weight_bytes(weight: Weight, dtype: DType, quant: Quantization | None = None
     elements = 1
     for size in shape:
         elements *= size
-    if quant is None or not _is_quantised(weight, quant):
+    if quant is None or not is_quantised(weight, quant):
         return weight.copies * ceil_div(elements * (weight.fixed_bits or dtype.bits), 8)
     rows, columns = shape
     block_rows, block_columns = quant.block or (1, columns)
@@ -53,7 +53,8 @@ def weight_bytes(weight: Weight, dtype: DType, quant: Quantization | None = None
     return weight.copies * (ceil_div(elements * quant.bits, 8) + ceil_div(scales * quant.scale_bits, 8))
 
 
-def _is_quantised(weight: Weight, quant: Quantization) -> bool:
+def is_quantised(weight: Weight, quant: Quantization) -> bool:
+    """Whether the scheme replaces this weight."""
     if not (quant.understood and weight.linear and weight.part in quant.parts):
         return False
     return not any(fragment in weight.name for fragment in quant.skip)

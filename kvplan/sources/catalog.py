@@ -57,7 +57,7 @@ def suggest(name: str) -> list[str]:
     return list(dict.fromkeys(index[key][0] for key in close))
 
 
-def load(name: str, overrides: Mapping[str, str] | None = None) -> ModelSpec | None:
+def load(name: str, overrides: Mapping[str, Any] | None = None) -> ModelSpec | None:
     """The model of that catalog name, None where the catalog does not have it."""
     found = find(name)
     if found is None:
@@ -65,7 +65,7 @@ def load(name: str, overrides: Mapping[str, str] | None = None) -> ModelSpec | N
     return spec_of(read_entry(root() / found[1]), id=found[0], overrides=overrides)
 
 
-def spec_of(entry: CatalogEntry, *, id: str | None = None, overrides: Mapping[str, str] | None = None) -> ModelSpec:
+def spec_of(entry: CatalogEntry, *, id: str | None = None, overrides: Mapping[str, Any] | None = None) -> ModelSpec:
     """The model of one entry; an alias's own id is kept, the entry it stands on is named in a note."""
     notes = () if id in (None, entry.id) else (f"same architecture as `{entry.id}` in the catalog",)
     source = Source(

@@ -9,7 +9,7 @@ from kvplan.core.model import SET_BY_USER, ModelSpec, Source, stack
 from kvplan.core.text import printable
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.table import READERS
-from kvplan.sources.params_json import config_from_params, is_params
+from kvplan.sources.params_json import CONFIG_NAMES, config_from_params, is_params
 from kvplan.sources.quantization import read_quantization
 
 MAX_LAYERS = 10_000
@@ -20,7 +20,7 @@ def spec_from_raw(
     *,
     id: str,
     source: Source,
-    overrides: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
     completed: Mapping[str, Any] | None = None,
     stored_weight_bytes: int | None = None,
 ) -> ModelSpec:
@@ -33,14 +33,18 @@ def spec_from_raw(
     config, set_by_user = apply_overrides({**raw, **completed}, overrides)
     origins = dict.fromkeys(completed, "catalog (the repository leaves it out)") | set_by_user
     asked = {"model_type", "quantization_config"}
-    if is_params(config):
-        config, asked_of_params = config_from_params(config)
+    original = is_params(config)
+    if original:
+        config, asked_of_params = config_from_params(config, given=overrides.keys())
         asked |= asked_of_params
+        origins = {CONFIG_NAMES.get(key, key): origin for key, origin in origins.items()}
     facts = _facts(config, source, origins)
     model = _spec(config, facts, id=id, source=source, stored_weight_bytes=stored_weight_bytes)
+    if not original:
+        asked |= facts.asked
     for key in overrides:
-        if key not in asked | facts.asked and not key.startswith("quantization_config."):
-            raise _unused(key, asked | facts.asked, model.model_type)
+        if key not in asked and not key.startswith("quantization_config."):
+            raise _unused(key, asked, model.model_type)
     return model
 
 
@@ -80,7 +84,7 @@ def _spec(
         tied_embeddings=reading.tied_embeddings,
         dtype=facts.dtype() or facts.nested("text_config").dtype(),
         max_seq_len=reading.max_seq_len,
-        quantization=read_quantization(config),
+        quantization=read_quantization(config, reading.layers),
         stored_weight_bytes=stored_weight_bytes,
         architecture=facts.architecture(),
         facts=tuple(facts.read),
@@ -90,22 +94,20 @@ def _spec(
 def _unused(key: str, asked: set[str], model_type: str) -> InputError:
     from difflib import get_close_matches
 
-    close = get_close_matches(key, sorted(asked), n=1)
+    close = [ours for ours, theirs in CONFIG_NAMES.items() if theirs == key and ours in asked]
+    close = close or get_close_matches(key, sorted(asked), n=1)
     hint = f"did you mean `{close[0]}`?" if close else "`kvplan inspect` lists the facts that were read"
     return InputError(f"`{printable(key)}` is set, but nothing reads it for model type `{model_type}`", hint=hint)
 
 
-def apply_overrides(config: Mapping[str, Any], overrides: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+def apply_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     """(config with the user's facts, their origins); a dotted key reaches into a nested object.
 
-    A value is read as JSON where it is JSON (`32000`, `true`, `null`), else as a string.
+    A string is read as JSON where it is JSON (`32000`, `true`, `null`), else as it stands.
     """
     changed: dict[str, Any] = dict(config)
     for key, text in overrides.items():
-        try:
-            value = json.loads(text)
-        except ValueError:
-            value = text
+        value = _parsed(text)
         *parents, last = key.split(".")
         target = changed
         for parent in parents:
@@ -120,6 +122,16 @@ def apply_overrides(config: Mapping[str, Any], overrides: Mapping[str, str]) -> 
             raise InputError(f"`{printable(key)}` is not a key", hint="write it like --set vocab_size=32000")
         target[last] = value
     return changed, dict.fromkeys(overrides, SET_BY_USER)
+
+
+def _parsed(value: object) -> object:
+    """A string as JSON where it is JSON; anything else is a value already."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def _model_type(config: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ transformers has a default that published configs rely on, the reader passes it 
 """
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any, overload
 
 from kvplan.core.dtypes import DType, parse_dtype
@@ -125,7 +126,7 @@ class Facts:
     def number(self, key: str, *, default: float = _MISSING) -> float:
         """The number at `key`, whole or not."""
         value = self._take((key,), default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
             raise self.wrong(key, value, "a number")
         return float(value)
 
@@ -169,13 +170,19 @@ class Facts:
         return len(value or ())
 
     def dtype(self) -> DType | None:
-        """The checkpoint's own dtype, where it is stated: `dtype`, in older configs `torch_dtype`."""
+        """The checkpoint's own dtype, `dtype` or in older configs `torch_dtype`.
+
+        None where it is unstated, or a storage format (`float8_e4m3fn`) that models do not compute in.
+        """
         value = self._take(("dtype", "torch_dtype"), None)
-        if value is None or value == "auto":
+        if value is None:
             return None
         if not isinstance(value, str):
             raise self.wrong("dtype", value, "a string")
-        return parse_dtype(value)
+        try:
+            return parse_dtype(value)
+        except InputError:
+            return None
 
     def architecture(self) -> str | None:
         """The class that the checkpoint was saved from: the first of `architectures`."""

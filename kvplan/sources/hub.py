@@ -17,6 +17,7 @@ from kvplan.core.units import MIB, format_bytes
 from kvplan.sources.hub_errors import UnavailableError, asking, no_config, not_cached, too_slow
 from kvplan.sources.hub_ref import HubRef, parse_ref
 from kvplan.sources.json_file import read_json_file
+from kvplan.sources.quantization import SIDE_FILE, with_side_file
 from kvplan.sources.safetensors import (
     INDEX_FILE,
     LENGTH_BYTES,
@@ -136,6 +137,8 @@ class _Repository:
         params = None if config is not None else self.json("params.json", MAX_CONFIG_BYTES)
         if config is None and params is None:
             raise no_config(self.ref.repo_id, self.files)
+        if config is not None and self.files is not None:
+            config = dict(with_side_file(config, self.json(SIDE_FILE, MAX_CONFIG_BYTES)))
         index = self.json(INDEX_FILE, MAX_INDEX_BYTES)
         if index is None:
             stored = self.header()
@@ -190,8 +193,8 @@ class _Repository:
                 # A read-only or full cache must not keep anyone from an answer.
                 with tempfile.TemporaryDirectory() as folder:
                     path = self.download(filename, max_bytes, cache_dir=folder)
-                    return read_json_file(path, what=_what(self.ref, filename), max_bytes=max_bytes)
-        return read_json_file(path, what=_what(self.ref, filename), max_bytes=max_bytes)
+                    return read_json_file(path, what=_what(self.ref, filename), max_bytes=max_bytes, finite=False)
+        return read_json_file(path, what=_what(self.ref, filename), max_bytes=max_bytes, finite=False)
 
     def download(self, filename: str, max_bytes: int, *, cache_dir: str | None = None) -> Path:
         """The path of the file in the cache, at this commit, fetched when it is not there yet."""
@@ -280,7 +283,9 @@ def _from_cache(ref: HubRef, revision: str | None) -> HubFiles | None:
     if path is None:
         return None
     commit = path.parent.name
-    content = read_json_file(path, what=_what(ref, path.name), max_bytes=MAX_CONFIG_BYTES)
+    content = read_json_file(path, what=_what(ref, path.name), max_bytes=MAX_CONFIG_BYTES, finite=False)
+    if config_path and (side := _cached(ref, SIDE_FILE, commit)) is not None:
+        content = dict(with_side_file(content, read_json_file(side, what=SIDE_FILE, max_bytes=MAX_CONFIG_BYTES)))
     stored = _stored_in_cache(ref, commit)
     note = "the size of the stored weights is unknown: the cache has neither their index nor the file"
     return HubFiles(

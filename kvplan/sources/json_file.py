@@ -5,6 +5,7 @@ Every source that reads a JSON file or a JSON header goes through `read_json` or
 
 import json
 import math
+import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,11 +19,12 @@ MAX_DIGITS = 64
 _DAMAGED = "the file may be damaged or cut short: download it again"
 
 
-def read_json(content: str | bytes, *, what: str, max_bytes: int) -> dict[str, Any]:
+def read_json(content: str | bytes, *, what: str, max_bytes: int, finite: bool = True) -> dict[str, Any]:
     """The one object in `content`; `what` names the file in the sentence of an InputError.
 
     A byte-order mark is fine, a key given twice keeps its last value (as the frameworks read it).
-    NaN, Infinity, numbers too large for a float and absurdly long integers are not.
+    Absurdly long integers are not, nor NaN, Infinity and numbers too large for a float, unless not `finite`:
+    published configs hold Infinity in keys that nobody plans with, and `Facts` refuses it where it matters.
     """
     name = _named(what)
     size = len(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
@@ -34,16 +36,18 @@ def read_json(content: str | bytes, *, what: str, max_bytes: int) -> dict[str, A
         raise InputError(f"{name} is not UTF-8 text", hint=_DAMAGED) from None
     if not text.strip():
         raise InputError(f"{name} is empty", hint=_DAMAGED)
-    value = _parse(text, name)
+    value = _parse(text, name, finite=finite)
     if not isinstance(value, dict):
         kind = type(value).__name__
         raise InputError(f"{name} holds a JSON {kind}, not an object", hint="check that this is the right file")
     return value
 
 
-def read_json_file(path: Path, *, what: str, max_bytes: int) -> dict[str, Any]:
+def read_json_file(path: Path, *, what: str, max_bytes: int, finite: bool = True) -> dict[str, Any]:
     """`read_json` for a file on disk, never reading more than one byte past the limit."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise InputError(f"{_named(what)} is no regular file", hint="give a JSON file, or the folder it lies in")
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
     except OSError as error:
@@ -51,12 +55,13 @@ def read_json_file(path: Path, *, what: str, max_bytes: int) -> dict[str, Any]:
         raise InputError(
             f"{_named(what)} cannot be read: {reason}", hint="check the path and its permissions"
         ) from error
-    return read_json(content, what=what, max_bytes=max_bytes)
+    return read_json(content, what=what, max_bytes=max_bytes, finite=finite)
 
 
-def _parse(text: str, name: str) -> Any:
+def _parse(text: str, name: str, *, finite: bool) -> Any:
+    strict: dict[str, Any] = {"parse_constant": _refuse_constant, "parse_float": _finite} if finite else {}
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_bounded)
+        return json.loads(text, parse_int=_bounded, **strict)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise InputError(f"{name} is not valid JSON: {error.msg} ({where})", hint=_DAMAGED) from None

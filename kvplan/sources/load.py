@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kvplan.core.errors import HubError, InputError, UnsupportedError
 from kvplan.core.model import ModelSpec, Source
@@ -17,12 +17,14 @@ from kvplan.sources.config import spec_from_raw
 from kvplan.sources.hub_ref import HubRef, parse_ref
 from kvplan.sources.json_file import read_json_file
 from kvplan.sources.params_json import is_params
+from kvplan.sources.quantization import SIDE_FILE, with_side_file
 
 if TYPE_CHECKING:
     from kvplan.sources.hub import HubFiles
 
 MAX_CONFIG_BYTES = 4 * 1024**2
 _CONFIG_FILES = ("config.json", "params.json")
+_ADDRESSES = ("huggingface.co/", "www.huggingface.co/", "hf.co/")
 
 
 def load_model(
@@ -30,7 +32,7 @@ def load_model(
     *,
     offline: bool = False,
     hub: bool = False,
-    overrides: Mapping[str, str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
     timeout_seconds: float = 15.0,
 ) -> ModelSpec:
     """The model that `source` names: a path, a catalog name, `OWNER/NAME[@REV]`, `hf://…` or a Hub address.
@@ -39,6 +41,8 @@ def load_model(
     Raises InputError (bad name, file or key), UnsupportedError (architecture), HubError (gated, unreachable …).
     """
     overrides = overrides or {}
+    if isinstance(source, str) and not source.strip():
+        raise InputError("the model has no name", hint="`kvplan models` lists the catalog")
     if not isinstance(source, str) or _is_path(source):
         return _from_path(Path(source).expanduser(), overrides)
     if hub and offline:
@@ -48,18 +52,30 @@ def load_model(
         model = catalog.load(ref.repo_id if ref else source, overrides)
         if model is not None:
             return model
-    if ref is None or ("/" not in source and Path(source).is_dir()):
+    if ref is None or ("/" not in source and _is_dir(source)):
         return _from_unclear_name(source, overrides)
     return _from_hub(ref, overrides, offline=offline, hub=hub, timeout_seconds=timeout_seconds)
 
 
 def _is_path(text: str) -> bool:
     """Whether a string can only mean a file or folder; `a/b` means the Hub, `./a/b` the folder."""
-    return text.startswith(("./", "../", "/", "~", ".\\")) or text in (".", "..") or text.endswith((".json", ".gguf"))
+    if "://" in text or text.lower().startswith(_ADDRESSES):
+        return False
+    if text.startswith(("./", "../", "/", "~", ".\\")) or text in (".", ".."):
+        return True
+    return text.endswith((".json", ".gguf")) or (text.endswith("/") and _is_dir(text))
 
 
-def _from_unclear_name(name: str, overrides: Mapping[str, str]) -> ModelSpec:
-    if Path(name).is_dir():
+def _is_dir(text: str) -> bool:
+    """Whether a folder of that name can be looked into; a name too long for a file is none."""
+    try:
+        return Path(text).is_dir()
+    except OSError:
+        return False
+
+
+def _from_unclear_name(name: str, overrides: Mapping[str, Any]) -> ModelSpec:
+    if _is_dir(name):
         return _from_path(Path(name), overrides)
     raise InputError(f"`{printable(name)}` is neither a path, nor a catalog name, nor OWNER/NAME", hint=_hint(name))
 
@@ -69,7 +85,17 @@ def _hint(name: str) -> str:
     return f"did you mean {' or '.join(close)}?" if close else "`kvplan models` lists the catalog"
 
 
-def _from_path(path: Path, overrides: Mapping[str, str]) -> ModelSpec:
+def _from_path(path: Path, overrides: Mapping[str, Any]) -> ModelSpec:
+    try:
+        return _from_checked_path(path, overrides)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise InputError(
+            f"`{printable(str(path))}` cannot be read: {reason}", hint="check the path and its permissions"
+        ) from error
+
+
+def _from_checked_path(path: Path, overrides: Mapping[str, Any]) -> ModelSpec:
     if path.suffix == ".gguf":
         raise UnsupportedError(
             f"`{printable(path.name)}` is a GGUF file, which kvplan does not read yet",
@@ -82,16 +108,17 @@ def _from_path(path: Path, overrides: Mapping[str, str]) -> ModelSpec:
             f"`{printable(str(path))}` does not exist",
             hint="give a config.json, a params.json or their folder",
         )
-    raw = read_json_file(path, what=path.name, max_bytes=MAX_CONFIG_BYTES)
+    raw = read_json_file(path, what=path.name, max_bytes=MAX_CONFIG_BYTES, finite=False)
     id = path.resolve().parent.name if path.name in _CONFIG_FILES else path.stem
     source = Source(kind="params" if is_params(raw) else "config", location=str(path))
     return spec_from_raw(raw, id=id, source=source, overrides=overrides)
 
 
-def _from_directory(path: Path, overrides: Mapping[str, str]) -> ModelSpec:
+def _from_directory(path: Path, overrides: Mapping[str, Any]) -> ModelSpec:
     for name in _CONFIG_FILES:
         if (path / name).is_file():
-            raw = read_json_file(path / name, what=name, max_bytes=MAX_CONFIG_BYTES)
+            stated = read_json_file(path / name, what=name, max_bytes=MAX_CONFIG_BYTES, finite=False)
+            raw = with_side_file(stated, _side_file(path))
             source = Source(kind="directory", location=str(path / name))
             stored = _stored_in(path)
             return spec_from_raw(
@@ -103,20 +130,25 @@ def _from_directory(path: Path, overrides: Mapping[str, str]) -> ModelSpec:
     )
 
 
+def _side_file(folder: Path) -> dict[str, Any] | None:
+    path = folder / SIDE_FILE
+    return read_json_file(path, what=SIDE_FILE, max_bytes=MAX_CONFIG_BYTES) if path.is_file() else None
+
+
 def _stored_in(path: Path) -> int | None:
     """What the safetensors files beside the config hold, where there are any."""
-    from kvplan.sources.safetensors import INDEX_FILE, weights_of_file, weights_of_index
+    from kvplan.sources.safetensors import INDEX_FILE, MAX_INDEX_BYTES, weights_of_file, weights_of_index
 
     index = path / INDEX_FILE
     if index.is_file():
-        stored = weights_of_index(read_json_file(index, what=INDEX_FILE, max_bytes=64 * 1024**2))
+        stored = weights_of_index(read_json_file(index, what=INDEX_FILE, max_bytes=MAX_INDEX_BYTES))
         return stored.total_bytes if stored else None
     single = path / "model.safetensors"
     return weights_of_file(single, what=single.name).total_bytes if single.is_file() else None
 
 
 def _from_hub(
-    ref: HubRef, overrides: Mapping[str, str], *, offline: bool, hub: bool, timeout_seconds: float
+    ref: HubRef, overrides: Mapping[str, Any], *, offline: bool, hub: bool, timeout_seconds: float
 ) -> ModelSpec:
     try:
         files = _fetch(ref, offline=offline, cache_first=not hub, timeout_seconds=timeout_seconds)
@@ -124,10 +156,12 @@ def _from_hub(
         close = catalog.suggest(ref.repo_id)
         if close and not hub:
             error.hint += f"; the catalog has {join_words(close)}"
+        if _is_dir(ref.repo_id):
+            error.hint += f"; the local folder is `./{ref.repo_id}`"
         raise
     raw = files.config if files.config is not None else files.params
     notes = list(files.notes)
-    if Path(ref.repo_id).is_dir():
+    if _is_dir(ref.repo_id):
         notes.append(f"a local folder `{ref.repo_id}` exists too; `./{ref.repo_id}` would read it")
     source = Source(
         kind="hub", location=f"{files.repo_id} ({files.origin})", revision=files.revision, notes=tuple(notes)

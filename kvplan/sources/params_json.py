@@ -5,23 +5,32 @@ The same reader then serves both, so that both give the same plan.
 Source: meta-llama/llama `llama/model.py` (`ModelArgs`, `FeedForward`); mistralai/mistral-inference `args.py`
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from kvplan.core.errors import InputError, UnsupportedError
+from kvplan.core.text import printable
 from kvplan.core.units import round_up
 from kvplan.sources.facts import Facts
 
-# Keys that mean an architecture beyond plain Llama, Mistral and Mixtral; planning without them would under-count.
-_BEYOND = (
-    "vision_encoder",
-    "vision_chunk_size",
-    "kv_lora_rank",
-    "layer_types",
-    "quantization",
-    "lora",
-    "index_n_heads",
-)
+# Keys that change neither shapes nor counts. Any key beyond these and those that are read means an architecture
+# that plain Llama, Mistral and Mixtral are not; planning without it would under-count.
+_HARMLESS = frozenset(
+    {
+        "norm_eps", "rope_theta", "rope_freq_base", "use_scaled_rope", "rope_scaling_factor", "low_freq_factor",
+        "high_freq_factor", "original_rope_max_seq_len", "yarn", "max_batch_size", "causal", "model_parallel_size",
+    }
+)  # fmt: skip
+CONFIG_NAMES = {
+    "dim": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "n_kv_heads": "num_key_value_heads",
+    "hidden_dim": "intermediate_size",
+    "tied_embeddings": "tie_word_embeddings",
+    "max_seq_len": "max_position_embeddings",
+}
+"""What config.json calls the keys that the original formats name otherwise."""
 
 
 def is_params(config: Mapping[str, Any]) -> bool:
@@ -29,33 +38,47 @@ def is_params(config: Mapping[str, Any]) -> bool:
     return "n_layers" in config and "model_type" not in config
 
 
-def config_from_params(params: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+def config_from_params(params: Mapping[str, Any], *, given: Collection[str] = ()) -> tuple[dict[str, Any], set[str]]:
     """(the config.json that says what this params.json says, the keys that were looked for).
 
-    Raises InputError for a missing or impossible key, UnsupportedError for a newer architecture.
+    Raises InputError for a missing or impossible key, UnsupportedError for a key of a newer architecture, unless it
+    is among those that the user has `given`.
     """
-    for key in _BEYOND:
-        if params.get(key) is not None:
-            raise UnsupportedError(
-                f"`{key}` in params.json means an architecture that kvplan does not read in this format",
-                hint="use the repository's config.json, if it has one",
-            )
     facts = Facts(params, model_type="params.json", origin="params.json")
-    dim, num_heads = facts.positive("dim"), facts.positive("n_heads")
     config: dict[str, Any] = {
         "model_type": "llama",
-        "hidden_size": dim,
+        "hidden_size": facts.positive("dim"),
         "num_hidden_layers": facts.positive("n_layers"),
-        "num_attention_heads": num_heads,
-        "num_key_value_heads": facts.positive("n_kv_heads", default=num_heads),
-        "head_dim": facts.positive("head_dim", default=dim // num_heads),
-        "intermediate_size": _mlp_width(facts, dim),
+        "num_attention_heads": facts.positive("n_heads"),
+        "num_key_value_heads": facts.integer("n_kv_heads", default=None),
+        "head_dim": facts.integer("head_dim", default=None),
+        "intermediate_size": _mlp_width(facts, facts.positive("dim")),
         "vocab_size": _vocab_size(params, facts),
-        "tie_word_embeddings": facts.flag("tied_embeddings", default=facts.flag("tie_word_embeddings", default=False)),
+        "tie_word_embeddings": _tied(facts),
         "max_position_embeddings": facts.integer("max_seq_len", "max_position_embeddings", default=None),
-        "dtype": params.get("dtype", params.get("torch_dtype")),
+        "dtype": facts.text("dtype", default=None) or facts.text("torch_dtype", default=None),
     }
-    return config | _mistral_keys(params, facts), facts.asked | {"dtype", "torch_dtype"}
+    config |= _mistral_keys(params, facts)
+    _refuse_others(params, facts.asked | _HARMLESS | set(given))
+    return {key: value for key, value in config.items() if value is not None or key == "sliding_window"}, facts.asked
+
+
+def _refuse_others(params: Mapping[str, Any], known: Collection[str]) -> None:
+    for key, value in params.items():
+        if key in known or value is None or value is False:
+            continue
+        raise UnsupportedError(
+            f"`{printable(key)}` in params.json means an architecture that kvplan does not read in this format",
+            hint="use the repository's config.json, if it has one",
+        )
+
+
+def _tied(facts: Facts) -> bool | None:
+    """What the file says of it, under either name; None where it says nothing."""
+    for key in ("tied_embeddings", "tie_word_embeddings"):
+        if facts.has(key):
+            return facts.flag(key)
+    return None
 
 
 def _mlp_width(facts: Facts, dim: int) -> int:

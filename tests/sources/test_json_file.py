@@ -50,7 +50,9 @@ def test_a_file_is_read(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_is_said_so(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.json", tmp_path):
+    with pytest.raises(InputError, match=r"`config\.json` is no regular file"):
+        read_json_file(tmp_path, what="config.json", max_bytes=KIB)
+    for path in (tmp_path / "none.json",):
         with pytest.raises(InputError, match=r"`config\.json` cannot be read"):
             read_json_file(path, what="config.json", max_bytes=KIB)
 

@@ -69,9 +69,59 @@ def test_a_catalog_name_wins_over_a_folder_of_that_name(tmp_path, monkeypatch):
     assert load_model("gpt2").source.kind == "catalog"
 
 
-def test_addresses_of_a_catalog_model_need_no_network():
-    for name in ("hf://openai/gpt-oss-20b", "https://huggingface.co/openai/gpt-oss-20b", "openai/GPT-OSS-20B"):
-        assert load_model(name).source.kind == "catalog"
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hf://openai/gpt-oss-20b",
+        "hf://openai/gpt-oss-20b/config.json",
+        "https://huggingface.co/openai/gpt-oss-20b",
+        "huggingface.co/openai/gpt-oss-20b/",
+        "openai/GPT-OSS-20B",
+    ],
+)
+def test_addresses_of_a_catalog_model_need_no_network(name):
+    assert load_model(name).source.kind == "catalog"
+
+
+def test_an_address_of_a_file_is_no_path():
+    with pytest.raises(HubError, match="offline"):
+        load_model("https://huggingface.co/someone/thing/blob/main/config.json", offline=True)
+
+
+def test_a_folder_with_a_slash_behind_it_is_the_folder(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    assert load_model("my-model/").source.kind == "directory"
+
+
+def test_a_scheme_that_stands_in_a_file_of_its_own_is_not_missed(folder):
+    (folder / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "NVFP4"}}))
+    write_safetensors(folder / "model.safetensors", [3, 5])
+    plan = estimate(load_model(folder))
+    assert plan.weights.quantization == "modelopt"
+    assert plan.weights.total_bytes == 30
+    assert plan.evidence["weights"] == "derived"
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a" * 300, "x/" + "y" * 300])
+def test_names_that_cannot_be(name):
+    with pytest.raises(InputError):
+        load_model(name)
+
+
+def test_infinity_where_nobody_looks_is_no_obstacle(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**LLAMA, "time_step_limit": [0.0, float("inf")]}))
+    assert load_model(path).num_layers == 32
+    path.write_text(json.dumps({**LLAMA, "num_hidden_layers": float("inf")}))
+    with pytest.raises(InputError, match="`num_hidden_layers`"):
+        load_model(path)
+
+
+def test_a_storage_format_is_no_dtype_and_dtype_rescues_it(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**LLAMA, "torch_dtype": "float8_e4m3fn"}))
+    assert estimate(load_model(path)).evidence["weights"] == "assumed"
+    assert estimate(load_model(path), dtype="bf16").evidence["weights"] == "exact"
 
 
 def test_the_stored_size_is_read_from_headers_beside_the_config(folder):
@@ -97,8 +147,12 @@ def test_a_fact_that_nothing_reads_is_a_slip_and_no_answer(folder, tmp_path):
     path = tmp_path / "params.json"
     path.write_text(json.dumps({"dim": 64, "multiple_of": 16, "n_heads": 4, "n_layers": 2, "vocab_size": 10}))
     assert load_model(path, overrides={"n_kv_heads": "2"}).layers[0].mixers[0].num_kv_heads == 2
+    with pytest.raises(InputError, match="nothing reads it") as caught:
+        load_model(path, overrides={"num_key_value_heads": "2"})
+    assert "`n_kv_heads`" in caught.value.hint
     with pytest.raises(InputError, match="nothing reads it"):
-        load_model(path, overrides={"num_kv_heads": "2"})
+        load_model("meta-llama/Llama-2-70b", overrides={"num_hidden_layers": "10"})
+    assert load_model("meta-llama/Llama-2-70b", overrides={"n_layers": 10}).num_layers == 10
 
 
 @pytest.mark.parametrize(

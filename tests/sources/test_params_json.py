@@ -4,9 +4,15 @@ import pytest
 
 from kvplan import estimate
 from kvplan.core.errors import InputError, UnsupportedError
+from kvplan.core.model import Source
 from kvplan.sources import params_json
 from kvplan.sources.catalog import load
+from kvplan.sources.config import spec_from_raw
 from kvplan.sources.params_json import is_params
+
+
+def load_model_of(params):
+    return spec_from_raw(params, id="x", source=Source(kind="params", location="tests"))
 
 
 def config_from_params(params):
@@ -87,10 +93,31 @@ def test_mixtral_states_its_experts():
     assert (config["model_type"], config["num_local_experts"], config["num_experts_per_tok"]) == ("mixtral", 8, 2)
 
 
-@pytest.mark.parametrize("key", ["kv_lora_rank", "vision_encoder", "index_n_heads", "layer_types"])
+# Keys of newer files in these formats: llama-models models/llama4/args.py and llama3/args.py; mistral-inference.
+BEYOND = [
+    "kv_lora_rank", "vision_encoder", "index_n_heads", "layer_types", "moe_args", "vision_args", "ffn_exp",
+    "attention_chunk_size", "use_qk_norm", "nope_layer_interval", "quantization_args", "lora_args",
+    "vision_num_cross_attention_layers", "llama_4_scaling", "something_new",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", BEYOND)
 def test_a_newer_architecture_is_refused_by_name(key):
     with pytest.raises(UnsupportedError, match=f"`{key}`"):
         config_from_params({**LLAMA_2_70B, "vocab_size": 32000, key: 1})
+
+
+def test_keys_that_change_no_shape_are_no_obstacle():
+    plain = {**LLAMA_2_70B, "vocab_size": 32000}
+    more = {"rope_theta": 500000.0, "use_scaled_rope": True, "use_qk_norm": False, "vision_args": None}
+    assert config_from_params(plain | more) == config_from_params(plain)
+
+
+def test_only_stated_facts_are_called_the_files():
+    model = load_model_of({**LLAMA_2_70B, "vocab_size": 32000})
+    origins = {fact.key: fact.origin for fact in model.facts}
+    assert origins["num_key_value_heads"] == "params.json"
+    assert origins["tie_word_embeddings"].startswith("class default")
 
 
 def test_which_files_are_in_an_original_format():
