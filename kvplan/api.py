@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from kvplan.core.errors import InputError
 from kvplan.core.hardware import Gpu
 from kvplan.core.model import ModelSpec
 from kvplan.core.plan import Plan, plan_memory
@@ -39,7 +41,7 @@ class MemoryPlan(Plan):
 
 
 def estimate(
-    model: ModelSpec | str,
+    model: ModelSpec | str | PathLike[str],
     *,
     seq_len: int | None = None,
     batch_size: int = 1,
@@ -62,7 +64,7 @@ def estimate(
     `encoder_seq_len` an encoder's, by default the same; `num_gpus` is tp · pp. Raises InputError for what makes
     no sense, UnsupportedError for an unknown architecture, HubError where a Hub id cannot be read.
     """
-    spec = load_model(model) if isinstance(model, str) else model
+    spec = _model(model)
     serving = resolve(
         spec,
         seq_len=seq_len,
@@ -85,7 +87,7 @@ def estimate(
 
 
 def curve(
-    model: ModelSpec | str,
+    model: ModelSpec | str | PathLike[str],
     *,
     seq_lens: Iterable[int],
     batch_sizes: Iterable[int] = (1,),
@@ -100,14 +102,24 @@ def curve(
     """
     from kvplan.report.frame import sweep_frame
 
-    spec = load_model(model) if isinstance(model, str) else model
+    spec = _model(model)
     frame: pd.DataFrame = sweep_frame(spec, list(seq_lens), list(batch_sizes), gpu=_gpu(gpu), **serving)
     return frame
 
 
+def _model(model: ModelSpec | str | PathLike[str]) -> ModelSpec:
+    if isinstance(model, ModelSpec):
+        return model
+    if not isinstance(model, str | PathLike):
+        raise InputError(f"a model cannot be {model!r}", hint="give a name, a path, or what load_model returns")
+    return load_model(model)
+
+
 def _gpu(gpu: Gpu | str | None) -> Gpu | None:
-    if not isinstance(gpu, str):
+    if gpu is None or isinstance(gpu, Gpu):
         return gpu
+    if not isinstance(gpu, str):
+        raise InputError(f"`gpu` cannot be {gpu!r}", hint='give a name like "H100", a size like "80GiB", or a Gpu')
     from kvplan.sources.gpus import find_gpu
 
     return find_gpu(gpu)

@@ -29,8 +29,8 @@ On one GPU
   weights      128.48   98 %  ███████████████████████▌  exact
   KV cache       1.25  1.0 %  ▎                         exact
   activations    0.78  0.6 %  ▏                         derived
-  context        0.50  0.4 %  ▏                         assumed
-  total        131.01  100 %  ████████████████████████
+  context        1.00  0.8 %  ▏                         assumed
+  total        131.51  100 %  ████████████████████████
 
 Whole model
   parameters   68,976,648,192
@@ -218,8 +218,8 @@ facts from the catalog: Meta's params.json as shipped; dimensions as in llama-mo
 | weights | 128.48 | 98 % | exact |
 | KV cache | 1.25 | 1.0 % | exact |
 | activations | 0.78 | 0.6 % | derived |
-| context | 0.50 | 0.4 % | assumed |
-| total | 131.01 | 100 % |  |
+| context | 1.00 | 0.8 % | assumed |
+| total | 131.51 | 100 % |  |
 
 **Whole model**
 

@@ -1,5 +1,6 @@
 """The group that turns every error into one sentence, a hint and an exit code."""
 
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,11 @@ class KvplanGroup(click.Group):
         """Run, and exit with the code that the contract promises."""
         if not standalone_mode:
             return super().main(args, standalone_mode=False, **extra)
+        if sys.stderr is None:  # closed by the caller: what would be said there is lost, the exit code is not
+            sys.stderr = io.StringIO()
+        if sys.stdout is None:
+            complain("stdout is closed", hint="the answer has nowhere to go")
+            sys.exit(2)
         sys.exit(self._run(args, **extra))
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from kvplan.core.attention import transient_bytes
 from kvplan.core.cache import caches_of
+from kvplan.core.evidence import PlanWarning, evidence, warnings
 from kvplan.core.layout import (
     MAX_SEARCHED_GPUS,
     GpuUse,
@@ -12,9 +13,9 @@ from kvplan.core.layout import (
     sequence_cache_bytes,
     stage_uses,
     total_weight_bytes,
-    tp_accepted,
 )
 from kvplan.core.model import Layer, Mixer, ModelSpec, Part
+from kvplan.core.overhead import Measured, overheads
 from kvplan.core.serving import Serving
 from kvplan.core.units import ceil_div, format_bytes
 from kvplan.core.weights import PartSize, active_parameters, num_parameters, sizes_by_part
@@ -81,14 +82,6 @@ class SmallestFit:
     pp: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlanWarning:
-    """Something that the reader of the plan should know before acting on it."""
-
-    code: str
-    message: str
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Plan:
     """What serving the model takes; every byte count is a whole number."""
@@ -104,6 +97,8 @@ class Plan:
     """None where no GPU was named."""
     smallest_fit: SmallestFit | None
     evidence: dict[str, str]
+    overheads: tuple[Measured, ...]
+    """What `context_bytes` is the sum of, with spread and source."""
     warnings: tuple[PlanWarning, ...]
 
     def __repr__(self) -> str:
@@ -132,8 +127,9 @@ def plan_memory(model: ModelSpec, serving: Serving) -> Plan:
         per_gpu=per_gpu,
         fits=fits,
         smallest_fit=None if fits is None else smallest_fit(model, serving),
-        evidence=_evidence(model, serving),
-        warnings=tuple(_warnings(model, serving)),
+        evidence=evidence(model, serving),
+        overheads=overheads(serving.tp),
+        warnings=warnings(model, serving, stages),
     )
 
 
@@ -156,15 +152,29 @@ def _fits(uses: list[GpuUse]) -> bool | None:
 
 
 def _plan_weights(model: ModelSpec, serving: Serving) -> WeightsPlan:
+    total = total_weight_bytes(model, serving)
     return WeightsPlan(
         num_parameters=num_parameters(model),
         active_parameters=active_parameters(model),
-        total_bytes=total_weight_bytes(model, serving),
+        total_bytes=total,
         dtype=serving.dtype.name,
         quantization=serving.quant.method if serving.quant else None,
         stored_bytes=model.stored_weight_bytes,
-        parts=sizes_by_part(model, serving.dtype, serving.quant),
+        parts=_scaled(sizes_by_part(model, serving.dtype, serving.quant), total),
     )
+
+
+def _scaled(parts: dict[Part, PartSize], total_bytes: int) -> dict[Part, PartSize]:
+    """Parts that sum to `total_bytes`: where only the total is known, in proportion, the largest taking the rest."""
+    computed = sum(part.total_bytes for part in parts.values())
+    if computed == total_bytes:
+        return parts
+    scaled = {
+        name: replace(part, total_bytes=part.total_bytes * total_bytes // computed) for name, part in parts.items()
+    }
+    largest = max(scaled, key=lambda name: scaled[name].total_bytes)
+    rest = total_bytes - sum(part.total_bytes for part in scaled.values())
+    return {**scaled, largest: replace(scaled[largest], total_bytes=scaled[largest].total_bytes + rest)}
 
 
 def _plan_cache(model: ModelSpec, serving: Serving) -> KVCachePlan:
@@ -230,78 +240,3 @@ def _plan_attention(model: ModelSpec, serving: Serving) -> tuple[AttentionPlan, 
             )
         )
     return tuple(plans)
-
-
-def _evidence(model: ModelSpec, serving: Serving) -> dict[str, str]:
-    quant = serving.quant
-    guessed = not serving.dtype_stated or serving.quant_planned
-    weights = "assumed" if guessed else "exact"
-    if quant is not None and not quant.understood:
-        weights = "derived" if model.stored_weight_bytes else "assumed"
-    return {
-        "weights": weights,
-        "kv_cache": _cache_evidence(serving),
-        "attention": "derived",
-        "activations": "derived",
-        "graphs": "exact",
-        "context": "calibrated" if serving.num_gpus > 1 else "assumed",
-    }
-
-
-def _cache_evidence(serving: Serving) -> str:
-    """Exact for a plain format; a quantised one rests on where its scales stand, which engines differ in."""
-    if not serving.kv_dtype_stated:
-        return "assumed"
-    return "derived" if serving.kv_dtype.scale_bits else "exact"
-
-
-def _warnings(model: ModelSpec, serving: Serving) -> list[PlanWarning]:
-    found = []
-    if not serving.dtype_stated:
-        found.append(
-            (
-                "dtype-assumed",
-                f"the source names no dtype; planned in {serving.dtype.name} (`--dtype` sets it)",
-            )
-        )
-    if model.max_seq_len and serving.seq_len > model.max_seq_len:
-        message = f"{serving.seq_len} tokens are more than the {model.max_seq_len} positions that the model states"
-        found.append(("beyond-max-positions", message))
-    found += _quantization_warnings(model, serving)
-    found += _parallel_warnings(model, serving)
-    if serving.gpu is not None and serving.gpu.memory_bytes is None:
-        found.append(("gpu-memory-unknown", f"no driver-reported memory is known for {serving.gpu.name}"))
-    return [PlanWarning(code=code, message=message) for code, message in found]
-
-
-def _quantization_warnings(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
-    quant, found = serving.quant, []
-    if quant is not None and not quant.understood:
-        basis = "the size of the stored files" if model.stored_weight_bytes else "unquantised weights, an upper bound"
-        found.append(("quantization-not-modelled", f"`{quant.method}` quantisation is counted by {basis}"))
-    if quant is not None and serving.quant_planned:
-        found.append(
-            (
-                "quantization-assumed",
-                f"weights are planned in {quant.method}; a real checkpoint may keep more",
-            )
-        )
-    stored = model.stored_weight_bytes
-    computed = total_weight_bytes(model, serving)
-    if stored and stored > computed:
-        more = format_bytes(stored - computed)
-        message = f"the repository stores {more} more than the plan loads (other heads, copies)"
-        found.append(("stored-differs", message))
-    return found
-
-
-def _parallel_warnings(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
-    tp, found = serving.tp, []
-    kv_heads = [c.num_kv_heads for layer in model.layers for c in layer.mixers if c.kind not in ("latent", "encoder")]
-    if kv_heads and tp > min(kv_heads):
-        found.append(("kv-replicated", f"tp {tp} is more than {min(kv_heads)} KV heads: each GPU holds a replica"))
-    if any(mixer.kind == "latent" for layer in model.layers for mixer in layer.mixers) and tp > 1:
-        found.append(("latent-replicated", f"every one of {tp} tensor-parallel GPUs holds the whole latent cache"))
-    if not tp_accepted(model, tp):
-        found.append(("tp-uneven", f"tp {tp} does not divide the heads evenly; most engines refuse it"))
-    return found

@@ -11,12 +11,14 @@ from kvplan.core.errors import InputError
 from kvplan.core.hardware import Gpu
 from kvplan.core.model import ModelSpec, Quantization
 from kvplan.core.text import join_words
-from kvplan.core.units import smaller
+from kvplan.core.units import MIB, smaller
 from kvplan.core.weights import parse_quant
 
 DEFAULT_SEQ_LEN = 4096
 MAX_COUNT = 2**40
 """Beyond any machine; a bound keeps every product a number that can be printed."""
+MIN_CAPACITY = MIB
+"""Less than any accelerator has; `80` for 80 GiB is a slip of the pen."""
 MAX_GPUS = 4096
 """GPUs of one replica: tensor-parallel ranks times pipeline stages."""
 
@@ -87,6 +89,9 @@ def resolve(
     """
     if seq_len is None:
         seq_len = min(DEFAULT_SEQ_LEN, model.max_seq_len or DEFAULT_SEQ_LEN)
+    for name, text in (("dtype", dtype), ("kv_dtype", kv_dtype), ("quant", quant)):
+        _check_text(name, text)
+    _check_text("engine", engine, needed=True)
     seq_len, batch_size, pp = positive("seq_len", seq_len), positive("batch_size", batch_size), positive("pp", pp)
     tp = _tensor_parallel(tp, pp, num_gpus)
     _check_layout(model, tp, pp)
@@ -118,8 +123,10 @@ def resolve(
         gpu=gpu,
         gpu_memory_utilization=gpu_memory_utilization,
     )
-    if serving.capacity_bytes is not None and serving.capacity_bytes < 1:
-        raise InputError("the GPU has no memory to use", hint="give `gpu_memory` like 80GiB, and a share like 0.9")
+    if serving.capacity_bytes is not None and serving.capacity_bytes < MIN_CAPACITY:
+        raise InputError(
+            f"{serving.capacity_bytes} bytes are no GPU's memory", hint="give a size like 80GiB, and a share like 0.9"
+        )
     return serving
 
 
@@ -127,8 +134,16 @@ def positive(name: str, number: int) -> int:
     """`number` as a whole number from 1, numpy's included; a bool, a float or a string is an error."""
     whole = -1 if isinstance(number, bool) or not hasattr(number, "__index__") else index(number)
     if not 1 <= whole <= MAX_COUNT:
-        raise InputError(f"`{name}` is {number!r}, not a whole number from 1 to {MAX_COUNT}", hint="e.g. 4096 or 8K")
+        raise InputError(
+            f"`{name}` is {number!r}, not a whole number from 1 to {MAX_COUNT}",
+            hint="e.g. 4096; on the command line also 8K",
+        )
     return whole
+
+
+def _check_text(name: str, value: object, *, needed: bool = False) -> None:
+    if not isinstance(value, str) and (needed or value is not None):
+        raise InputError(f"`{name}` is {value!r}, not a name", hint='e.g. dtype="bf16", engine="exact"')
 
 
 def _check_layout(model: ModelSpec, tp: int, pp: int) -> None:
@@ -141,10 +156,9 @@ def _check_layout(model: ModelSpec, tp: int, pp: int) -> None:
 def _check_choices(attention: str, gpu_memory_utilization: float) -> None:
     if attention not in BACKENDS:
         raise InputError(f"`{attention}` is not an attention backend", hint=f"one of {', '.join(BACKENDS)}")
-    if not 0 < gpu_memory_utilization <= 1:
-        raise InputError(
-            f"`gpu_memory_utilization` is {gpu_memory_utilization}, not within (0, 1]", hint="0.9 means 90 %"
-        )
+    share = gpu_memory_utilization
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+        raise InputError(f"`gpu_memory_utilization` is {share!r}, not within (0, 1]", hint="0.9 means 90 %")
 
 
 def _tensor_parallel(tp: int | None, pp: int, num_gpus: int | None) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from kvplan._version import __version__
 from kvplan.core.model import SET_BY_USER
+from kvplan.core.overhead import Measured
 from kvplan.core.plan import AttentionPlan, Plan
 from kvplan.core.text import printable
 
@@ -34,9 +35,19 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         "fits": plan.fits,
         "smallest_fit": _smallest_fit(plan),
         "evidence": cast("dict[str, schema.Basis]", dict(plan.evidence)),
+        "overheads": [_overhead(measured) for measured in plan.overheads],
         "warnings": [{"code": warning.code, "message": warning.message} for warning in plan.warnings],
     }
     return cast("dict[str, Any]", document)
+
+
+def _overhead(measured: Measured) -> "schema.Overhead":
+    return {
+        "name": measured.name,
+        "bytes": measured.num_bytes,
+        "spread_bytes": measured.spread_bytes,
+        "source": measured.source,
+    }
 
 
 def dump_json(document: Mapping[str, Any]) -> str:

@@ -172,6 +172,16 @@ class SmallestFitInfo(TypedDict):
 
 
 @described
+class Overhead(TypedDict):
+    """A measured figure that `context_bytes` is made of."""
+
+    name: str
+    bytes: Bytes
+    spread_bytes: Bytes
+    source: str
+
+
+@described
 class Warning(TypedDict):
     """Something to know before acting on the plan; `code` is stable, `message` is for people."""
 
@@ -196,6 +206,8 @@ class EstimateDocument(TypedDict):
     smallest_fit: SmallestFitInfo | None
     evidence: dict[str, Basis]
     """How sure each figure is."""
+    overheads: list[Overhead]
+    """What `context_bytes` is the sum of."""
     warnings: list[Warning]
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -194,6 +195,10 @@ def test_utilisation_takes_its_share():
     assert estimate(spec(), gpu=gpu, gpu_memory_utilization=0.9).per_gpu[0].capacity_bytes == 90 * GIB
 
 
+def test_whole_numbers_of_numpy_are_whole_numbers():
+    assert estimate(spec(), seq_len=np.int64(4096)).kv_cache == estimate(spec(), seq_len=4096).kv_cache
+
+
 def codes(plan):
     return [warning.code for warning in plan.warnings]
 
@@ -224,6 +229,34 @@ def test_a_scheme_known_only_by_name_is_an_upper_bound_and_says_so():
     assert stored.weights.total_bytes == 3_900_000_000
     assert 0 <= sum(use.weights_bytes for use in stored.per_gpu) - 3_900_000_000 < 2
     assert stored.evidence["weights"] == "derived"
+    assert sum(part.total_bytes for part in stored.weights.parts.values()) == 3_900_000_000
+
+
+def test_files_that_hold_other_than_the_plan_loads_are_named_whichever_way():
+    built = estimate(spec()).weights.total_bytes
+    for stored, word in ((built + 2**30, "1 GiB more"), (built - 2**30, "1 GiB less")):
+        plan = estimate(replace(spec(), stored_weight_bytes=stored))
+        [warning] = [warning for warning in plan.warnings if warning.code == "stored-differs"]
+        assert word in warning.message
+        assert plan.evidence["weights"] == "derived"
+    assert codes(estimate(replace(spec(), stored_weight_bytes=built))) == []
+    slightly = estimate(replace(spec(), stored_weight_bytes=built + 100_000))
+    assert slightly.evidence["weights"] == "exact"
+    # Planned in another format than the files', the two cannot be compared.
+    other = replace(spec(), stored_weight_bytes=built)
+    assert codes(estimate(other, dtype="fp32")) == []
+    assert codes(estimate(other, quant="int4")) == ["quantization-assumed"]
+
+
+def test_an_encoder_past_its_positions_is_named():
+    assert "beyond-max-positions" in codes(estimate("facebook/bart-large", seq_len=10, encoder_seq_len=5000))
+
+
+def test_a_gpu_that_is_all_but_full_is_called_tight():
+    total = estimate(spec()).fullest_gpu.total_bytes
+    assert "tight-fit" in codes(estimate(spec(), gpu=Gpu(name="tight", memory_bytes=total + 1)))
+    assert "tight-fit" not in codes(estimate(spec(), gpu=Gpu(name="roomy", memory_bytes=2 * total)))
+    assert "tight-fit" not in codes(estimate(spec(), gpu=Gpu(name="small", memory_bytes=total - 1)))
 
 
 def test_the_checkpoint_may_be_planned_without_its_quantisation():
@@ -255,6 +288,15 @@ def test_the_checkpoint_may_be_planned_without_its_quantisation():
         ({"encoder_seq_len": 10}, "cross-attention"),
         ({"gpu_memory_utilization": 1.2}, "utilization"),
         ({"max_num_batched_tokens": 0}, "max_num_batched_tokens"),
+        ({"gpu": Gpu(name="none", memory_bytes=0)}, "memory"),
+        ({"gpu": Gpu(name="slip", memory_bytes=80)}, "memory"),
+        ({"gpu": 80}, "gpu"),
+        ({"dtype": 16}, "dtype"),
+        ({"kv_dtype": 8}, "kv_dtype"),
+        ({"quant": True}, "quant"),
+        ({"engine": None}, "engine"),
+        ({"gpu_memory_utilization": "0.9"}, "utilization"),
+        ({"seq_len": "8K"}, "seq_len"),
     ],
     ids=str,
 )

@@ -41,10 +41,10 @@ On one H80
   weights      12.55         17 %  ████▏                     exact
   KV cache      2.00        2.8 %  ▋                         exact
   activations   0.31        0.4 %  ▏                         derived
-  context       0.50        0.7 %  ▏                         assumed
-  total        15.37         21 %  █████▏
+  context       1.00        1.4 %  ▍                         assumed
+  total        15.87         22 %  █████▎
   capacity     72.00               ████████████████████████  0.9 of the memory
-  fits: 56.63 GiB free\
+  fits: 56.13 GiB free\
 """)
 
 
@@ -77,16 +77,16 @@ On the fullest of 4 × H80 (tp 1, pp 4): stage 3
   weights       3.26        4.1 %  █                         exact
   KV cache      0.12        0.2 %  ▏                         exact
   activations   0.08        0.1 %  ▏                         derived
-  context       2.40        3.0 %  ▊                         calibrated
-  total         5.86        7.3 %  █▊
+  context       1.00        1.2 %  ▎                         assumed
+  total         4.46        5.6 %  █▍
   capacity     80.00               ████████████████████████
-  fits: 74.14 GiB free on the fullest GPU; 1 × H80 would do
+  fits: 75.54 GiB free on the fullest GPU; 1 × H80 would do
 
 Pipeline stages, each GPU
   stage  GPUs  weights  KV cache  activations  context  total GiB
-  0      0        3.26      0.12         0.08     2.40       5.86
-  1-2    1-2      3.02      0.12         0.08     2.40       5.62
-  3      3        3.26      0.12         0.08     2.40       5.86\
+  0      0        3.26      0.12         0.08     1.00       4.46
+  1-2    1-2      3.02      0.12         0.08     1.00       4.22
+  3      3        3.26      0.12         0.08     1.00       4.46\
 """)
 
 

@@ -1,0 +1,143 @@
+"""What each row of a plan rests on, and what its reader should know before acting on it.
+
+exact       the architecture's arithmetic, or what a named engine holds, to the byte
+derived     a closed formula that leaves something out, or a size known in total only
+calibrated  somebody's measurement of an engine on a machine
+assumed     nobody stated it
+"""
+
+from dataclasses import dataclass
+
+from kvplan.core.layout import GpuUse, total_weight_bytes, tp_accepted
+from kvplan.core.model import ModelSpec
+from kvplan.core.serving import Serving
+from kvplan.core.units import format_bytes
+from kvplan.core.weights import computed_weight_bytes
+
+TIGHT = 0.05
+"""A GPU with less than this share free is called tight: the activations are a floor, and graphs are not counted."""
+MISMATCH = 0.01
+"""Stored files that differ by more than this share from what was counted hold something that was not understood."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanWarning:
+    """Something that the reader of the plan should know before acting on it."""
+
+    code: str
+    message: str
+
+
+def evidence(model: ModelSpec, serving: Serving) -> dict[str, str]:
+    """The basis of each row."""
+    return {
+        "weights": _weights(model, serving),
+        "kv_cache": _cache(serving),
+        "attention": "derived",
+        "activations": "derived",
+        "graphs": "assumed",
+        "context": "calibrated" if serving.tp > 1 else "assumed",
+    }
+
+
+def warnings(model: ModelSpec, serving: Serving, uses: list[GpuUse]) -> tuple[PlanWarning, ...]:
+    """Every warning that applies, in a fixed order."""
+    found = _dtype(serving) + _lengths(model, serving) + _quantization(model, serving)
+    found += _stored(model, serving) + _parallel(model, serving) + _gpu(serving, uses)
+    return tuple(PlanWarning(code=code, message=message) for code, message in found)
+
+
+def _weights(model: ModelSpec, serving: Serving) -> str:
+    quant = serving.quant
+    if quant is not None and not quant.understood:
+        return "derived" if model.stored_weight_bytes else "assumed"
+    if not serving.dtype_stated or serving.quant_planned:
+        return "assumed"
+    return (
+        "derived" if abs(_stored_surplus(model, serving)) > MISMATCH * total_weight_bytes(model, serving) else "exact"
+    )
+
+
+def _cache(serving: Serving) -> str:
+    """Exact for a plain format; a quantised one rests on where its scales stand, which engines differ in."""
+    if not serving.kv_dtype_stated:
+        return "assumed"
+    return "derived" if serving.kv_dtype.scale_bits else "exact"
+
+
+def _stored_surplus(model: ModelSpec, serving: Serving) -> int:
+    """Bytes that the files hold beyond the plan's weights; 0 where the two cannot be compared.
+
+    They can where the plan loads the weights as they are stored: in their own dtype and scheme.
+    """
+    stored, quant = model.stored_weight_bytes, serving.quant
+    as_stored = serving.dtype == model.dtype and quant == model.quantization
+    if stored is None or not as_stored or (quant is not None and not quant.understood):
+        return 0
+    return stored - computed_weight_bytes(model, serving.dtype, quant)
+
+
+def _dtype(serving: Serving) -> list[tuple[str, str]]:
+    if serving.dtype_stated:
+        return []
+    return [("dtype-assumed", f"the source names no dtype; planned in {serving.dtype.name} (`--dtype` sets it)")]
+
+
+def _lengths(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
+    longest = max(serving.seq_len, serving.encoder_seq_len or 0)
+    if not model.max_seq_len or longest <= model.max_seq_len:
+        return []
+    message = f"{longest} tokens are more than the {model.max_seq_len} positions that the model states"
+    return [("beyond-max-positions", message)]
+
+
+def _quantization(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
+    quant = serving.quant
+    if quant is None:
+        return []
+    if serving.quant_planned:
+        return [("quantization-assumed", f"weights are planned in {quant.method}; a real checkpoint may keep more")]
+    if quant.understood:
+        return []
+    basis = "the size of the stored files" if model.stored_weight_bytes else "unquantised weights, an upper bound"
+    return [("quantization-not-modelled", f"`{quant.method}` quantisation is counted by {basis}")]
+
+
+def _stored(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
+    surplus = _stored_surplus(model, serving)
+    if not surplus:
+        return []
+    if surplus > 0:
+        message = (
+            f"the files store {format_bytes(surplus)} more than the plan loads: other heads, copies, a wider dtype"
+        )
+    else:
+        message = (
+            f"the files store {format_bytes(-surplus)} less than the plan loads: fewer tensors, or a narrower format"
+        )
+    return [("stored-differs", message)]
+
+
+def _parallel(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
+    tp, found = serving.tp, []
+    mixers = [mixer for layer in model.layers for mixer in layer.mixers]
+    kv_heads = [mixer.num_kv_heads for mixer in mixers if mixer.kind not in ("latent", "encoder")]
+    if kv_heads and tp > min(kv_heads):
+        found.append(("kv-replicated", f"tp {tp} is more than {min(kv_heads)} KV heads: each GPU holds a replica"))
+    if tp > 1 and any(mixer.kind == "latent" for mixer in mixers):
+        found.append(("latent-replicated", f"every one of {tp} tensor-parallel GPUs holds the whole latent cache"))
+    if not tp_accepted(model, tp):
+        found.append(("tp-uneven", f"tp {tp} does not divide the heads evenly; most engines refuse it"))
+    return found
+
+
+def _gpu(serving: Serving, uses: list[GpuUse]) -> list[tuple[str, str]]:
+    if serving.gpu is None:
+        return []
+    if serving.capacity_bytes is None:
+        return [("gpu-memory-unknown", f"no driver-reported memory is known for {serving.gpu.name}")]
+    free = min(use.free_bytes or 0 for use in uses)
+    if not 0 <= free < TIGHT * serving.capacity_bytes:
+        return []
+    message = f"only {format_bytes(free)} stay free: activations are a floor, and CUDA graphs are not counted"
+    return [("tight-fit", message)]
