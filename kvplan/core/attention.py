@@ -187,28 +187,31 @@ def kept_weights_bytes(call: AttentionCall, backend: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassShape:
-    """The tokens of one forward pass: a prefill, or one decode step, cut short at `max_tokens`."""
+    """The tokens of one forward pass: a prefill, cut short at a limit where there is one, or one decode step."""
 
     decode: bool
     batch_size: int
     seq_len: int
     encoder_seq_len: int
-    max_tokens: int
+    limit: int | None
 
     @property
     def num_tokens(self) -> int:
         """Tokens of the decoder: min(b · n, limit), or one of every sequence."""
-        return self.batch_size if self.decode else smaller(self.batch_size * self.seq_len, self.max_tokens)
+        return self.batch_size if self.decode else self._limited(self.batch_size * self.seq_len)
 
     @property
     def num_encoder_tokens(self) -> int:
         """Tokens of the encoder: an input is never cut, so at least one whole."""
-        return larger(smaller(self.batch_size * self.encoder_seq_len, self.max_tokens), self.encoder_seq_len)
+        return larger(self._limited(self.batch_size * self.encoder_seq_len), self.encoder_seq_len)
 
     @property
     def num_sequences(self) -> int:
         """Sequences that the pass can reach."""
-        return self.batch_size if self.decode else smaller(self.batch_size, self.max_tokens)
+        return self.batch_size if self.decode else self._limited(self.batch_size)
+
+    def _limited(self, num_tokens: int) -> int:
+        return num_tokens if self.limit is None else smaller(num_tokens, self.limit)
 
     def tokens_of(self, layer: Layer) -> int:
         """Tokens that pass through a layer."""
@@ -236,7 +239,7 @@ class PassShape:
         """(query tokens, key tokens, key tokens of all sequences) of one call."""
         if layer.in_encoder:
             return self.encoder_seq_len, self.encoder_seq_len, self.num_encoder_tokens
-        queries = 1 if self.decode else smaller(self.seq_len, self.max_tokens)
+        queries = 1 if self.decode else self._limited(self.seq_len)
         if isinstance(mixer, CrossAttention):
             return queries, self.encoder_seq_len, self.num_sequences * self.encoder_seq_len
         if not self.decode:

@@ -138,7 +138,7 @@ def pass_shape(serving: Serving, *, decode: bool) -> PassShape:
         batch_size=serving.batch_size,
         seq_len=serving.seq_len,
         encoder_seq_len=0 if serving.encoder_seq_len is None else serving.encoder_seq_len,
-        max_tokens=serving.max_num_batched_tokens,
+        limit=serving.pass_limit,
     )
 
 
