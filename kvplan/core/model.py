@@ -2,7 +2,8 @@
 
 Everything downstream (cache, weights, sharding, attention memory) is a sum over this list, so a new
 architecture is new layers and nothing else. Equal layers are stored once; `layer_order` says where they stand.
-To add an attention kind: a class here, its cache in `core.cache`, its transient memory in `core.attention`.
+To add an attention kind: a class here, its cache in `core.cache`, the lengths of its calls in
+`core.attention.PassShape`, and, where ranks share it in a new way, `core.layout.tp_accepted`.
 """
 
 from collections.abc import Iterable
