@@ -13,6 +13,13 @@ from kvplan.core.text import printable
 from kvplan.core.units import round_up
 from kvplan.sources.facts import Facts
 
+_READ = frozenset(
+    {
+        "dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "intermediate_size", "multiple_of",
+        "ffn_dim_multiplier", "vocab_size", "tied_embeddings", "tie_word_embeddings", "max_seq_len",
+        "max_position_embeddings", "dtype", "torch_dtype", "moe", "sliding_window",
+    }
+)  # fmt: skip
 # Keys that change neither shapes nor counts. Any key beyond these and those that are read means an architecture
 # that plain Llama, Mistral and Mixtral are not; planning without it would under-count.
 _HARMLESS = frozenset(
@@ -44,6 +51,7 @@ def config_from_params(params: Mapping[str, Any], *, given: Collection[str] = ()
     Raises InputError for a missing or impossible key, UnsupportedError for a key of a newer architecture, unless it
     is among those that the user has `given`.
     """
+    _refuse_others(params, _READ | _HARMLESS | set(given))
     facts = Facts(params, model_type="params.json", origin="params.json")
     config: dict[str, Any] = {
         "model_type": "llama",
@@ -59,8 +67,8 @@ def config_from_params(params: Mapping[str, Any], *, given: Collection[str] = ()
         "dtype": facts.text("dtype", default=None) or facts.text("torch_dtype", default=None),
     }
     config |= _mistral_keys(params, facts)
-    _refuse_others(params, facts.asked | _HARMLESS | set(given))
-    return {key: value for key, value in config.items() if value is not None or key == "sliding_window"}, facts.asked
+    stated = {key: value for key, value in config.items() if value is not None or key == "sliding_window"}
+    return stated, facts.asked
 
 
 def _refuse_others(params: Mapping[str, Any], known: Collection[str]) -> None:

@@ -124,3 +124,9 @@ def test_which_files_are_in_an_original_format():
     assert is_params(LLAMA_2_70B)
     assert not is_params({"model_type": "gpt2", "n_layers": 12})
     assert load("meta-llama/Llama-2-70b") is not None
+
+
+def test_another_architecture_is_named_before_a_key_that_it_lacks():
+    # DeepSeek's own inference configs: no `multiple_of`, but that is not what is wrong.
+    with pytest.raises(UnsupportedError, match="`kv_lora_rank`"):
+        config_from_params({"dim": 2048, "kv_lora_rank": 512, "n_layers": 27, "n_heads": 16, "vocab_size": 102400})
