@@ -8,6 +8,7 @@ assumed     nobody stated it
 
 from dataclasses import dataclass
 
+from kvplan.core.dtypes import FP32
 from kvplan.core.layout import GpuUse, total_weight_bytes, tp_accepted
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
@@ -42,7 +43,7 @@ def evidence(model: ModelSpec, serving: Serving) -> dict[str, str]:
 
 def warnings(model: ModelSpec, serving: Serving, uses: list[GpuUse]) -> tuple[PlanWarning, ...]:
     """Every warning that applies, in a fixed order."""
-    found = _dtype(serving) + _lengths(model, serving) + _quantization(model, serving)
+    found = _dtype(model, serving) + _lengths(model, serving) + _quantization(model, serving)
     found += _stored(model, serving) + _parallel(model, serving) + _gpu(serving, uses)
     return tuple(PlanWarning(code=code, message=message) for code, message in found)
 
@@ -77,10 +78,12 @@ def _stored_surplus(model: ModelSpec, serving: Serving) -> int:
     return stored - computed_weight_bytes(model, serving.dtype, quant)
 
 
-def _dtype(serving: Serving) -> list[tuple[str, str]]:
-    if serving.dtype_stated:
-        return []
-    return [("dtype-assumed", f"the source names no dtype; planned in {serving.dtype.name} (`--dtype` sets it)")]
+def _dtype(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
+    if not serving.dtype_stated:
+        return [("dtype-assumed", f"the source names no dtype; planned in {serving.dtype.name} (`--dtype` sets it)")]
+    if serving.dtype == model.dtype == FP32:
+        return [("fp32-weights", "the checkpoint is in fp32, which most engines load in 16 bits (`--dtype bf16`)")]
+    return []
 
 
 def _lengths(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:

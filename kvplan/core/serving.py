@@ -89,9 +89,7 @@ def resolve(
     """
     if seq_len is None:
         seq_len = min(DEFAULT_SEQ_LEN, model.max_seq_len or DEFAULT_SEQ_LEN)
-    for name, text in (("dtype", dtype), ("kv_dtype", kv_dtype), ("quant", quant)):
-        _check_text(name, text)
-    _check_text("engine", engine, needed=True)
+    _check_texts(engine, dtype=dtype, kv_dtype=kv_dtype, quant=quant)
     seq_len, batch_size, pp = positive("seq_len", seq_len), positive("batch_size", batch_size), positive("pp", pp)
     tp = _tensor_parallel(tp, pp, num_gpus)
     _check_layout(model, tp, pp)
@@ -123,10 +121,7 @@ def resolve(
         gpu=gpu,
         gpu_memory_utilization=gpu_memory_utilization,
     )
-    if serving.capacity_bytes is not None and serving.capacity_bytes < MIN_CAPACITY:
-        raise InputError(
-            f"{serving.capacity_bytes} bytes are no GPU's memory", hint="give a size like 80GiB, and a share like 0.9"
-        )
+    _check_capacity(serving.capacity_bytes)
     return serving
 
 
@@ -141,9 +136,15 @@ def positive(name: str, number: int) -> int:
     return whole
 
 
-def _check_text(name: str, value: object, *, needed: bool = False) -> None:
-    if not isinstance(value, str) and (needed or value is not None):
-        raise InputError(f"`{name}` is {value!r}, not a name", hint='e.g. dtype="bf16", engine="exact"')
+def _check_texts(engine: object, **optional: object) -> None:
+    for name, value in {**optional, "engine": engine}.items():
+        if not isinstance(value, str) and (value is not None or name == "engine"):
+            raise InputError(f"`{name}` is {value!r}, not a name", hint='e.g. dtype="bf16", engine="exact"')
+
+
+def _check_capacity(num_bytes: int | None) -> None:
+    if num_bytes is not None and num_bytes < MIN_CAPACITY:
+        raise InputError(f"{num_bytes} bytes are no GPU's memory", hint="give a size like 80GiB, and a share like 0.9")
 
 
 def _check_layout(model: ModelSpec, tp: int, pp: int) -> None:

@@ -214,6 +214,8 @@ def test_warnings_name_what_the_plan_rests_on():
     assert unstated.evidence["weights"] == unstated.evidence["kv_cache"] == "assumed"
     assert estimate(spec(torch_dtype=None), kv_dtype="fp8").evidence["kv_cache"] == "exact"
     assert estimate(spec(), kv_dtype="int8").evidence["kv_cache"] == "derived"
+    assert codes(estimate(spec(torch_dtype="float32"))) == ["fp32-weights"]
+    assert codes(estimate(spec(torch_dtype="float32"), dtype="bf16")) == []
     planned = estimate(spec(), quant="int4")
     assert "quantization-assumed" in codes(planned)
     assert planned.evidence["weights"] == "assumed"

@@ -96,6 +96,21 @@ BY_HAND = {
     "llama": ("meta-llama/Llama-2-70b-hf", 80 * 4096, 2 * 262_144_000 + 80 * 855_654_400 + 8192),
     # 32 · 2 · 8 · 128 · 2; in each layer 2 · 4096² + 2 · 1024 · 4096 + 3 · 14336 · 4096 + 2 · 4096.
     "mistral": ("mistralai/Mistral-7B-v0.1", 131_072, 2 * 131_072_000 + 32 * 218_112_000 + 4096),
+    # The layers of Mistral with a vocabulary of 128256.
+    "llama 3": ("meta-llama/Llama-3.1-8B", 131_072, 2 * 128_256 * 4096 + 32 * 218_112_000 + 4096),
+    # 32 · 2 · 5 · 64 · 2; a tied table of 49152 · 960, and in each layer 2 · 960² + 2 · 320 · 960 + 3 · 2560 · 960
+    # + 2 · 960.
+    "llama, small and tied": (
+        "HuggingFaceTB/SmolLM2-360M-Instruct",
+        40_960,
+        49_152 * 960 + 32 * (2 * 960**2 + 2 * 320 * 960 + 3 * 2560 * 960 + 2 * 960) + 960,
+    ),
+    # 24 · 2 · 2 · 64 · 2; a tied table of 151936 · 896, q with its bias 896² + 896, k and v 128 · 896 + 128 each.
+    "qwen2, small and tied": (
+        "Qwen/Qwen2.5-0.5B",
+        12_288,
+        151_936 * 896 + 24 * (2 * 896**2 + 896 + 2 * (128 * 896 + 128) + 3 * 4864 * 896 + 2 * 896) + 896,
+    ),
     # The same attention; 8 experts of 3 · 14336 · 4096 and a router of 8 · 4096.
     "mixtral": (
         "mistralai/Mixtral-8x7B-v0.1",
