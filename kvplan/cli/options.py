@@ -125,7 +125,7 @@ QUANT = Named("scheme", _words("fp8", "int8", "int4", "none"))
 def source_options(command: Command) -> Command:
     """MODEL, and how its facts are found."""
     for decorate in (
-        click.option("--timeout", "timeout_seconds", type=SECONDS, default="15", help="Seconds to wait for the Hub."),
+        click.option("--timeout", "timeout_seconds", type=SECONDS, default="14", help="Seconds to wait for the Hub."),
         click.option("--hub", is_flag=True, help="Ask the Hub even where the catalog has the model."),
         click.option("--offline", is_flag=True, help="Never ask the Hub."),
         click.option(

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["HubFiles", "HubRef", "StoredWeights", "fetch", "parse_ref"]
 
 MAX_CONFIG_BYTES = 4 * MIB
-DEFAULT_TIMEOUT_SECONDS = 15.0
+DEFAULT_TIMEOUT_SECONDS = 14.0
+"""Starting the process and importing the client take up to a second more: an answer comes within 15."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}

@@ -33,7 +33,7 @@ def load_model(
     offline: bool = False,
     hub: bool = False,
     overrides: Mapping[str, Any] | None = None,
-    timeout_seconds: float = 15.0,
+    timeout_seconds: float = 14.0,
 ) -> ModelSpec:
     """The model that `source` names: a path, a catalog name, `OWNER/NAME[@REV]`, `hf://…` or a Hub address.
 
