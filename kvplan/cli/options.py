@@ -78,8 +78,28 @@ def _engines(incomplete: str) -> list[str]:
     return list(ENGINES)
 
 
-def _words(*words: str) -> Callable[[str], list[str]]:
-    return lambda incomplete: list(words)
+def _backends(incomplete: str) -> list[str]:
+    from kvplan.core.attention import BACKENDS
+
+    return list(BACKENDS)
+
+
+def _dtypes(incomplete: str) -> list[str]:
+    from kvplan.core.dtypes import MODEL_DTYPES
+
+    return [dtype.name for dtype in MODEL_DTYPES]
+
+
+def _kv_dtypes(incomplete: str) -> list[str]:
+    from kvplan.core.dtypes import KV_DTYPES
+
+    return ["auto", *(dtype.name for dtype in KV_DTYPES)]
+
+
+def _quants(incomplete: str) -> list[str]:
+    from kvplan.core.weights import PLANNED_QUANTS
+
+    return [*PLANNED_QUANTS, "none"]
 
 
 def parse_parameters(text: str) -> int:
@@ -116,10 +136,10 @@ FACT = Parsed("key=value", parse_fact)
 MODEL = Named("model", _models)
 GPU = Named("gpu", _gpus)
 ENGINE = Named("engine", _engines)
-BACKEND = Named("backend", _words("eager", "math", "efficient", "flash"))
-DTYPE = Named("dtype", _words("fp32", "bf16", "fp16"))
-KV_DTYPE = Named("dtype", _words("auto", "fp32", "bf16", "fp16", "fp8", "int8", "int4"))
-QUANT = Named("scheme", _words("fp8", "int8", "int4", "none"))
+BACKEND = Named("backend", _backends)
+DTYPE = Named("dtype", _dtypes)
+KV_DTYPE = Named("dtype", _kv_dtypes)
+QUANT = Named("scheme", _quants)
 
 
 def source_options(command: Command) -> Command:

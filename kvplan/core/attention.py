@@ -2,8 +2,7 @@
 
 Keys, values and queries themselves are not counted: they are the cache and the layer's activations.
 To add a backend: a function below with its formula and source, its line in `BACKENDS`, and its key in the JSON
-document (`report.schema`) and the command line's choices. A new kind of mixer may need its own lengths in
-`PassShape`.
+document (`report.schema`, `report.data`). A new kind of mixer may need its own lengths in `PassShape`.
 
     b  sequences    q  query tokens    S = b · heads · q · k       scores
     h  heads        k  key tokens      O = b · heads · q · value_dim   output elements

@@ -40,8 +40,8 @@ FP16 = DType("fp16", 16)
 # In a cache, fp8 has one scale per layer, which does not grow with tokens; int8 and int4 carry one fp32
 # scale per token and head for K and one for V, as vLLM's per-token-head formats do
 # (vllm/v1/attention/backends/triton_attn.py, 0.33).
-_KV_DTYPES = (FP32, BF16, FP16, DType("fp8", 8), DType("int8", 8, 32), DType("int4", 4, 32))
-_MODEL_DTYPES = (FP32, BF16, FP16)
+KV_DTYPES = (FP32, BF16, FP16, DType("fp8", 8), DType("int8", 8, 32), DType("int4", 4, 32))
+MODEL_DTYPES = (FP32, BF16, FP16)
 
 _ALIASES = {
     "float32": "fp32", "float": "fp32", "f32": "fp32", "tf32": "fp32",  # tf32 is stored as fp32
@@ -52,12 +52,12 @@ _ALIASES = {
 
 def parse_dtype(text: str) -> DType:
     """The format of weights and activations: fp32 (tf32 is stored as fp32), bf16 or fp16."""
-    return _lookup(text, _MODEL_DTYPES, what="dtype")
+    return _lookup(text, MODEL_DTYPES, what="dtype")
 
 
 def parse_kv_dtype(text: str) -> DType:
     """The format of the KV cache: fp32, tf32, bf16, fp16, fp8, int8 or int4 (the last two with scales)."""
-    return _lookup(text, _KV_DTYPES, what="KV-cache dtype")
+    return _lookup(text, KV_DTYPES, what="KV-cache dtype")
 
 
 def _lookup(text: str, choices: tuple[DType, ...], *, what: str) -> DType:

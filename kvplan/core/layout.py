@@ -71,7 +71,7 @@ def stage_uses(model: ModelSpec, serving: Serving) -> list[GpuUse]:
     uses = []
     for stage, (start, stop) in enumerate(bounds):
         counts = model.layer_counts(start, stop)
-        weights = _stage_weights(model, serving, start, stop)
+        weights = _stage_weights(model, serving, counts, start, stop)
         if scale is not None:
             weights = ceil_div(weights * scale[0], scale[1])
         uses.append(
@@ -91,9 +91,8 @@ def stage_uses(model: ModelSpec, serving: Serving) -> list[GpuUse]:
 
 def total_weight_bytes(model: ModelSpec, serving: Serving) -> int:
     """Bytes of all weights: as computed, or as stored where the scheme is not understood but the files say."""
-    if _stored_scale(model, serving) is not None and model.stored_weight_bytes is not None:
-        return model.stored_weight_bytes
-    return computed_weight_bytes(model, serving.dtype, serving.quant)
+    scale = _stored_scale(model, serving)
+    return scale[0] if scale is not None else computed_weight_bytes(model, serving.dtype, serving.quant)
 
 
 def _stored_scale(model: ModelSpec, serving: Serving) -> tuple[int, int] | None:
@@ -104,7 +103,7 @@ def _stored_scale(model: ModelSpec, serving: Serving) -> tuple[int, int] | None:
     return model.stored_weight_bytes, computed_weight_bytes(model, serving.dtype, quant)
 
 
-def _stage_weights(model: ModelSpec, serving: Serving, start: int, stop: int) -> int:
+def _stage_weights(model: ModelSpec, serving: Serving, counts: list[tuple[Layer, int]], start: int, stop: int) -> int:
     """Bytes of a stage's layers and of what stands before and after them.
 
     The stage where an encoder-decoder's decoder begins looks its tokens up as the first one does.
@@ -115,7 +114,7 @@ def _stage_weights(model: ModelSpec, serving: Serving, start: int, stop: int) ->
     ends = list(model.embeddings if looks_up else ()) + list(model.head if last else ())
     if last and not looks_up and model.tied_embeddings:
         ends.append(model.embeddings[0])
-    layers = (n * layer_bytes(layer, dtype, quant, tp) for layer, n in model.layer_counts(start, stop))
+    layers = (n * layer_bytes(layer, dtype, quant, tp) for layer, n in counts)
     return sum(layers) + sum(weight_bytes(weight, dtype, quant, tp) for weight in ends)
 
 

@@ -8,6 +8,7 @@ To add an attention kind: a class here, its cache in `core.cache`, the lengths o
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 from kvplan.core.dtypes import DType
@@ -50,7 +51,7 @@ class Weight:
     @property
     def num_elements(self) -> int:
         """Elements of one copy."""
-        return _product(self.shape)
+        return prod(self.shape)
 
     @property
     def num_parameters(self) -> int:
@@ -288,10 +289,3 @@ def stack(layers: Iterable[Layer]) -> tuple[tuple[Layer, ...], tuple[int, ...]]:
             by_identity[id(layer)] = index
         order.append(index)
     return tuple(distinct), tuple(order)
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    result = 1
-    for size in shape:
-        result *= size
-    return result

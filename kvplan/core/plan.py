@@ -118,28 +118,32 @@ def plan_memory(model: ModelSpec, serving: Serving) -> Plan:
     stages = stage_uses(model, serving)
     per_gpu = tuple(replace(use, rank=use.rank + i) for use in stages for i in range(serving.tp))
     fits = _fits(stages)
+    weights, cache = _plan_weights(model, serving), _plan_cache(model, serving)
+    whole_bytes = weights.total_bytes + cache.reserved_bytes
     return Plan(
         model=model,
         serving=serving,
-        weights=_plan_weights(model, serving),
-        kv_cache=_plan_cache(model, serving),
+        weights=weights,
+        kv_cache=cache,
         attention=_plan_attention(model, serving),
         per_gpu=per_gpu,
         fits=fits,
-        smallest_fit=None if fits is None else smallest_fit(model, serving),
+        smallest_fit=None if fits is None else _smallest_fit(model, serving, whole_bytes),
         evidence=evidence(model, serving),
         overheads=overheads(serving.tp),
         warnings=warnings(model, serving, stages),
     )
 
 
-def smallest_fit(model: ModelSpec, serving: Serving) -> SmallestFit | None:
-    """The fewest GPUs, up to 512, that hold the plan, by search over the layouts that engines accept."""
+def _smallest_fit(model: ModelSpec, serving: Serving, whole_bytes: int) -> SmallestFit | None:
+    """The fewest GPUs, up to 512, that hold the plan, by search over the layouts that engines accept.
+
+    Fewer than `whole_bytes`, the weights and the cache, would fill cannot do.
+    """
     capacity = serving.capacity_bytes
     if capacity is None:
         return None
-    whole = total_weight_bytes(model, serving) + _plan_cache(model, serving).reserved_bytes
-    for num_gpus in range(max(1, ceil_div(whole, capacity)), MAX_SEARCHED_GPUS + 1):
+    for num_gpus in range(max(1, ceil_div(whole_bytes, capacity)), MAX_SEARCHED_GPUS + 1):
         for tp, pp in layouts(model, num_gpus):
             if _fits(stage_uses(model, replace(serving, tp=tp, pp=pp))):
                 return SmallestFit(num_gpus=num_gpus, tp=tp, pp=pp)

@@ -43,8 +43,6 @@ class Serving:
     """True where the user asked for the quantisation, False where the checkpoint has it."""
     engine: Engine
     attention_backend: str
-    max_num_batched_tokens: int
-    """Tokens of one forward pass, in this serving."""
     pass_limit: int | None
     """Tokens of one forward pass at most; None = the whole prompt at once."""
     tp: int
@@ -56,6 +54,12 @@ class Serving:
     def num_gpus(self) -> int:
         """tp · pp."""
         return self.tp * self.pp
+
+    @property
+    def max_num_batched_tokens(self) -> int:
+        """Tokens of one forward pass: all prompts together, up to the limit."""
+        prompt_tokens = self.seq_len * self.batch_size
+        return prompt_tokens if self.pass_limit is None else smaller(self.pass_limit, prompt_tokens)
 
     @property
     def capacity_bytes(self) -> int | None:
@@ -114,7 +118,6 @@ def resolve(
         quant_planned=quant not in (None, "none"),
         engine=profile,
         attention_backend=attention,
-        max_num_batched_tokens=pass_tokens(limit, seq_len * batch_size),
         pass_limit=limit,
         tp=tp,
         pp=pp,
@@ -200,8 +203,3 @@ def _kv_dtype(text: str | None, model_dtype: DType, engine: Engine) -> DType:
             hint=f"it holds {join_words(engine.kv_dtypes)}; `--engine exact` counts any format",
         )
     return dtype
-
-
-def pass_tokens(limit: int | None, prompt_tokens: int) -> int:
-    """Tokens of one forward pass: all prompts together, up to the limit."""
-    return prompt_tokens if limit is None else smaller(limit, prompt_tokens)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kvplan.core.errors import InputError
 from kvplan.core.layout import GpuUse, stage_uses
 from kvplan.core.model import ModelSpec
-from kvplan.core.serving import MAX_COUNT, Serving, pass_tokens
+from kvplan.core.serving import MAX_COUNT, Serving
 from kvplan.core.units import larger
 
 if TYPE_CHECKING:
@@ -72,7 +72,6 @@ def _at(serving: Serving, seq_len: Any, batch_size: Any) -> Serving:
         seq_len=seq_len,
         batch_size=batch_size,
         encoder_seq_len=seq_len if serving.encoder_follows else serving.encoder_seq_len,
-        max_num_batched_tokens=pass_tokens(serving.pass_limit, seq_len * batch_size),
     )
 
 

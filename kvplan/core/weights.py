@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 
 from kvplan.core.dtypes import DType
 from kvplan.core.errors import InputError
@@ -11,7 +12,7 @@ from kvplan.core.units import ceil_div
 # What `--quant` plans with. The scheme is the planner's, not a checkpoint's, so the row rests on an assumption:
 # one fp32 scale per output row for 8 bits (as compressed-tensors' channel strategy), and for 4 bits groups of 128
 # with an fp16 scale and a 4-bit zero point (as GPTQ and AWQ store them).
-_PLANNED = {
+PLANNED_QUANTS = {
     "fp8": Quantization(method="fp8", bits=8, scale_bits=32, understood=True),
     "int8": Quantization(method="int8", bits=8, scale_bits=32, understood=True),
     "int4": Quantization(method="int4", bits=4, scale_bits=20, block=(1, 128), understood=True),
@@ -29,9 +30,9 @@ class PartSize:
 def parse_quant(text: str) -> Quantization:
     """The scheme that `--quant` names: fp8, int8 or int4."""
     try:
-        return _PLANNED[text.strip().lower()]
+        return PLANNED_QUANTS[text.strip().lower()]
     except KeyError:
-        hint = f"one of {', '.join(_PLANNED)}, or leave it out to plan the weights as they are stored"
+        hint = f"one of {', '.join(PLANNED_QUANTS)}, or leave it out to plan the weights as they are stored"
         raise InputError(f"`{text[:40]}` is not a weight quantisation that kvplan plans", hint=hint) from None
 
 
@@ -42,9 +43,7 @@ def weight_bytes(weight: Weight, dtype: DType, quant: Quantization | None = None
     quantised  copies · (⌈elements · bits / 8⌉ + ⌈rows/block⌉ · ⌈columns/block⌉ · scale_bits / 8)
     """
     shape = weight.rank_shape(tp)
-    elements = 1
-    for size in shape:
-        elements *= size
+    elements = prod(shape)
     if quant is None or not is_quantised(weight, quant):
         return weight.copies * ceil_div(elements * (weight.fixed_bits or dtype.bits), 8)
     rows, columns = shape

@@ -7,9 +7,7 @@ from kvplan.core.model import ModelSpec
 from kvplan.core.plan import Plan
 from kvplan.core.text import printable
 from kvplan.core.units import format_bytes, format_count
-from kvplan.report.page import Line, Page, Table, exact_bytes, gib, percent, plural
-
-LINE_LENGTH = 100
+from kvplan.report.page import LINE_LENGTH, Line, Page, Table, exact_bytes, gib, percent, plural
 
 
 def plan_page(plan: Plan) -> Page:

@@ -10,6 +10,8 @@ from typing import Literal
 from kvplan.core.units import GIB, format_bytes
 
 Tone = Literal["plain", "good", "bad", "faint"]
+LINE_LENGTH = 100
+"""Characters of a line of text, and so of what is cut to fit into one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,13 @@
 """A page as aligned text for a terminal of 80 to 100 columns."""
 
-from kvplan.core.plan import Plan
-from kvplan.report.page import Line, Page, Table, Tone
+from kvplan.report.page import LINE_LENGTH, Line, Page, Table, Tone
 
 BAR_WIDTH = 24
-LINE_LENGTH = 100
 _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 _STYLES: dict[Tone, str] = {"plain": "", "good": "1;32", "bad": "1;31", "faint": "2"}
 _ASCII = str.maketrans(
     {"█": "#", "▏": ".", "▎": ".", "▍": "-", "▌": "-", "▋": "=", "▊": "=", "▉": "#", "×": "x", "·": "-", "…": "..."}
 )
-
-
-def render(plan: Plan, *, color: bool = False) -> str:
-    """The plan as the table that one reads in five seconds."""
-    from kvplan.report.estimate import plan_page
-
-    return draw(plan_page(plan), color=color)
 
 
 def draw(page: Page, *, color: bool = False) -> str:

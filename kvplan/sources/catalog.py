@@ -13,10 +13,9 @@ from typing import Any
 from kvplan.core.errors import KvplanError
 from kvplan.core.model import ModelSpec, Source
 from kvplan.sources.config import spec_from_raw
-from kvplan.sources.json_file import read_json_file
+from kvplan.sources.json_file import MAX_CONFIG_BYTES, read_json_file
 
 INDEX = "index.json"
-_MAX_FILE_BYTES = 4 * 1024**2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +91,7 @@ def entries() -> Iterator[CatalogEntry]:
 
 def read_entry(path: Path) -> CatalogEntry:
     """One file of the catalog."""
-    config = read_json_file(path, what=path.name, max_bytes=_MAX_FILE_BYTES)
+    config = read_json_file(path, what=path.name, max_bytes=MAX_CONFIG_BYTES)
     about = config.pop("kvplan", {})
     return CatalogEntry(id=f"{path.parent.name}/{path.stem}", config=config, about=about)
 

@@ -7,12 +7,10 @@ from typing import Any
 from kvplan.core.errors import InputError, UnsupportedError
 from kvplan.core.model import SET_BY_USER, ModelSpec, Source, stack
 from kvplan.core.text import printable
-from kvplan.sources.facts import Facts
+from kvplan.sources.facts import MAX_LAYERS, Facts
 from kvplan.sources.families.table import READERS
 from kvplan.sources.params_json import CONFIG_NAMES, config_from_params, is_params
 from kvplan.sources.quantization import read_quantization
-
-MAX_LAYERS = 10_000
 
 
 def spec_from_raw(

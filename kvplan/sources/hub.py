@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kvplan.core.errors import HubError, InputError
-from kvplan.core.units import MIB, format_bytes
+from kvplan.core.units import format_bytes
 from kvplan.sources.hub_errors import UnavailableError, asking, no_config, not_cached, too_slow
 from kvplan.sources.hub_ref import HubRef, parse_ref
-from kvplan.sources.json_file import read_json_file
+from kvplan.sources.json_file import MAX_CONFIG_BYTES, read_json_file
 from kvplan.sources.quantization import SIDE_FILE, with_side_file
 from kvplan.sources.safetensors import (
     INDEX_FILE,
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HubFiles", "HubRef", "StoredWeights", "fetch", "parse_ref"]
 
-MAX_CONFIG_BYTES = 4 * MIB
 DEFAULT_TIMEOUT_SECONDS = 14.0
 """Starting the process and importing the client take up to a second more: an answer comes within 15."""
 

@@ -11,8 +11,10 @@ from typing import Any, NoReturn
 
 from kvplan.core.errors import InputError
 from kvplan.core.text import printable
-from kvplan.core.units import format_bytes
+from kvplan.core.units import MIB, format_bytes
 
+MAX_CONFIG_BYTES = 4 * MIB
+"""No config.json comes near it; weights do."""
 MAX_DIGITS = 64
 """Tokenizer configs hold integers of 31 digits; nothing honest is longer than this."""
 

@@ -15,14 +15,13 @@ from kvplan.core.text import join_words, printable
 from kvplan.sources import catalog
 from kvplan.sources.config import spec_from_raw
 from kvplan.sources.hub_ref import HubRef, parse_ref
-from kvplan.sources.json_file import read_json_file
+from kvplan.sources.json_file import MAX_CONFIG_BYTES, read_json_file
 from kvplan.sources.params_json import is_params
 from kvplan.sources.quantization import SIDE_FILE, with_side_file
 
 if TYPE_CHECKING:
     from kvplan.sources.hub import HubFiles
 
-MAX_CONFIG_BYTES = 4 * 1024**2
 _CONFIG_FILES = ("config.json", "params.json")
 _ADDRESSES = ("huggingface.co/", "www.huggingface.co/", "hf.co/")
 
@@ -52,8 +51,10 @@ def load_model(
         model = catalog.load(ref.repo_id if ref else source, overrides)
         if model is not None:
             return model
-    if ref is None or ("/" not in source and _is_dir(source)):
-        return _from_unclear_name(source, overrides)
+    if (ref is None or "/" not in source) and _is_dir(source):
+        return _from_path(Path(source), overrides)
+    if ref is None:
+        raise _unknown(source)
     return _from_hub(ref, overrides, offline=offline, hub=hub, timeout_seconds=timeout_seconds)
 
 
@@ -74,15 +75,10 @@ def _is_dir(text: str) -> bool:
         return False
 
 
-def _from_unclear_name(name: str, overrides: Mapping[str, Any]) -> ModelSpec:
-    if _is_dir(name):
-        return _from_path(Path(name), overrides)
-    raise InputError(f"`{printable(name)}` is neither a path, nor a catalog name, nor OWNER/NAME", hint=_hint(name))
-
-
-def _hint(name: str) -> str:
+def _unknown(name: str) -> InputError:
     close = catalog.suggest(name)
-    return f"did you mean {' or '.join(close)}?" if close else "`kvplan models` lists the catalog"
+    hint = f"did you mean {' or '.join(close)}?" if close else "`kvplan models` lists the catalog"
+    return InputError(f"`{printable(name)}` is neither a path, nor a catalog name, nor OWNER/NAME", hint=hint)
 
 
 def _from_path(path: Path, overrides: Mapping[str, Any]) -> ModelSpec:

@@ -23,6 +23,10 @@ HOSTILE = "\x1b[2J<script>alert(1)</script>|`*_\u202eevil\n\r\x07"
 MISTRAL = LLAMA | {"model_type": "mistral", "architectures": None, "sliding_window": 1024, "num_key_value_heads": 8}
 
 
+def render(made, **how):
+    return text.draw(plan_page(made), **how)
+
+
 def plan(config: dict[str, Any] | None = None, *, id: str = "test/model", **how: Any) -> Plan:
     """The plan of a config of the tests."""
     model = replace(spec(config), id=id)
@@ -30,7 +34,7 @@ def plan(config: dict[str, Any] | None = None, *, id: str = "test/model", **how:
 
 
 def test_where_the_memory_goes() -> None:
-    shown = text.render(plan(gpu=H80, gpu_memory_utilization=0.9)).split("\n\n")[:2]
+    shown = render(plan(gpu=H80, gpu_memory_utilization=0.9)).split("\n\n")[:2]
     assert "\n\n".join(shown) == snapshot("""\
 test/model: 6.74 B parameters, 32 layers, LlamaForCausalLM
 facts from a config: tests
@@ -49,7 +53,7 @@ On one H80
 
 
 def test_the_whole_model_and_its_windows() -> None:
-    shown = text.render(plan(MISTRAL, engine="transformers", batch_size=4)).split("\n\n")[2:]
+    shown = render(plan(MISTRAL, engine="transformers", batch_size=4)).split("\n\n")[2:]
     assert "\n\n".join(shown) == snapshot("""\
 Whole model
   parameters   5,933,109,248
@@ -70,7 +74,7 @@ Transient memory of the largest attention call, by backend (the plan counts flas
 
 
 def test_stages_that_differ_are_listed() -> None:
-    shown = text.render(plan(gpu=H80, num_gpus=4, pp=4, seq_len=1024)).split("\n\n")[1:3]
+    shown = render(plan(gpu=H80, num_gpus=4, pp=4, seq_len=1024)).split("\n\n")[1:3]
     assert "\n\n".join(shown) == snapshot("""\
 On the fullest of 4 × H80 (tp 1, pp 4): stage 3
                  GiB  of capacity                            basis
@@ -100,18 +104,18 @@ VERDICTS = {
 
 @pytest.mark.parametrize(("how", "sentence"), VERDICTS.values(), ids=VERDICTS)
 def test_the_verdict(how: dict[str, Any], sentence: str) -> None:
-    assert sentence in text.render(plan(**how))
+    assert sentence in render(plan(**how))
 
 
 def test_no_verdict_without_a_gpu_or_its_memory() -> None:
     for gpu in (None, replace(H80, memory_bytes=None)):
-        shown = text.render(plan(gpu=gpu))
+        shown = render(plan(gpu=gpu))
         assert "fit" not in shown
         assert "capacity" not in shown
 
 
 def test_lines_stay_within_a_terminal() -> None:
-    shown = text.render(plan(MISTRAL, gpu=H80, num_gpus=4, pp=2, batch_size=1024, engine="transformers"))
+    shown = render(plan(MISTRAL, gpu=H80, num_gpus=4, pp=2, batch_size=1024, engine="transformers"))
     assert max(map(len, shown.splitlines())) <= 100
 
 
@@ -155,9 +159,9 @@ def test_html_is_balanced_and_stands_alone() -> None:
 
 
 def test_colour_only_where_it_is_asked_for() -> None:
-    assert "\x1b" not in text.render(plan(gpu=H80))
-    colored = text.render(plan(gpu=H80), color=True)
-    assert re.sub(r"\x1b\[[0-9;]*m", "", colored) == text.render(plan(gpu=H80))
+    assert "\x1b" not in render(plan(gpu=H80))
+    colored = render(plan(gpu=H80), color=True)
+    assert re.sub(r"\x1b\[[0-9;]*m", "", colored) == render(plan(gpu=H80))
     assert "\x1b[1;32mfits" in colored
 
 
