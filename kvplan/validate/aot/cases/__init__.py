@@ -1,0 +1,32 @@
+"""What is compiled and judged, one file per kernel; a case is a plan on CPU tensors, as a caller would make it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kvplan.validate.kernels.launch import Launch
+
+ALL = ("sm_80", "sm_90", "sm_100", "gfx942")
+HOPPER_UP = ("sm_90", "sm_100")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kernel with one configuration, and what its machine code must show.
+
+    launch: which of the plan's launches is judged. tile_bytes: what one turn of the loop reads from the cache, 0 where
+    the ratio of issue to memory time does not matter. tma, warpgroup_mma, warp_specialized: must be there, on sm_90.
+    buffered: the loop's tiles must be at least double-buffered.
+    """
+
+    name: str
+    plan: Callable[[], Sequence[Launch]]
+    targets: tuple[str, ...] = ALL
+    launch: int = 0
+    tile_bytes: int = 0
+    matrix: bool = True
+    tma: bool = False
+    warpgroup_mma: bool = False
+    warp_specialized: bool = False
+    buffered: bool = True

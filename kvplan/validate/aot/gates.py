@@ -1,0 +1,51 @@
+"""What a compiled kernel must be: each gate is a sentence if it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kvplan.validate.aot.artefact import Artefact
+from kvplan.validate.aot.cases import Case
+from kvplan.validate.aot.machine import MACHINES
+
+MAX_ISSUE_RATIO = 0.6
+
+
+def failures(case: Case, artefact: Artefact) -> list[str]:
+    """The gates that this artefact fails, empty if it may ship."""
+    return [*_resources(artefact), *_instructions(case, artefact), *_loop(case, artefact)]
+
+
+def _resources(artefact: Artefact) -> Iterator[str]:
+    limit = MACHINES[artefact.target].max_shared_bytes
+    if artefact.spills or artefact.stack_bytes:
+        yield f"spills: {artefact.spills} accesses, {artefact.stack_bytes} bytes of stack"
+    if artefact.shared_bytes > limit:
+        yield f"{artefact.shared_bytes} bytes of shared memory, {limit} are allowed"
+
+
+def _instructions(case: Case, artefact: Artefact) -> Iterator[str]:
+    hopper = artefact.target == "sm_90"
+    if case.matrix and not artefact.warpgroup_mma + artefact.warp_mma:
+        yield "no matrix instruction"
+    if not artefact.wide_copies + artefact.tma_loads:
+        yield "no 16-byte load"
+    if artefact.narrow_copies:
+        yield f"{artefact.narrow_copies} asynchronous copies of fewer than 16 bytes"
+    if case.tma and hopper and not artefact.tma_loads:
+        yield "no TMA load"
+    if case.warpgroup_mma and hopper and not artefact.warpgroup_mma:
+        yield "no warpgroup matrix instruction"
+    if case.warp_specialized and hopper and not artefact.register_moves:
+        yield "not warp-specialised"
+
+
+def _loop(case: Case, artefact: Artefact) -> Iterator[str]:
+    if artefact.target.startswith("gfx"):
+        return  # its pipeline prefetches into registers, and its loop is not counted
+    if case.buffered and artefact.buffer_depth < 2:
+        yield f"tiles are not double-buffered: {', '.join(artefact.buffers) or 'none in shared memory'}"
+    if case.tile_bytes:
+        ratio = artefact.issue_ratio(case.tile_bytes)
+        if not 0 < ratio < MAX_ISSUE_RATIO:
+            yield f"issue / HBM is {ratio:.2f}, at most {MAX_ISSUE_RATIO} is allowed"

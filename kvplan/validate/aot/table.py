@@ -1,0 +1,49 @@
+"""The printed table of artefacts, a Markdown row each."""
+
+from __future__ import annotations
+
+from kvplan.validate.aot.artefact import Artefact
+from kvplan.validate.aot.cases import Case
+
+HEADER = "\n".join(
+    [
+        "| target | kernel | warps | registers | spills | shared bytes | blocks/SM | tiles in flight | matrix | loads | issue/HBM |",
+        "|---|---|--:|--:|--:|--:|--:|--:|---|---|--:|",
+    ]
+)
+
+
+def line(target: str, case: Case, artefact: Artefact | None) -> str:
+    """One row; a kernel that did not compile has dashes."""
+    if artefact is None:
+        return f"| {target} | {case.name} | - | - | - | - | - | - | - | - | - |"
+    cells = [
+        target,
+        case.name,
+        str(artefact.num_warps),
+        str(artefact.registers),
+        str(artefact.spills),
+        f"{artefact.shared_bytes:,}",
+        str(artefact.blocks_per_sm or "-"),
+        str(artefact.buffer_depth or "-"),
+        _matrix(artefact),
+        _loads(artefact),
+        _ratio(case, artefact),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _matrix(artefact: Artefact) -> str:
+    kinds = [("warpgroup", artefact.warpgroup_mma), ("warp", artefact.warp_mma)]
+    said = [name for name, count in kinds if count]
+    return ", ".join(said + ["specialised"] * bool(artefact.register_moves)) or "-"
+
+
+def _loads(artefact: Artefact) -> str:
+    kinds = [("TMA", artefact.tma_loads), ("16-byte", artefact.wide_copies), ("narrow", artefact.narrow_copies)]
+    return ", ".join(name for name, count in kinds if count) or "-"
+
+
+def _ratio(case: Case, artefact: Artefact) -> str:
+    counted = case.tile_bytes and artefact.loop_instructions
+    return f"{artefact.issue_ratio(case.tile_bytes):.2f}" if counted else "-"

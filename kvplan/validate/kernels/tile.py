@@ -1,0 +1,62 @@
+"""What every attention kernel does with one tile of scores, in base 2: matrix product, conversion, soft cap, online softmax.
+
+Scores are kept multiplied by log2(e), so that the softmax is `exp2`: the host folds that factor, the softmax scale and
+a per-tensor key scale into one number (`score_factor`), which costs the kernel nothing.
+"""
+
+from __future__ import annotations
+
+import math
+
+import triton
+import triton.language as tl
+
+from kvplan.validate.kernels.launch import INTERPRETED
+
+LOG2E = math.log2(math.e)
+
+# Triton's interpreter keeps bf16 as bit patterns and multiplies those (3.4 to 3.9): there, and only there, go by fp32.
+_UPCAST = tl.constexpr(INTERPRETED)
+
+
+@triton.jit
+def dot(a, b, acc):
+    """acc + a · b, accumulated in fp32; full precision for fp32 operands."""
+    if _UPCAST:
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), acc, input_precision="ieee")
+    else:
+        return tl.dot(a, b, acc, input_precision="ieee")
+
+
+@triton.jit
+def operand(stored, dtype: tl.constexpr):
+    """A tile of the cache as a matrix operand of `dtype`; exact for every stored type that the cache offers.
+
+    int8 goes to fp16 without a conversion instruction: 0x6400 | u is the fp16 number 1024 + u for u in 0..255, so a
+    byte made unsigned (+ 128) and read as fp16 is the byte + 1152.
+    """
+    if stored.dtype == tl.int8:
+        biased = (stored.to(tl.int16) + 25728).to(tl.float16, bitcast=True)
+        return (biased - 1152.0).to(dtype)
+    else:
+        return stored.to(dtype)
+
+
+@triton.jit
+def capped(scores, cap):
+    """cap · tanh(x) by one exp2; `scores` hold 2 · log2(e) · x, `cap` and the result are multiplied by log2(e)."""
+    return cap * (1.0 - 2.0 / (tl.exp2(scores) + 1.0))
+
+
+@triton.jit
+def fold(scores, top, total):
+    """One step of the online softmax: (weights, rescale, new top, new total), rows with no key so far kept at zero.
+
+    `top` is each row's largest score so far, `total` the sum of its weights relative to it (Milakov and Gimelshein,
+    https://arxiv.org/abs/1805.02867). A row that has seen no key has top = -inf: -inf - -inf must not become NaN.
+    """
+    new_top = tl.maximum(top, tl.max(scores, 1))
+    anchor = tl.where(new_top == -float("inf"), 0.0, new_top)
+    weights = tl.exp2(scores - anchor[:, None])
+    rescale = tl.exp2(top - anchor)
+    return weights, rescale, new_top, total * rescale + tl.sum(weights, 1)
