@@ -13,7 +13,7 @@ from typing import Any
 
 import triton
 
-from kvplan.validate.aot.machine import MACHINES
+from kvplan.validate.kernels.machine import MACHINES
 
 _TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
@@ -26,7 +26,8 @@ class Artefact:
     """One kernel compiled for one target.
 
     spills: accesses to local memory in the machine code, stack bytes included. blocks_per_sm 0: not known (AMD).
-    narrow_copies: asynchronous copies of fewer than 16 bytes. buffers: the tiles kept in shared memory, as
+    wide, half and narrow copies: of 16, of 8 and of fewer bytes; the compiler stages 8-bit values, which the matrix units
+    take transposed, by 8. buffers: the tiles kept in shared memory, as
     depth × rows × columns × type. loop_instructions: per warp, of the innermost loop that does the matrix work.
     """
 
@@ -39,6 +40,7 @@ class Artefact:
     num_warps: int
     blocks_per_sm: int
     wide_copies: int
+    half_copies: int
     narrow_copies: int
     tma_loads: int
     warpgroup_mma: int
@@ -83,7 +85,8 @@ def _read_nvidia(target: str, name: str, compiled: Any) -> Artefact:
         num_warps=meta.num_warps,
         blocks_per_sm=MACHINES[target].blocks_per_sm(registers, meta.shared, meta.num_warps),
         wide_copies=sum(size == 16 for size in copies) + _count(r"\bLDG\.E\.(?:\w+\.)*128", sass),
-        narrow_copies=sum(size < 16 for size in copies),
+        half_copies=copies.count(8),
+        narrow_copies=sum(size < 8 for size in copies),
         tma_loads=_count(r"\bUTMALDG", sass),
         warpgroup_mma=_count(r"\b(?:HGMMA|QGMMA|UTCHMMA|UTCQMMA)\b", sass),
         warp_mma=_count(r"\b(?:HMMA|QMMA|IMMA)\b", sass),
@@ -105,6 +108,7 @@ def _read_amd(target: str, name: str, compiled: Any) -> Artefact:
         num_warps=meta.num_warps,
         blocks_per_sm=0,
         wide_copies=_count(r"(?:global|buffer)_load_dwordx4", code),
+        half_copies=0,
         narrow_copies=0,
         tma_loads=0,
         warpgroup_mma=0,
@@ -122,9 +126,10 @@ def _buffers(ttgir: str) -> tuple[str, ...]:
 
 
 def _loop_instructions(sass: str) -> int:
-    """Instructions per warp of the largest innermost loop with matrix work, else of the largest innermost loop.
+    """Instructions per warp of the hot loop: the largest innermost one with TMA loads, else with matrix work, else any.
 
-    A loop is a branch back to an earlier label; it is innermost if it holds no other.
+    A loop is a branch back to an earlier label; it is innermost if it holds no other. Where a kernel has TMA loads, a
+    loop without them handles the edges, a tile or two per program.
     """
     instructions: list[str] = []
     labels: dict[str, int] = {}
@@ -141,7 +146,8 @@ def _loop_instructions(sass: str) -> int:
     inner = [a for a in spans if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in spans)]
     bodies = [instructions[first:last] for first, last in inner if last - first > 1]
     matrix = [body for body in bodies if any(_MATRIX.search(text) for text in body)]
-    return max((len(body) for body in matrix or bodies), default=0)
+    tma = [body for body in matrix if any("UTMALDG" in text for text in body)]
+    return max((len(body) for body in tma or matrix or bodies), default=0)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from kvplan.validate.aot.artefact import Artefact
 from kvplan.validate.aot.cases import Case
-from kvplan.validate.aot.machine import MACHINES
+from kvplan.validate.kernels.machine import MACHINES
 
 MAX_ISSUE_RATIO = 0.6
 
@@ -30,8 +30,9 @@ def _instructions(case: Case, artefact: Artefact) -> Iterator[str]:
         yield "no matrix instruction"
     if not artefact.wide_copies + artefact.tma_loads:
         yield "no 16-byte load"
-    if artefact.narrow_copies:
-        yield f"{artefact.narrow_copies} asynchronous copies of fewer than 16 bytes"
+    if artefact.narrow_copies > artefact.wide_copies + artefact.tma_loads:
+        # page ids and scales, a few bytes per key, may be narrow; keys and values may not
+        yield f"{artefact.narrow_copies} copies of fewer than 8 bytes, {artefact.wide_copies} of 16"
     if case.tma and hopper and not artefact.tma_loads:
         yield "no TMA load"
     if case.warpgroup_mma and hopper and not artefact.warpgroup_mma:

@@ -40,7 +40,12 @@ def _matrix(artefact: Artefact) -> str:
 
 
 def _loads(artefact: Artefact) -> str:
-    kinds = [("TMA", artefact.tma_loads), ("16-byte", artefact.wide_copies), ("narrow", artefact.narrow_copies)]
+    kinds = [
+        ("TMA", artefact.tma_loads),
+        ("16-byte", artefact.wide_copies),
+        ("8-byte", artefact.half_copies),
+        ("narrow", artefact.narrow_copies),
+    ]
     return ", ".join(name for name, count in kinds if count) or "-"
 
 

@@ -12,9 +12,10 @@ from math import ceil
 
 @dataclass(frozen=True)
 class Machine:
-    """One processor; bytes, hertz and bytes per second."""
+    """One processor; bytes, hertz and bytes per second. `target` is the compiler's name of its architecture."""
 
     name: str
+    target: str
     num_sms: int
     clock_hz: float
     hbm_bytes_per_second: float
@@ -41,8 +42,8 @@ class Machine:
 
 
 MACHINES = {
-    "sm_80": Machine("A100 SXM 80 GB", 108, 1.41e9, 2.039e12, 166_912, 167_936),
-    "sm_90": Machine("H100 SXM", 132, 1.755e9, 3.35e12, 232_448, 233_472),
-    "sm_100": Machine("B200", 148, 1.85e9, 8.0e12, 232_448, 233_472),
-    "gfx942": Machine("MI300X", 304, 2.1e9, 5.3e12, 65_536, 65_536),
+    "sm_80": Machine("A100 SXM 80 GB", "sm_80", 108, 1.41e9, 2.039e12, 166_912, 167_936),
+    "sm_90": Machine("H100 SXM", "sm_90", 132, 1.755e9, 3.35e12, 232_448, 233_472),
+    "sm_100": Machine("B200", "sm_100", 148, 1.85e9, 8.0e12, 232_448, 233_472),
+    "gfx942": Machine("MI300X", "gfx942", 304, 2.1e9, 5.3e12, 65_536, 65_536),
 }
