@@ -31,10 +31,12 @@ class Verdict:
 
 
 def judge(case: Case, target: str) -> Verdict:
-    """Compile a case for a target and hold it to the gates; a compiler's refusal is a failure, told in its first line."""
+    """Compile a case for a target and hold it to the gates; a compiler's refusal is a failure."""
     compile_for(target)
     try:
-        artefact = read(target, case.name, case.plan()[case.launch].compile())
+        launch = case.plan()[case.launch]
+        tile_bytes = case.key_bytes * launch.args["BLOCK_N"] if case.key_bytes else 0
+        artefact = read(target, case.name, launch.compile(), tile_bytes)
     except Exception as error:
         said = str(error).strip().splitlines() or [""]
         return Verdict(case, target, None, [f"does not compile: {type(error).__name__}: {said[0]}"])
@@ -69,8 +71,7 @@ def main(targets: tuple[str, ...], only: str, json_file: Path | None) -> None:
                 bad += 1
                 click.echo(f"  FAILED {verdict.target} {verdict.case.name}: {failure}")
             if verdict.artefact:
-                ratio = verdict.artefact.issue_ratio(verdict.case.tile_bytes) if verdict.case.tile_bytes else None
-                artefacts.append({**dataclasses.asdict(verdict.artefact), "issue_ratio": ratio})
+                artefacts.append({**dataclasses.asdict(verdict.artefact), "issue_ratio": verdict.artefact.issue_ratio})
     if json_file:
         json_file.write_text(json.dumps({"triton": triton.__version__, "artefacts": artefacts}, indent=1) + "\n")
     click.echo(f"{len(artefacts)} kernels compiled, {bad} gates failed")

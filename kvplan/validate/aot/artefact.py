@@ -25,10 +25,10 @@ _MATRIX = re.compile(r"\b(?:HGMMA|QGMMA|HMMA|QMMA|IMMA|UTCHMMA|UTCQMMA)\b")
 class Artefact:
     """One kernel compiled for one target.
 
-    spills: accesses to local memory in the machine code, stack bytes included. blocks_per_sm 0: not known (AMD).
-    wide, half and narrow copies: of 16, of 8 and of fewer bytes; the compiler stages 8-bit values, which the matrix units
-    take transposed, by 8. buffers: the tiles kept in shared memory, as
-    depth × rows × columns × type. loop_instructions: per warp, of the innermost loop that does the matrix work.
+    spills: accesses to local memory in the machine code. blocks_per_sm 0: not known (AMD). wide, half and narrow copies:
+    of 16, of 8 and of fewer bytes (the compiler stages 8-bit values, which the matrix units take transposed, by 8).
+    buffers: the tiles in shared memory, as depth × rows × columns × type. loop_instructions: per warp, of the innermost
+    loop that does the matrix work; tile_bytes: what one turn of it reads from the cache.
     """
 
     target: str
@@ -48,6 +48,7 @@ class Artefact:
     register_moves: int
     buffers: tuple[str, ...]
     loop_instructions: int
+    tile_bytes: int
 
     @property
     def buffer_depth(self) -> int:
@@ -55,20 +56,24 @@ class Artefact:
         depths = [int(buffer.split("x")[0]) for buffer in self.buffers]
         return min(depths, default=0)
 
-    def issue_ratio(self, tile_bytes: int) -> float:
-        """Cycles to issue the loop's instructions over cycles in which memory delivers its bytes; 4 warps issue at once.
+    @property
+    def issue_ratio(self) -> float | None:
+        """Cycles to issue the loop's instructions over cycles in which memory delivers its bytes; 4 warps issue.
 
-        Above about 0.6 the memory waits for the instructions.
+        Above about 0.6 the memory waits for the instructions. None where the loop, or what it reads, was not counted.
         """
-        return self.loop_instructions * self.num_warps / 4 / MACHINES[self.target].hbm_cycles(tile_bytes)
+        if not self.loop_instructions or not self.tile_bytes:
+            return None
+        return self.loop_instructions * self.num_warps / 4 / MACHINES[self.target].hbm_cycles(self.tile_bytes)
 
 
-def read(target: str, name: str, compiled: Any) -> Artefact:
+def read(target: str, name: str, compiled: Any, tile_bytes: int = 0) -> Artefact:
     """The artefact of a compiled kernel, whichever vendor's."""
-    return _read_amd(target, name, compiled) if target.startswith("gfx") else _read_nvidia(target, name, compiled)
+    reader = _read_amd if target.startswith("gfx") else _read_nvidia
+    return reader(target, name, compiled, tile_bytes)
 
 
-def _read_nvidia(target: str, name: str, compiled: Any) -> Artefact:
+def _read_nvidia(target: str, name: str, compiled: Any, tile_bytes: int) -> Artefact:
     ptx, meta = compiled.asm["ptx"], compiled.metadata
     with _binary(compiled.asm["cubin"]) as path:
         usage = _tool("cuobjdump", "--dump-resource-usage", path)
@@ -93,10 +98,11 @@ def _read_nvidia(target: str, name: str, compiled: Any) -> Artefact:
         register_moves=_count(r"\bUSETMAXREG", sass),
         buffers=_buffers(compiled.asm["ttgir"]),
         loop_instructions=_loop_instructions(sass),
+        tile_bytes=tile_bytes,
     )
 
 
-def _read_amd(target: str, name: str, compiled: Any) -> Artefact:
+def _read_amd(target: str, name: str, compiled: Any, tile_bytes: int) -> Artefact:
     code, meta = compiled.asm["amdgcn"], compiled.metadata
     return Artefact(
         target=target,
@@ -116,6 +122,7 @@ def _read_amd(target: str, name: str, compiled: Any) -> Artefact:
         register_moves=0,
         buffers=_buffers(compiled.asm["ttgir"]),
         loop_instructions=0,
+        tile_bytes=tile_bytes,
     )
 
 

@@ -57,4 +57,4 @@ def compile_for(name: str) -> None:
     """From here on, this process compiles for the target `name` (a key of `TARGETS`)."""
     if INTERPRETED:
         raise RuntimeError("unset TRITON_INTERPRET: the interpreter and the compiler cannot share a process")
-    driver.set_active(OfflineDriver(name))  # type: ignore[arg-type]
+    driver.set_active(OfflineDriver(name))

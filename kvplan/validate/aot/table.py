@@ -7,7 +7,7 @@ from kvplan.validate.aot.cases import Case
 
 HEADER = "\n".join(
     [
-        "| target | kernel | warps | registers | spills | shared bytes | blocks/SM | tiles in flight | matrix | loads | issue/HBM |",
+        "| target | kernel | warps | regs | spills | shared bytes | blocks/SM | tiles | matrix | loads | issue/HBM |",
         "|---|---|--:|--:|--:|--:|--:|--:|---|---|--:|",
     ]
 )
@@ -28,7 +28,7 @@ def line(target: str, case: Case, artefact: Artefact | None) -> str:
         str(artefact.buffer_depth or "-"),
         _matrix(artefact),
         _loads(artefact),
-        _ratio(case, artefact),
+        _ratio(artefact),
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -49,6 +49,6 @@ def _loads(artefact: Artefact) -> str:
     return ", ".join(name for name, count in kinds if count) or "-"
 
 
-def _ratio(case: Case, artefact: Artefact) -> str:
-    counted = case.tile_bytes and artefact.loop_instructions
-    return f"{artefact.issue_ratio(case.tile_bytes):.2f}" if counted else "-"
+def _ratio(artefact: Artefact) -> str:
+    ratio = artefact.issue_ratio
+    return "-" if ratio is None else f"{ratio:.2f}"

@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kvplan.validate.kernels.launch import Launch, Unsupported
+from kvplan.validate.kernels.tile import narrow
 
 FP8_DTYPES = (torch.float8_e4m3fn, torch.float8_e5m2)
 CACHE_DTYPES = (torch.bfloat16, torch.float16, torch.float32, *FP8_DTYPES, torch.int8)
@@ -58,7 +59,7 @@ def append_kernel(
             x = x * inverse_scale
         if LIMIT > 0:
             x = tl.minimum(tl.maximum(x, -LIMIT), LIMIT)
-        tl.store(pool_ptr + row * DIM + d, x.to(pool_ptr.dtype.element_ty), mask=inside)
+        tl.store(pool_ptr + row * DIM + d, narrow(x, pool_ptr.dtype.element_ty), mask=inside)
 
 
 def _limit(dtype: torch.dtype) -> float:
@@ -156,7 +157,9 @@ class PagedCache:
     def storage_bytes(self) -> int:
         """Bytes of the pool as the framework holds them; shared storage counts once."""
         parts = [self.keys, self.values, self.key_scales, self.value_scales]
-        return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in parts if t is not None}.values())
+        return sum(
+            {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in parts if t is not None}.values()
+        )
 
     @property
     def held_pages(self) -> int:
@@ -177,7 +180,7 @@ class PagedCache:
             launch.run()
 
     def plan_append(self, k_TKD: Tensor, v_TKE: Tensor | None, slots_T: Tensor) -> list[Launch]:
-        """The launches that write tokens into given slots (page · page_size + place), one program per token and head."""
+        """The launches that write tokens into given slots (page · page_size + place), a program per token and head."""
         halves = [(k_TKD, self.keys, self.key_scales, self.key_scale)]
         if v_TKE is not None and not self.is_latent:
             halves.append((v_TKE, self.values, self.value_scales, self.value_scale))
@@ -225,7 +228,9 @@ class PagedCache:
                     raise MemoryError(f"the pool's {self.keys.shape[0]} pages are all taken")
                 pages.append(self.free_pages.pop())
                 self.block_table[sequence, len(pages) - 1] = pages[-1]
-            slots += [pages[n // self.page_size] * self.page_size + n % self.page_size for n in range(start, start + count)]
+            slots += [
+                pages[n // self.page_size] * self.page_size + n % self.page_size for n in range(start, start + count)
+            ]
             self._lengths[sequence] = start + count
         self.lengths.copy_(torch.tensor(self._lengths, dtype=torch.int32))
         return torch.tensor(slots, dtype=torch.int64, device=self.keys.device)

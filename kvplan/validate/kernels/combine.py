@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kvplan.validate.kernels.launch import Launch
-from kvplan.validate.kernels.tile import LOG2E
+from kvplan.validate.kernels.tile import LOG2E, narrow
 
 _BLOCK_E = 128
 _BLOCK_S = 16
@@ -63,10 +63,12 @@ def combine_kernel(
         total = total * keep + tl.sum(weight * split_total, 0)
         top = new_top
     share = value_scale / tl.where(total > 0.0, total, 1.0)  # no key at all: the output is zero
-    tl.store(out_ptr + row.to(tl.int64) * DIM + e, (acc * share).to(out_ptr.dtype.element_ty), mask=inside)
+    tl.store(out_ptr + row.to(tl.int64) * DIM + e, narrow(acc * share, out_ptr.dtype.element_ty), mask=inside)
 
 
-def partials(num_seqs: int, num_heads: int, num_splits: int, value_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def partials(
+    num_seqs: int, num_heads: int, num_splits: int, value_dim: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Room for the splits' results: B · H · S · (E + 2) · 4 bytes in all."""
     shape = (num_seqs, num_heads, num_splits)
     acc = torch.empty((*shape, value_dim), dtype=torch.float32, device=device)

@@ -28,7 +28,7 @@ from kvplan.validate.kernels.combine import partials, plan_combine
 from kvplan.validate.kernels.decode_call import DecodeCall
 from kvplan.validate.kernels.launch import Launch, Unsupported, run_all
 from kvplan.validate.kernels.select import Choice, choose, machine_of
-from kvplan.validate.kernels.tile import capped, dot, fold, operand
+from kvplan.validate.kernels.tile import capped, dot, fold, narrow, operand
 
 
 @triton.jit
@@ -54,7 +54,7 @@ def whole_tiles(first, last, oldest, length, BLOCK_N: tl.constexpr):
 
 @triton.jit
 def pages_of_tile(table_ptr, tile, oldest, length, BLOCK_N: tl.constexpr, PAGE: tl.constexpr):
-    """Page ids of a tile's keys: one for all where a page holds whole tiles, else one per key; none outside the window."""
+    """Page ids of a tile's keys: one where a page holds whole tiles, else one per key; none outside the window."""
     if PAGE % BLOCK_N == 0:
         start = tile * BLOCK_N
         return tl.load(table_ptr + start // PAGE, mask=(start < length) & (start + BLOCK_N > oldest), other=0)
@@ -109,12 +109,16 @@ def finish(
             acc = acc * tl.exp2(top - anchor)[:, None]
             total = total * tl.exp2(top - anchor) + tl.exp2(sink - anchor)
         share = value_scale / tl.where(total > 0.0, total, 1.0)  # an empty sequence yields zeros
-        tl.store(out_ptr + row[:, None] * DIM + e[None, :], (acc * share[:, None]).to(out_ptr.dtype.element_ty), mask=inside)
+        tl.store(
+            out_ptr + row[:, None] * DIM + e[None, :],
+            narrow(acc * share[:, None], out_ptr.dtype.element_ty),
+            mask=inside,
+        )
 
 
 @triton.jit
 def rows_of_tile(page, slot, head, strides, WIDE: tl.constexpr):
-    """Offset of each key's row in a pool with (page, token, head) strides; WIDE: 64 bits, for pools of 2^31 elements."""
+    """Offset of each key's row in a pool with (page, token, head) strides; WIDE: 64 bits."""
     if WIDE:
         page = page.to(tl.int64)
     return page * strides[0] + slot * strides[1] + head * strides[2]
@@ -161,7 +165,7 @@ def attend(
 
 
 @triton.jit
-def decode_kernel(
+def decode_kernel(  # noqa: PLR0915  a kernel's body is one
     q_ptr, k_ptr, v_ptr, k_tiles, v_tiles, k_scales_ptr, v_scales_ptr, out_ptr, acc_ptr, stats_ptr, table_ptr,
     lengths_ptr, sinks_ptr, factor, cap, value_scale, log2e, window, k_strides, v_strides, s_strides, table_stride,
     num_kv_heads, num_splits,

@@ -61,7 +61,7 @@ class DecodeCall:
 
     @property
     def operand(self) -> Any:
-        """The type of the matrix products: fp16 for 8-bit caches (a native conversion, exact), else the queries' own."""
+        """The type of the matrix products: fp16 for 8-bit caches (exact, a native conversion), else the queries'."""
         if self.cache.keys.dtype in (*FP8_DTYPES, torch.int8) and self.q_BHD.dtype != torch.float32:
             return tl.float16
         return _OPERANDS[self.q_BHD.dtype]

@@ -54,9 +54,7 @@ class Launch:
 
     def compile(self) -> Any:
         """The compiled kernel, specialised exactly as `run` would, without running it."""
-        kernel = self.kernel.warmup(
-            **self.args, grid=self.grid, num_warps=self.num_warps, num_stages=self.num_stages
-        )
+        kernel = self.kernel.warmup(**self.args, grid=self.grid, num_warps=self.num_warps, num_stages=self.num_stages)
         return kernel.result() if hasattr(kernel, "result") else kernel
 
 

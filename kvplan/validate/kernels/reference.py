@@ -1,4 +1,4 @@
-"""What the kernels must compute: eager, slow, in float64, on any device. No kernel imports it, and it imports no kernel.
+"""What the kernels must compute: eager, slow, in float64. No kernel imports it, and it imports no kernel.
 
 One function per question, on plain tensors of one sequence. Dimension key: see the package.
 """

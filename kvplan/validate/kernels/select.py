@@ -79,7 +79,7 @@ class Choice:
 
 
 def choose(problem: Problem, machine: Machine) -> Choice:
-    """The kernel variant and the configuration for a case on a machine. Raises `Unsupported` where no kernel runs it."""
+    """The kernel variant and the configuration for a case. Raises `Unsupported` where no kernel runs it."""
     choices = [found for kernel in VARIANTS[problem.operation] if (found := _best(kernel, problem, machine))]
     if not choices:
         raise Unsupported(f"no {problem.operation} kernel for {machine.target} runs {problem}")

@@ -1,8 +1,8 @@
 """Into how many parts to cut each sequence's keys, so that a decode fills the machine.
 
-A decode has batch · KV heads programs; a GPU runs SMs · blocks-per-SM of them at once (`slots`). Blocks per SM come from
-the compiled kernel, not from a rule: a kernel that runs four blocks per SM needs four times the splits of one that runs
-alone.
+A decode has batch · KV heads programs; a GPU runs SMs · blocks-per-SM of them at once (`slots`). Blocks per SM come
+from the compiled kernel, not from a rule: a kernel that runs four blocks per SM needs four times the splits of one that
+runs alone.
 """
 
 from __future__ import annotations

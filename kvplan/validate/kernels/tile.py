@@ -1,4 +1,4 @@
-"""What every attention kernel does with one tile of scores, in base 2: matrix product, conversion, soft cap, online softmax.
+"""What every attention kernel does with one tile of scores, in base 2.
 
 Scores are kept multiplied by log2(e), so that the softmax is `exp2`: the host folds that factor, the softmax scale and
 a per-tensor key scale into one number (`score_factor`), which costs the kernel nothing.
@@ -50,6 +50,17 @@ def operand(stored, dtype: tl.constexpr):
         return half.to(dtype)
     else:
         return stored.to(dtype)
+
+
+@triton.jit
+def narrow(x, dtype: tl.constexpr):
+    """fp32 → a narrower type, to nearest even. The interpreter's own cast drops bits (bf16) or the carry (fp8)."""
+    if _UPCAST and (dtype == tl.bfloat16 or dtype == tl.float8e4nv or dtype == tl.float8e5):
+        DROPPED: tl.constexpr = 16 if dtype == tl.bfloat16 else (20 if dtype == tl.float8e4nv else 21)
+        bits = x.to(tl.uint32, bitcast=True)
+        bits = bits + ((1 << (DROPPED - 1)) - 1) + ((bits >> DROPPED) & 1)
+        x = ((bits >> DROPPED) << DROPPED).to(tl.float32, bitcast=True)
+    return x.to(dtype)
 
 
 @triton.jit

@@ -8,8 +8,8 @@ from torch import Tensor
 from kvplan.validate.kernels import reference
 from kvplan.validate.kernels.cache import PagedCache
 
-#: relative error, against the largest output, that a computation in this type may have (the interpreter truncates bf16).
-TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+#: relative error, against the largest output, that a computation in this type may have.
+TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 
 
 def poison(cache: PagedCache) -> None:

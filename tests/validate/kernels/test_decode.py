@@ -19,7 +19,9 @@ SCALE = 0.2
 LENGTHS = [77, 1, 0, 32]  # odd, one token, empty, whole tiles
 
 
-def expected_BHE(q_BHD: Tensor, cache: PagedCache, *, scale: float, window: int | None = None, **options: Any) -> Tensor:
+def expected_BHE(
+    q_BHD: Tensor, cache: PagedCache, *, scale: float, window: int | None = None, **options: Any
+) -> Tensor:
     rows = []
     for sequence in range(q_BHD.shape[0]):
         k_TKD, v_TKE = held(cache, sequence)

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from kvplan.validate.kernels.launch import Launch
 
 ALL = ("sm_80", "sm_90", "sm_100", "gfx942")
-HOPPER_UP = ("sm_90", "sm_100")
 
 
 @dataclass(frozen=True)
 class Case:
     """One kernel with one configuration, and what its machine code must show.
 
-    launch: which of the plan's launches is judged. tile_bytes: what one turn of the loop reads from the cache, 0 where
-    the ratio of issue to memory time does not matter. tma, warpgroup_mma, warp_specialized: must be there, on sm_90.
+    launch: which of the plan's launches is judged. key_bytes: what the loop reads from the cache per key, 0 where the
+    ratio of issue to memory time does not matter, and ratio_targets, where it must pass the gate (AMD's loop is not
+    counted). tma, warpgroup_mma, warp_specialized: must be there, on sm_90.
     buffered: the loop's tiles must be at least double-buffered.
     """
 
@@ -24,7 +24,8 @@ class Case:
     plan: Callable[[], Sequence[Launch]]
     targets: tuple[str, ...] = ALL
     launch: int = 0
-    tile_bytes: int = 0
+    key_bytes: int = 0
+    ratio_targets: tuple[str, ...] = ("sm_80", "sm_90", "sm_100")
     matrix: bool = True
     tma: bool = False
     warpgroup_mma: bool = False

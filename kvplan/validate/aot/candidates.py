@@ -1,0 +1,75 @@
+"""What the tuner tries: per kernel, the shapes that the table distinguishes and the configurations worth a compile.
+
+A table's shape is the padded head dimension, the stored width and the rows of a program; a case in between takes the
+next larger one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+
+from kvplan.validate.aot.artefact import Artefact
+from kvplan.validate.aot.cases import Case
+from kvplan.validate.aot.cases import decode as decode_cases
+from kvplan.validate.kernels.launch import Config
+
+_GFX_TILES = (16, 32, 64)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One configuration of one kernel for one shape of the table."""
+
+    kernel: str
+    stored_bits: int
+    dim: int
+    rows: int
+    config: Config
+    case: Case
+    tile_products: int = 0  # multiply-adds of one turn of the loop, for kernels bound by the matrix units
+
+    def cycles(self, artefact: Artefact) -> float:
+        """Cycles per thousand multiply-adds with tensor work and instruction issue back to back (dense bf16)."""
+        tensor = self.tile_products / 2048
+        issue = artefact.loop_instructions * artefact.num_warps / 4
+        return (tensor + issue) / self.tile_products * 1000
+
+
+def decode(target: str, *, tma: bool = False) -> Iterator[Candidate]:
+    """Decode by pointers at a page of 16 (the hardest), or by TMA at pages that hold the tile."""
+    if tma and target not in decode_cases.TMA_TARGETS:
+        return
+    for dim, stored_bits, rows in product((64, 128, 256), (16, 8), (16, 64)):
+        for config in _decode_configs(target, stored_bits, rows):
+            kernel = "decode_tma" if tma else "decode"
+            dtype = torch.bfloat16 if stored_bits == 16 else torch.int8
+            page = config.block_n if tma else 16
+            name = f"{kernel} {stored_bits}-bit D{dim} rows {rows} {config}"
+            plan = decode_cases.plan(group=rows // 2, key_dim=dim, dtype=dtype, page_size=page, config=config, tma=tma)
+            case = Case(name, plan, key_bytes=decode_cases.key_bytes(dim, dtype.itemsize), tma=tma)
+            yield Candidate(kernel, stored_bits, dim, rows, config, case)
+
+
+def _decode_configs(target: str, stored_bits: int, rows: int) -> Iterator[Config]:
+    """Tiles × warps × stages; four splits, so that the split path is what is judged."""
+    if target.startswith("gfx"):
+        tries: Iterable[tuple[int, int, int]] = ((tile, 4, 2) for tile in _GFX_TILES)
+    elif rows > 16:
+        tries = product((64,), (4, 8), (3,))
+    else:
+        tiles = (32, 64, 128) if stored_bits == 16 else (64, 128)
+        tries = ((tile, warps, stages) for tile in tiles for warps, stages in ((4, 3), (4, 4), (8, 3)))
+    for block_n, num_warps, num_stages in tries:
+        yield Config(block_n, num_warps, num_stages, num_splits=4)
+
+
+def decode_tma(target: str) -> Iterator[Candidate]:
+    """The TMA variant of decode."""
+    return decode(target, tma=True)
+
+
+CANDIDATES: dict[str, Callable[[str], Iterator[Candidate]]] = {"decode": decode, "decode_tma": decode_tma}
