@@ -1,4 +1,4 @@
 """Prediction against measurement: attention over a real KV cache, run by kernels of our own.
 
-Nothing here is imported by the calculator, and nothing here imports its formulas: a mistake must not pass on both sides.
+The calculator imports nothing of this, and this imports no formula of it: a mistake must not pass on both sides.
 """

@@ -17,7 +17,8 @@ from kvplan.validate.aot.artefact import Artefact, read
 from kvplan.validate.aot.cases import Case
 from kvplan.validate.aot.gates import failures
 from kvplan.validate.aot.offline import TARGETS, compile_for
-from kvplan.validate.aot.table import HEADER, line
+from kvplan.validate.aot.table import HEADER, into_page, line
+from kvplan.validate.kernels.launch import INTERPRETED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,21 +58,29 @@ def judge_all(targets: tuple[str, ...], only: str) -> Iterator[Verdict]:
 @click.option("--target", "targets", multiple=True, type=click.Choice(list(TARGETS)), help="Default: all.")
 @click.option("--only", default="", help="Only the cases whose name contains this.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the artefacts here.")
-def main(targets: tuple[str, ...], only: str, json_file: Path | None) -> None:
+@click.option("--page", is_flag=True, help="Also put the table into the kernels' README.")
+def main(targets: tuple[str, ...], only: str, json_file: Path | None, page: bool) -> None:
     """Compile the kernels with no GPU, print what they are made of; exit 1 if one fails a gate."""
+    if INTERPRETED:
+        click.echo("error: TRITON_INTERPRET is set\n\nhint: unset it: the compiler is what this runs", err=True)
+        sys.exit(2)
     bad = 0
+    lines = [HEADER]
     artefacts = []
     click.echo(f"Triton {triton.__version__}; nothing here was measured on a GPU")
     click.echo(HEADER)
     with tempfile.TemporaryDirectory() as cache:
         os.environ.setdefault("TRITON_CACHE_DIR", cache)
         for verdict in judge_all(targets or tuple(TARGETS), only):
-            click.echo(line(verdict.target, verdict.case, verdict.artefact))
+            lines.append(line(verdict.target, verdict.case, verdict.artefact))
+            click.echo(lines[-1])
             for failure in verdict.failures:
                 bad += 1
                 click.echo(f"  FAILED {verdict.target} {verdict.case.name}: {failure}")
             if verdict.artefact:
                 artefacts.append({**dataclasses.asdict(verdict.artefact), "issue_ratio": verdict.artefact.issue_ratio})
+    if page:
+        into_page(lines)
     if json_file:
         json_file.write_text(json.dumps({"triton": triton.__version__, "artefacts": artefacts}, indent=1) + "\n")
     click.echo(f"{len(artefacts)} kernels compiled, {bad} gates failed")

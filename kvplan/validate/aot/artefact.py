@@ -25,7 +25,7 @@ _MATRIX = re.compile(r"\b(?:HGMMA|QGMMA|HMMA|QMMA|IMMA|UTCHMMA|UTCQMMA)\b")
 class Artefact:
     """One kernel compiled for one target.
 
-    spills: accesses to local memory in the machine code. blocks_per_sm 0: not known (AMD). wide, half and narrow copies:
+    spills: accesses to local memory in the machine code. blocks_per_sm 0: not known (AMD). wide, half, narrow copies:
     of 16, of 8 and of fewer bytes (the compiler stages 8-bit values, which the matrix units take transposed, by 8).
     buffers: the tiles in shared memory, as depth × rows × columns × type. loop_instructions: per warp, of the innermost
     loop that does the matrix work; tile_bytes: what one turn of it reads from the cache.

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
+import triton
+
+import kvplan.validate.kernels
 from kvplan.validate.aot.artefact import Artefact
 from kvplan.validate.aot.cases import Case
 
@@ -52,3 +58,15 @@ def _loads(artefact: Artefact) -> str:
 def _ratio(artefact: Artefact) -> str:
     ratio = artefact.issue_ratio
     return "-" if ratio is None else f"{ratio:.2f}"
+
+
+PAGE = Path(kvplan.validate.kernels.__file__).with_name("README.md")
+_MARKS = ("<!-- table: python -m kvplan.validate.aot --page -->", "<!-- end of table -->")
+
+
+def into_page(lines: Sequence[str]) -> None:
+    """Replace the table between the page's marks."""
+    before, rest = PAGE.read_text().split(_MARKS[0])
+    after = rest.split(_MARKS[1])[1]
+    text = "\n".join([f"Triton {triton.__version__}:", "", *lines])
+    PAGE.write_text(f"{before}{_MARKS[0]}\n{text}\n{_MARKS[1]}{after}")

@@ -3,8 +3,8 @@
 The cost is a static model, not a time. Memory-bound kernels: cycles to issue the loop's instructions over cycles in
 which memory delivers its bytes, but not below a quarter, where issue no longer matters; raised where fewer than 64 KiB
 per SM can be in flight (Little's law: 3.35 TB/s over 132 SMs for 0.7 to 1 µs is 20 to 32 KiB; twice that keeps memory
-busy between waves) and where few blocks share an SM, so that one's start and end are not hidden by another's middle. Matrix-bound kernels: tensor and issue cycles back to back.
-Measured rows, which `python -m kvplan.validate.suite.adopt` writes, are kept.
+busy between waves) and where few blocks share an SM, so that one's start and end are not hidden by another's middle.
+Matrix-bound kernels: tensor and issue cycles back to back. Measured rows, which `python -m kvplan.validate.suite.adopt` writes, are kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kvplan.validate.aot.artefact import Artefact
 from kvplan.validate.aot.candidates import CANDIDATES, Candidate
 from kvplan.validate.aot.gates import broken
 from kvplan.validate.aot.offline import TARGETS
-from kvplan.validate.kernels.select import TABLE
+from kvplan.validate.kernels.select import TABLE, write_table
 
 IN_FLIGHT_BYTES = 64 * 1024
 ISSUE_FLOOR = 0.25
@@ -75,8 +75,7 @@ def main(targets: tuple[str, ...], kernels: tuple[str, ...]) -> None:
     kept = [old for old in json.loads(TABLE.read_text())["rows"] if _keep(old, chosen)]
     made = [made for kernel, target in chosen for c in CANDIDATES[kernel](target) if (made := row(c, target))]
     made = _best_per_tile(made)
-    rows = sorted(kept + made, key=lambda row: json.dumps(row, sort_keys=True))
-    TABLE.write_text('{"rows": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]}\n")
+    write_table(kept + made)
     click.echo(f"{len(made)} rows written, {len(kept)} kept")
 
 

@@ -7,6 +7,7 @@ Dimension key of the kernels, used as suffixes of tensor names:
     K  KV heads (H = K · G)          D  head dimension of queries and keys
     G  query heads per KV head       E  head dimension of values and output
 
-To add a kernel: a file with its `@triton.jit` functions and a `plan_*` function that returns its `Launch`es, its rule in
-`reference.py`, its cases in `tests/validate/kernels/` (the interpreter) and in `kvplan/validate/aot/cases.py` (the compiler).
+To add a kernel: a file with its `@triton.jit` functions and a `plan_*` function that returns its `Launch`es, its rule
+in `reference.py`, its cases in `tests/validate/kernels/` (the interpreter) and `kvplan/validate/aot/cases/` (the
+compiler), a check in `kvplan/validate/suite/correctness.py` (a GPU).
 """

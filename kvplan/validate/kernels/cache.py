@@ -175,7 +175,7 @@ class PagedCache:
 
         `v_TKE` is None for a latent cache. Raises MemoryError when the pool has no page left.
         """
-        slots = self._take_slots(counts)
+        slots = self.take(counts)
         for launch in self.plan_append(k_TKD, v_TKE, slots):
             launch.run()
 
@@ -210,30 +210,37 @@ class PagedCache:
         """
         returned = 0
         for sequence, pages in enumerate(self._pages):
-            gone = max(self._lengths[sequence] - window + 1, 0) // self.page_size
-            for index in range(min(gone, len(pages))):
-                if pages[index] != EVICTED:
-                    self.free_pages.append(pages[index])
-                    pages[index] = EVICTED
-                    self.block_table[sequence, index] = EVICTED
-                    returned += 1
+            gone = min(max(self._lengths[sequence] - window + 1, 0) // self.page_size, len(pages))
+            leaving = [page for page in pages[:gone] if page != EVICTED]
+            self.free_pages += leaving
+            returned += len(leaving)
+            pages[:gone] = [EVICTED] * gone
+            self.block_table[sequence, :gone] = EVICTED
         return returned
 
-    def _take_slots(self, counts: Sequence[int]) -> Tensor:
-        slots: list[int] = []
+    def take(self, counts: Sequence[int]) -> Tensor:
+        """Slots for the next `counts[b]` tokens of every sequence b, not yet written, in pages taken from the pool.
+
+        Raises MemoryError, before anything is taken, when the pool has too few pages.
+        """
+        missing = [
+            max(-(-(self._lengths[b] + count) // self.page_size) - len(self._pages[b]), 0)
+            for b, count in enumerate(counts)
+        ]
+        if sum(missing) > len(self.free_pages):
+            raise MemoryError(f"{sum(missing)} pages are needed and {len(self.free_pages)} are free")
+        slots = []
         for sequence, count in enumerate(counts):
             pages, start = self._pages[sequence], self._lengths[sequence]
-            while len(pages) * self.page_size < start + count:
-                if not self.free_pages:
-                    raise MemoryError(f"the pool's {self.keys.shape[0]} pages are all taken")
-                pages.append(self.free_pages.pop())
-                self.block_table[sequence, len(pages) - 1] = pages[-1]
-            slots += [
-                pages[n // self.page_size] * self.page_size + n % self.page_size for n in range(start, start + count)
-            ]
+            if missing[sequence]:
+                pages += [self.free_pages.pop() for _ in range(missing[sequence])]
+                self.block_table[sequence, : len(pages)] = torch.tensor(pages, dtype=torch.int32)
+            position = torch.arange(start, start + count)
+            slots.append(torch.tensor(pages, dtype=torch.int64)[position // self.page_size] * self.page_size)
+            slots[-1] += position % self.page_size
             self._lengths[sequence] = start + count
         self.lengths.copy_(torch.tensor(self._lengths, dtype=torch.int32))
-        return torch.tensor(slots, dtype=torch.int64, device=self.keys.device)
+        return torch.cat(slots).to(self.keys.device)
 
 
 def _carve(shapes: Sequence[tuple[tuple[int, ...], torch.dtype]], device: torch.device | str) -> list[Tensor]:

@@ -11,13 +11,15 @@ from torch import Tensor
 F64 = torch.float64
 
 
-def gather(pages_PNKD: Tensor, table: Tensor, length: int, scales_PNK: Tensor | float = 1.0) -> Tensor:
-    """The first `length` tokens of one sequence out of a paged pool, dequantised: T × K × D.
+def gather(
+    pages_PNKD: Tensor, table: Tensor, length: int, scales_PNK: Tensor | float = 1.0, *, first: int = 0
+) -> Tensor:
+    """The tokens `first` to `length` of one sequence out of a paged pool, dequantised: T × K × D.
 
     Tokens of an evicted page (-1 in the table) are NaN: whoever reads one is caught.
     """
     page_size = pages_PNKD.shape[1]
-    position = torch.arange(length, device=table.device)
+    position = torch.arange(first, length, device=table.device)
     page = table[position // page_size].long()
     slot = position % page_size
     tokens = pages_PNKD[page.clamp(min=0), slot].to(F64)

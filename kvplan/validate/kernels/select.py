@@ -3,13 +3,13 @@
 A row of the table is a configuration that was tried: on a GPU (`measured`, from a record of the GPU suite) or by the
 compiler alone (`static`, from `python -m kvplan.validate.aot.tune`). A row measured on this very device wins over any
 static one, and the choice says on which of the two it rests. To add a kernel: its name under its operation in
-`VARIANTS`, its condition in `_can_run`, its candidates in the tuner.
+`VARIANTS`, its condition in `can_run`, its candidates in the tuner.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import ceil
@@ -30,7 +30,7 @@ TABLE = Path(__file__).with_name("choices.json")
 VARIANTS = {
     "decode": ("decode_tma", "decode"),
     "mla_decode": ("mla_decode",),
-    "prefill": ("prefill_tma", "prefill"),
+    "prefill": ("prefill_tma", "prefill_ws", "prefill"),
 }
 _TMA_TARGETS = ("sm_90", "sm_100")
 
@@ -71,20 +71,24 @@ class Problem:
 
 @dataclass(frozen=True)
 class Choice:
-    """A kernel by name, its configuration, and what the choice rests on: `measured on DEVICE` or `static model`."""
+    """A kernel by name, its configuration, and what the choice rests on: `measured on DEVICE` or `static model`.
+
+    cost: the table's; measured, the time relative to the fastest of the same case.
+    """
 
     kernel: str
     config: Config
     basis: str
+    cost: float = 0.0
 
 
 def choose(problem: Problem, machine: Machine) -> Choice:
     """The kernel variant and the configuration for a case. Raises `Unsupported` where no kernel runs it."""
-    choices = [found for kernel in VARIANTS[problem.operation] if (found := _best(kernel, problem, machine))]
+    choices = [found for kernel in VARIANTS[problem.operation] if (found := best(kernel, problem, machine))]
     if not choices:
         raise Unsupported(f"no {problem.operation} kernel for {machine.target} runs {problem}")
     measured = [choice for choice in choices if choice.basis != STATIC]
-    return (measured or choices)[0]
+    return min(measured, key=lambda choice: choice.cost) if measured else choices[0]
 
 
 STATIC = "static model"
@@ -92,7 +96,7 @@ STATIC = "static model"
 
 def configure(kernel: str, problem: Problem, machine: Machine) -> Config:
     """The configuration of one given kernel. Raises `Unsupported` where it cannot run the case."""
-    choice = _best(kernel, problem, machine)
+    choice = best(kernel, problem, machine)
     if choice is None:
         raise Unsupported(f"`{kernel}` does not run {problem} on {machine.target}")
     return choice.config
@@ -116,8 +120,9 @@ def _target_name() -> str:
     return {8: "sm_80", 9: "sm_90"}.get(target.arch // 10, "sm_100")
 
 
-def _best(kernel: str, problem: Problem, machine: Machine) -> Choice | None:
-    fitting = [row for row in _rows(kernel, problem, machine) if _can_run(row, problem)]
+def best(kernel: str, problem: Problem, machine: Machine) -> Choice | None:
+    """The table's best configuration of one kernel, None where it cannot run the case."""
+    fitting = [row for row in _rows(kernel, problem, machine) if can_run(row["kernel"], row["block_n"], problem)]
     if not fitting:
         return None
     own = [row for row in fitting if row["basis"] == "measured" and row["device"] == machine.name]
@@ -125,7 +130,7 @@ def _best(kernel: str, problem: Problem, machine: Machine) -> Choice | None:
     row = min(own or static, key=lambda row: row["cost"])
     config = Config(row["block_n"], row["num_warps"], row["num_stages"], block_m=row["block_m"])
     basis = f"measured on {machine.name}" if own else STATIC
-    return Choice(kernel, replace(config, num_splits=_splits(config, row, problem, machine)), basis)
+    return Choice(kernel, replace(config, num_splits=_splits(config, row, problem, machine)), basis, row["cost"])
 
 
 def _rows(kernel: str, problem: Problem, machine: Machine) -> Iterator[dict[str, Any]]:
@@ -143,11 +148,12 @@ def _rows(kernel: str, problem: Problem, machine: Machine) -> Iterator[dict[str,
     return (row for row in same if (row["dim"], row["rows"]) == nearest)
 
 
-def _can_run(row: dict[str, Any], problem: Problem) -> bool:
-    if row["kernel"] == "decode_tma":
+def can_run(kernel: str, block_n: int, problem: Problem) -> bool:
+    """Whether a kernel with tiles of `block_n` keys takes the case at all."""
+    if kernel == "decode_tma":
         exact = all(dim == max(triton.next_power_of_2(dim), 16) for dim in (problem.key_dim, problem.value_dim))
-        return exact and problem.page_size % row["block_n"] == 0
-    if row["kernel"] == "prefill_tma":
+        return exact and problem.page_size % block_n == 0
+    if kernel in ("prefill_tma", "prefill_ws"):
         return problem.page_size == 0
     return True
 
@@ -163,3 +169,10 @@ def _splits(config: Config, row: dict[str, Any], problem: Problem, machine: Mach
 @cache
 def _table() -> tuple[dict[str, Any], ...]:
     return tuple(json.loads(TABLE.read_text())["rows"])
+
+
+def write_table(rows: Sequence[dict[str, Any]]) -> None:
+    """Rewrite the table, a row a line, in an order that does not depend on who wrote what first."""
+    ordered = sorted(json.dumps(row, sort_keys=True) for row in rows)
+    TABLE.write_text('{"rows": [\n' + ",\n".join(ordered) + "\n]}\n")
+    _table.cache_clear()

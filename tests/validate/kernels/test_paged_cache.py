@@ -147,8 +147,11 @@ def test_evicted_pages_are_used_again():
 
 
 def test_a_full_pool_says_so():
-    with pytest.raises(MemoryError, match="the pool's 8 pages are all taken"):
-        allocate().append(torch.zeros(129, 2, 32), torch.zeros(129, 2, 32), [129, 0])
+    cache = allocate()
+    with pytest.raises(MemoryError, match="9 pages are needed and 8 are free"):
+        cache.append(torch.zeros(129, 2, 32), torch.zeros(129, 2, 32), [129, 0])
+    assert cache.length(0) == 0
+    assert len(cache.free_pages) == 8
 
 
 def test_a_dtype_that_no_kernel_reads():

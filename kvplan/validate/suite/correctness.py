@@ -1,0 +1,301 @@
+"""Every kernel and option against float64 on the device at hand, before anything is timed.
+
+Uninitialised memory is filled with NaN while this runs, pools are poisoned before they are written, so that an output
+that was not written, or a slot that should not have been read, shows.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kvplan.validate.kernels import linear, linear_reference, reference
+from kvplan.validate.kernels.cache import PagedCache
+from kvplan.validate.kernels.decode import decode
+from kvplan.validate.kernels.launch import Config
+from kvplan.validate.kernels.mla_decode import mla_decode
+from kvplan.validate.kernels.prefill import prefill
+from kvplan.validate.kernels.prefill_call import Pattern, Ragged
+from kvplan.validate.kernels.prefill_tma import prefill_tma
+from kvplan.validate.kernels.select import Choice
+from kvplan.validate.suite.timing import Failure, Guard
+
+#: largest error, relative to the largest expected number: rounding of the output and of the weights in that type.
+TOLERANCE = {torch.float16: 2e-3, torch.bfloat16: 1e-2}
+BF16, F16, E4M3, E5M2, INT8 = torch.bfloat16, torch.float16, torch.float8_e4m3fn, torch.float8_e5m2, torch.int8
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One check: its error where it ran, its failure where it did not."""
+
+    name: str
+    error: float | None
+    tolerance: float
+    ok: bool
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """`run` gives (what the kernel computed, what the oracle did)."""
+
+    name: str
+    run: Callable[[torch.device], tuple[Tensor, Tensor]]
+    dtype: torch.dtype = BF16
+    compute_capability: tuple[int, int] = field(default=(8, 0))
+    """The least that it runs on."""
+
+
+def check_all(device: torch.device, guard: Guard, checks: Sequence[Check] | None = None) -> list[Verdict]:
+    """Run the checks (all by default) that the device can run; a failing one is told, and the rest goes on."""
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
+    with poisoned_memory():
+        return [
+            _verdict(check, device, guard)
+            for check in (CHECKS if checks is None else checks)
+            if capability >= check.compute_capability
+        ]
+
+
+def _verdict(check: Check, device: torch.device, guard: Guard) -> Verdict:
+    tolerance = TOLERANCE[check.dtype]
+    outcome = guard.attempt(check.name, lambda: relative_error(*check.run(device)))
+    if isinstance(outcome, Failure):
+        return Verdict(check.name, None, tolerance, False, outcome)
+    return Verdict(check.name, outcome, tolerance, outcome <= tolerance)
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """Largest difference over the largest expected number; NaN if either side has one."""
+    if actual.shape != expected.shape:
+        raise ValueError(f"the kernel gave {tuple(actual.shape)}, the oracle {tuple(expected.shape)}")
+    difference = (actual.to(torch.float64) - expected).abs().max()
+    return float(difference / expected.abs().max().clamp(min=1e-3))
+
+
+@contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """New tensors hold NaN until they are written."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def poisoned_cache(device: torch.device, lengths: Sequence[int], shape: dict[str, Any]) -> PagedCache:
+    """A cache in shuffled pages that holds `lengths` random tokens and NaN everywhere else."""
+    page_size = shape.get("page_size", 16)
+    given = {"num_kv_heads": 2, "key_dim": 128, "value_dim": 128, "dtype": BF16, "page_size": page_size} | shape
+    cache = PagedCache.allocate(
+        num_pages=sum(-(-length // page_size) for length in lengths) + 3,
+        num_seqs=len(lengths),
+        max_tokens=max(lengths) + page_size,
+        device=device,
+        shuffle=random.Random(5),
+        **given,
+    )
+    cache.keys.fill_(127 if cache.keys.dtype == INT8 else float("nan"))
+    cache.values.fill_(127 if cache.keys.dtype == INT8 else float("nan"))
+    for scales in (cache.key_scales, cache.value_scales):
+        if scales is not None:
+            scales.fill_(float("nan"))
+    heads = cache.num_kv_heads
+    k_TKD = torch.randn(sum(lengths), heads, cache.keys.shape[3], device=device)
+    v_TKE = torch.randn(sum(lengths), heads, cache.values.shape[3], device=device)
+    cache.append(k_TKD, v_TKE, list(lengths))
+    return cache
+
+
+def held(cache: PagedCache, sequence: int) -> tuple[Tensor, Tensor]:
+    """A sequence's keys and values in float64."""
+    table, length = cache.block_table[sequence], cache.length(sequence)
+    k_scales = cache.key_scales if cache.key_scales is not None else cache.key_scale
+    v_scales = cache.value_scales if cache.value_scales is not None else cache.value_scale
+    keys = reference.gather(cache.keys, table, length, k_scales)
+    return keys, reference.gather(cache.values, table, length, k_scales if cache.is_latent else v_scales)
+
+
+LENGTHS = (1000, 1, 77, 515)
+
+
+def run_decode(
+    device: torch.device,
+    *,
+    kernel: str | None = None,
+    group: int = 4,
+    dtype: torch.dtype = BF16,
+    block_n: int = 64,
+    splits: int = 3,
+    sinks: bool = False,
+    evict: bool = False,
+    shape: dict[str, Any] | None = None,
+    **options: Any,
+) -> tuple[Tensor, Tensor]:
+    """Decode four sequences; without `kernel`, with what the table chooses."""
+    cache = poisoned_cache(device, LENGTHS, shape or {})
+    if evict:
+        cache.evict(options["window"] + 1)
+    num_heads = cache.num_kv_heads * group
+    q_BHD = torch.randn(len(LENGTHS), num_heads, cache.keys.shape[3], device=device).to(dtype)
+    if sinks:
+        options["sinks_H"] = torch.randn(num_heads, device=device)
+    choice = Choice(kernel, Config(block_n, 4, 3, num_splits=splits), "given") if kernel else None
+    actual = decode(q_BHD, cache, scale=0.09, choice=choice, **options)
+    window = options.pop("window", None)
+    rows = []
+    for sequence, length in enumerate(LENGTHS):
+        seen = reference.visible(1, length, window=window, device=device)
+        rows.append(
+            reference.attention(q_BHD[sequence : sequence + 1], *held(cache, sequence), seen, scale=0.09, **options)
+        )
+    return actual, torch.cat(rows)
+
+
+def run_mla(
+    device: torch.device, *, heads: int, dtype: torch.dtype = BF16, page_size: int = 64, stored: torch.dtype = BF16
+) -> tuple[Tensor, Tensor]:
+    """MLA decode of four sequences with what the table chooses."""
+    shape = {"num_kv_heads": 1, "key_dim": 576, "value_dim": 512, "latent": True}
+    cache = poisoned_cache(device, LENGTHS, shape | {"dtype": stored, "page_size": page_size})
+    q_BHD = torch.randn(len(LENGTHS), heads, 576, device=device).to(dtype)
+    actual = mla_decode(q_BHD, cache, scale=0.05)
+    rows = []
+    for sequence, length in enumerate(LENGTHS):
+        seen = reference.visible(1, length, device=device)
+        rows.append(reference.attention(q_BHD[sequence : sequence + 1], *held(cache, sequence), seen, scale=0.05))
+    return actual, torch.cat(rows)
+
+
+def run_prefill(
+    device: torch.device,
+    *,
+    pattern: str = "causal",
+    reach: int = 0,
+    paged: bool = False,
+    queries: Sequence[int] = (130, 1, 0, 300),
+    keys: Sequence[int] = (130, 65, 20, 1000),
+    group: int = 4,
+    shape: dict[str, Any] | None = None,
+    **options: Any,
+) -> tuple[Tensor, Tensor]:
+    """Four sequences of different lengths, the queries being the last tokens of theirs."""
+    cache = poisoned_cache(device, keys, shape or {})
+    num_heads, dim = cache.num_kv_heads * group, cache.keys.shape[3]
+    q_THD = torch.randn(sum(queries), num_heads, dim, device=device).to(BF16)
+    batch = Ragged.pack(queries, keys, device)
+    positions = torch.tensor([[0, 7, 90], [0, -1, -1], [3, 4, -1], [999, 500, 0]], device=device)
+    patterns: dict[str, Callable[[], Pattern]] = {
+        "causal": Pattern.causal,
+        "full": Pattern.full,
+        "window": lambda: Pattern.window(reach),
+        "chunked": lambda: Pattern.chunked(reach),
+        "sparse": lambda: Pattern.sparse(reach, positions),
+    }
+    each = [held(cache, sequence) for sequence in range(len(keys))]
+    kv: PagedCache | tuple[Tensor, Tensor] = cache
+    if not paged:
+        kv = (torch.cat([k for k, _ in each]).to(BF16), torch.cat([v for _, v in each]).to(BF16))
+    actual = prefill(q_THD, kv, batch, scale=0.09, pattern=patterns[pattern](), **options)
+    rules = {
+        "causal": {},
+        "full": {"causal": False},
+        "window": {"window": reach},
+        "chunked": {"chunk": reach},
+        "sparse": {"causal": False, "window": reach},
+    }
+    rows = []
+    for sequence, (q_QHD, count) in enumerate(zip(q_THD.split(list(queries)), keys, strict=True)):
+        rule: dict[str, Any] = dict(rules[pattern])
+        if pattern == "sparse":
+            rule["global_tokens"] = positions[sequence][positions[sequence] >= 0]
+        seen = reference.visible(q_QHD.shape[0], count, device=device, **rule)
+        rows.append(reference.attention(q_QHD, *each[sequence], seen, scale=0.09, **options))
+    return actual, torch.cat(rows)
+
+
+def run_prefill_tma(
+    device: torch.device, *, warp_specialized: bool = False, tokens: int = 1000, **rule: Any
+) -> tuple[Tensor, Tensor]:
+    """Two sequences of equal length, contiguous, through TMA."""
+    q, k, v = (torch.randn(2, tokens, heads, 128, device=device).to(BF16) for heads in (8, 2, 2))
+    actual = prefill_tma(q, k, v, scale=0.09, warp_specialized=warp_specialized, **rule)
+    seen = reference.visible(tokens, tokens, device=device, **rule)
+    return actual, torch.stack([reference.attention(q[b], k[b], v[b], seen, scale=0.09) for b in range(2)])
+
+
+def run_delta(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Three steps of Qwen3-Next's gated delta rule; outputs and final states."""
+    state = torch.randn(6, 32, 128, 128, device=device)
+    slots = torch.tensor([4, 0, 5], dtype=torch.int32, device=device)
+    expected_state, rows = state[slots.long()].to(torch.float64), []
+    for _ in range(3):
+        q, k, v = (torch.randn(3, heads, 128, device=device) for heads in (16, 16, 32))
+        decay, beta = -torch.rand(3, 32, device=device), torch.rand(3, 32, device=device)
+        actual = linear.delta_step(state, slots, q, k, v, decay, beta)
+        steps = [linear_reference.delta_step(s, *x) for s, *x in zip(expected_state, q, k, v, decay, beta, strict=True)]
+        expected_state = torch.stack([after for _, after in steps])
+        rows.append((actual, torch.stack([out for out, _ in steps])))
+    actual, expected = rows[-1]
+    return torch.cat([actual.flatten(), state[slots.long()].flatten()]), torch.cat(
+        [expected.flatten(), expected_state.flatten()]
+    )
+
+
+E = partial(Check, compute_capability=(8, 9))  # fp8 is a type from sm_89 on
+T = partial(Check, compute_capability=(9, 0))  # TMA
+D = partial(partial, run_decode)
+P = partial(partial, run_prefill)
+
+CHECKS: tuple[Check, ...] = (
+    Check("decode, chosen", D()),
+    Check("decode, one split", D(kernel="decode", splits=1)),
+    Check("decode, MHA", D(kernel="decode", group=1)),
+    Check("decode, 3 heads a group, fp16", D(kernel="decode", group=3, dtype=F16, shape={"dtype": F16}), F16),
+    Check("decode, 7 heads a group, D80", D(kernel="decode", group=7, shape={"key_dim": 80, "value_dim": 80})),
+    Check("decode, D64", D(kernel="decode", shape={"key_dim": 64, "value_dim": 64})),
+    Check("decode, D96", D(kernel="decode", shape={"key_dim": 96, "value_dim": 96})),
+    Check("decode, D192/128", D(kernel="decode", block_n=32, shape={"key_dim": 192})),
+    Check(
+        "decode, D256, soft cap", D(block_n=32, kernel="decode", softcap=2.0, shape={"key_dim": 256, "value_dim": 256})
+    ),
+    Check("decode, window, evicted pages", D(kernel="decode", window=100, evict=True)),
+    Check("decode, window, sinks, one split", D(kernel="decode", window=100, sinks=True, splits=1)),
+    Check("decode, 71 heads a group", D(kernel="decode", group=71, shape={"num_kv_heads": 1})),
+    Check("decode, int8", D(kernel="decode", block_n=128, shape={"dtype": INT8})),
+    E("decode, e4m3 with scales", D(kernel="decode", shape={"dtype": E4M3, "key_scale": 0.5, "value_scale": 2.0})),
+    E("decode, e5m2", D(kernel="decode", shape={"dtype": E5M2})),
+    T("decode by TMA", D(kernel="decode_tma", shape={"page_size": 64})),
+    T("decode by TMA, window, sinks", D(kernel="decode_tma", window=200, sinks=True, shape={"page_size": 128})),
+    T("decode by TMA, e4m3", D(kernel="decode_tma", shape={"dtype": E4M3, "page_size": 128})),
+    T("decode by TMA, int8, chosen", D(shape={"dtype": INT8, "page_size": 256})),
+    Check("MLA decode, 16 heads", partial(run_mla, heads=16)),
+    Check("MLA decode, 128 heads", partial(run_mla, heads=128)),
+    Check("MLA decode, 5 heads, page 16", partial(run_mla, heads=5, page_size=16)),
+    E("MLA decode, e4m3", partial(run_mla, heads=16, stored=E4M3)),
+    Check("prefill, causal", P()),
+    Check("prefill, causal, paged, sinks aside", P(paged=True)),
+    Check("prefill, window", P(pattern="window", reach=100)),
+    Check("prefill, window, paged", P(pattern="window", reach=100, paged=True)),
+    Check("prefill, chunked", P(pattern="chunked", reach=96, paged=True)),
+    Check("prefill, sparse with global tokens", P(pattern="sparse", reach=64, queries=(130, 65, 20, 1000))),
+    Check("prefill, cross-attention", P(pattern="full", queries=(50, 3, 0, 7))),
+    Check("prefill, 5 heads a group, D256", P(group=5, shape={"key_dim": 256, "value_dim": 256})),
+    Check("prefill, D192/128, soft cap", P(softcap=2.0, shape={"key_dim": 192})),
+    E("prefill, paged, e4m3", P(paged=True, shape={"dtype": E4M3})),
+    Check("prefill, paged, int8", P(paged=True, shape={"dtype": INT8})),
+    T("prefill by TMA", partial(run_prefill_tma)),
+    T("prefill by TMA, window", partial(run_prefill_tma, window=150)),
+    T("prefill by TMA, full", partial(run_prefill_tma, causal=False)),
+    T("prefill by TMA, warp-specialised", partial(run_prefill_tma, warp_specialized=True)),
+    Check("gated delta rule, three steps", run_delta),
+)
