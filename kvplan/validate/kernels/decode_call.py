@@ -15,6 +15,9 @@ from kvplan.validate.kernels.cache import FP8_DTYPES, PagedCache
 from kvplan.validate.kernels.launch import Config, Unsupported
 from kvplan.validate.kernels.tile import LOG2E
 
+#: From so many elements on, a pool's offsets need 64 bits.
+WIDE_ELEMENTS = 2**31
+
 _OPERANDS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 
 
@@ -109,7 +112,7 @@ class DecodeCall:
             "CAPPED": self.softcap is not None,
             "SINKS": self.sinks_H is not None,
             "TOKEN_SCALES": self.cache.key_scales is not None,
-            "WIDE": max(self.cache.keys.numel(), self.cache.values.numel()) >= 2**31,
+            "WIDE": max(self.cache.keys.numel(), self.cache.values.numel()) >= WIDE_ELEMENTS,
             "STAGES": config.num_stages,
         }
 

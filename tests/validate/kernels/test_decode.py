@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kvplan.validate.kernels import reference
+from kvplan.validate.kernels import decode_call, reference
 from kvplan.validate.kernels.cache import PagedCache
 from kvplan.validate.kernels.decode import decode, plan_decode
 from kvplan.validate.kernels.launch import Config, Unsupported
@@ -142,6 +142,13 @@ def test_a_window_reads_only_its_own_tiles():
     for page in cache.block_table[0, :expected_first_page]:
         cache.keys[page] = cache.values[page] = float("nan")
     check("decode", cache, window=30, splits=2)
+
+
+def test_pools_beyond_32_bits_take_wide_offsets(monkeypatch):
+    """Any pool counts as large here: what overflows on a real one is not tried, that the wide path is right is."""
+    monkeypatch.setattr(decode_call, "WIDE_ELEMENTS", 1)
+    check("decode", filled_cache([50, 7]), window=30, splits=2)
+    check("decode_tma", filled_cache([50, 7], dtype=torch.int8), dtype=torch.float16)
 
 
 def test_heads_must_share_evenly():
