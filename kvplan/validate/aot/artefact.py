@@ -42,6 +42,7 @@ class Artefact:
     wide_copies: int
     half_copies: int
     narrow_copies: int
+    wide_stores: int
     tma_loads: int
     warpgroup_mma: int
     warp_mma: int
@@ -92,6 +93,7 @@ def _read_nvidia(target: str, name: str, compiled: Any, tile_bytes: int) -> Arte
         wide_copies=sum(size == 16 for size in copies) + _count(r"\bLDG\.E\.(?:\w+\.)*128", sass),
         half_copies=copies.count(8),
         narrow_copies=sum(size < 8 for size in copies),
+        wide_stores=_count(r"\bSTG\.E\.(?:\w+\.)*128", sass),
         tma_loads=_count(r"\bUTMALDG", sass),
         warpgroup_mma=_count(r"\b(?:HGMMA|QGMMA|UTCHMMA|UTCQMMA)\b", sass),
         warp_mma=_count(r"\b(?:HMMA|QMMA|IMMA)\b", sass),
@@ -116,6 +118,7 @@ def _read_amd(target: str, name: str, compiled: Any, tile_bytes: int) -> Artefac
         wide_copies=_count(r"(?:global|buffer)_load_dwordx4", code),
         half_copies=0,
         narrow_copies=0,
+        wide_stores=_count(r"(?:global|buffer)_store_dwordx4", code),
         tma_loads=0,
         warpgroup_mma=0,
         warp_mma=_count(r"\bv_mfma", code),

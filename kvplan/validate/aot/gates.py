@@ -38,6 +38,8 @@ def _instructions(case: Case, artefact: Artefact) -> Iterator[str]:
     if artefact.narrow_copies > artefact.wide_copies + artefact.tma_loads:
         # page ids and scales, a few bytes per key, may be narrow; keys and values may not
         yield f"{artefact.narrow_copies} copies of fewer than 8 bytes, {artefact.wide_copies} of 16"
+    if case.wide_stores and not artefact.wide_stores:
+        yield "no 16-byte store"
     if case.tma and hopper and not artefact.tma_loads:
         yield "no TMA load"
     if case.warpgroup_mma and hopper and not artefact.warpgroup_mma:

@@ -4,7 +4,8 @@ The cost is a static model, not a time. Memory-bound kernels: cycles to issue th
 which memory delivers its bytes, but not below a quarter, where issue no longer matters; raised where fewer than 64 KiB
 per SM can be in flight (Little's law: 3.35 TB/s over 132 SMs for 0.7 to 1 µs is 20 to 32 KiB; twice that keeps memory
 busy between waves) and where few blocks share an SM, so that one's start and end are not hidden by another's middle.
-Matrix-bound kernels: tensor and issue cycles back to back. Measured rows, which `python -m kvplan.validate.suite.adopt` writes, are kept.
+Matrix-bound kernels: tensor and issue cycles back to back. Measured rows, which
+`python -m kvplan.validate.suite.adopt` writes, are kept.
 """
 
 from __future__ import annotations

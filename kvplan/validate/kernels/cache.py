@@ -120,7 +120,7 @@ class PagedCache:
             shapes.append(((*rows, value_dim), dtype))
         if dtype == torch.int8:
             shapes += [(rows, torch.float32)] * (1 if latent else 2)
-        parts = _carve(shapes, device)
+        parts = carve(shapes, device)
         keys, values = parts[0], parts[0][..., :value_dim] if latent else parts[1]
         scales = parts[1 if latent else 2 :]
         free = list(range(num_pages))[::-1]
@@ -243,7 +243,7 @@ class PagedCache:
         return torch.cat(slots).to(self.keys.device)
 
 
-def _carve(shapes: Sequence[tuple[tuple[int, ...], torch.dtype]], device: torch.device | str) -> list[Tensor]:
+def carve(shapes: Sequence[tuple[tuple[int, ...], torch.dtype]], device: torch.device | str) -> list[Tensor]:
     """Tensors of these shapes out of one zeroed allocation, without a byte between them."""
     sizes = [prod(shape) * dtype.itemsize for shape, dtype in shapes]
     storage = torch.zeros(sum(sizes), dtype=torch.uint8, device=device)

@@ -28,11 +28,11 @@ class Machine:
     def blocks_per_sm(self, registers: int, shared_bytes: int, num_warps: int) -> int:
         """How many blocks fit on one SM at once.
 
-        Registers are given out per warp in units of 256, warps in fours, shared memory in units of 128 with 1 KiB
-        taken by the system per block (the occupancy rules of CUDA's programming guide).
+        Registers are given out per warp in units of 256, by each of the SM's four partitions for its own warps; shared
+        memory in units of 128 bytes, with 1 KiB per block taken by the system (CUDA's occupancy rules).
         """
         per_warp = ceil(max(registers, 1) * 32 / 256) * 256
-        by_registers = self.sm_registers // (ceil(num_warps / 4) * 4 * per_warp)
+        by_registers = self.sm_registers // 4 // per_warp * 4 // num_warps
         by_shared = self.sm_shared_bytes // (ceil((shared_bytes + 1024) / 128) * 128)
         return min(by_registers, by_shared, self.sm_warps // num_warps, self.sm_blocks)
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kvplan.validate.kernels import select
+from kvplan.validate.kernels import linear, select
 from kvplan.validate.kernels.decode import plan_decode
 from kvplan.validate.kernels.launch import Launch, run_all
 from kvplan.validate.kernels.mla_decode import plan_mla_decode
@@ -25,11 +25,11 @@ from kvplan.validate.kernels.select import Choice
 from kvplan.validate.suite import baselines
 from kvplan.validate.suite.ceilings import Ceilings
 from kvplan.validate.suite.correctness import TOLERANCE, relative_error
-from kvplan.validate.suite.problems import DecodeCase, DecodeInput, PrefillCase, PrefillInput
+from kvplan.validate.suite.problems import DecodeCase, DecodeInput, PrefillCase, PrefillInput, StateCase, StateInput
 from kvplan.validate.suite.timing import Call, Effort, Failure, Guard, Timing, interleave, num_sets
 
-Case = DecodeCase | PrefillCase
-Input = DecodeInput | PrefillInput
+Case = DecodeCase | PrefillCase | StateCase
+Input = DecodeInput | PrefillInput | StateInput
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Row:
     failure: Failure | None
     bytes_per_second: float | None = None
     share_of_read: float | None = None
+    share_of_copy: float | None = None
+    """Of what is written as much as it is read, the share of the copy ceiling; of all else, of the read ceiling."""
     flops_per_second: float | None = None
     share_of_matmul: float | None = None
 
@@ -95,9 +97,9 @@ def _error(name: str, candidate: Candidate, inputs: Sequence[Input], guard: Guar
 
 def _sampled(out: Tensor, one: Input) -> Tensor:
     """The rows that the oracle answers for: some sequences of a decode, some queries of a prefill's last sequence."""
-    if isinstance(one, DecodeInput):
-        return out.reshape(one.case.batch, one.case.num_heads, -1)[one.sample]
-    return out.reshape(one.q_BSHD.shape)[-1, one.sample]
+    if isinstance(one, PrefillInput):
+        return out.reshape(one.q_BSHD.shape)[-1, one.sample]
+    return out.reshape(one.case.batch, one.case.num_heads, -1)[one.sample]
 
 
 def _row(
@@ -117,13 +119,16 @@ def _row(
     if isinstance(timing, Failure):
         return replace(row, failure=timing)
     rate, flops = timing.per_second(one.required_bytes), timing.per_second(case.flops)
-    read = ceilings.read_bytes_per_second if ceilings else None
+    writes = isinstance(one, StateInput)
+    read = ceilings.read_bytes_per_second if ceilings and not writes else None
+    copy = ceilings.copy_bytes_per_second if ceilings and writes else None
     matmul = ceilings.matmul_flops_per_second if ceilings else None
     return replace(
         row,
         timing=timing,
         bytes_per_second=rate,
         share_of_read=rate / read if read else None,
+        share_of_copy=rate / copy if copy else None,
         flops_per_second=flops,
         share_of_matmul=flops / matmul if matmul else None,
     )
@@ -153,6 +158,9 @@ def candidates_for(case: Case, inputs: Sequence[Any], guard: Guard) -> dict[str,
 
 def _choices(case: Case, device: torch.device) -> Iterator[tuple[str, Choice]]:
     """Every variant of ours that runs the case, the table's choice first."""
+    if isinstance(case, StateCase):
+        yield "kvplan delta_step", Choice("delta_step", linear.HEAD_TILE, select.STATIC)
+        return
     machine = select.machine_of(torch.empty(0, device=device))
     best = select.choose(case.problem, machine)
     yield f"kvplan {best.kernel}", best
@@ -164,7 +172,9 @@ def _choices(case: Case, device: torch.device) -> Iterator[tuple[str, Choice]]:
 
 def _has_baselines(case: Case) -> bool:
     """Libraries read neither our 8-bit caches nor a latent one."""
-    return isinstance(case, PrefillCase) or (case.stored.itemsize == 2 and not case.latent)
+    return isinstance(case, PrefillCase) or (
+        isinstance(case, DecodeCase) and case.stored.itemsize == 2 and not case.latent
+    )
 
 
 def ours(case: Case, inputs: Sequence[Any], choice: Choice) -> list[Call]:
@@ -174,6 +184,8 @@ def ours(case: Case, inputs: Sequence[Any], choice: Choice) -> list[Call]:
 
 def plan(case: Case, one: Any, choice: Choice) -> tuple[Tensor, list[Launch]]:
     """(output, launches) of a chosen kernel on an input set."""
+    if isinstance(case, StateCase):
+        return linear.plan_delta_step(one.state_SHDE, one.slots_B, *one.inputs)
     if isinstance(case, PrefillCase):
         return _plan_prefill(case, one, choice)
     if case.latent:

@@ -251,6 +251,37 @@ def run_delta(device: torch.device) -> tuple[Tensor, Tensor]:
     )
 
 
+def run_mamba(device: torch.device) -> tuple[Tensor, Tensor]:
+    """One step of Mamba-2 with eight groups, gate and skip; outputs and states."""
+    state = torch.randn(4, 32, 64, 128, device=device)
+    slots = torch.tensor([3, 0], dtype=torch.int32, device=device)
+    before = state[slots.long()].clone()
+    x, gate = (torch.randn(2, 32, 64, device=device) for _ in range(2))
+    b, c = (torch.randn(2, 8, 128, device=device) for _ in range(2))
+    dt, heads = torch.randn(2, 32, device=device), torch.rand(3, 32, device=device)
+    actual = linear.mamba_step(state, slots, x, dt, -heads[0], b, c, skip_H=heads[1], gate_BHE=gate, dt_bias_H=heads[2])
+    steps = [
+        linear_reference.mamba_step(
+            before[i], x[i], dt[i], -heads[0], b[i], c[i], skip_H=heads[1], gate_HE=gate[i], dt_bias_H=heads[2]
+        )
+        for i in range(2)
+    ]
+    expected = torch.cat([torch.stack([step[part] for step in steps]).flatten() for part in range(2)])
+    return torch.cat([actual.flatten(), state[slots.long()].flatten()]), expected
+
+
+def run_conv(device: torch.device) -> tuple[Tensor, Tensor]:
+    """One step of a convolution of four taps over three held columns, channels innermost as in vLLM."""
+    state = torch.randn(4, 3, 1000, device=device).transpose(1, 2)
+    slots = torch.tensor([2, 1], dtype=torch.int32, device=device)
+    before = state[slots.long()].clone()
+    x, weight, bias = (torch.randn(*shape, device=device) for shape in ((2, 1000), (1000, 4), (1000,)))
+    actual = linear.conv_step(state, slots, x, weight, bias_C=bias)
+    steps = [linear_reference.conv_step(before[i], x[i], weight, bias_C=bias) for i in range(2)]
+    expected = torch.cat([torch.stack([step[part] for step in steps]).flatten() for part in range(2)])
+    return torch.cat([actual.flatten(), state[slots.long()].flatten()]), expected
+
+
 E = partial(Check, compute_capability=(8, 9))  # fp8 is a type from sm_89 on
 T = partial(Check, compute_capability=(9, 0))  # TMA
 D = partial(partial, run_decode)
@@ -298,4 +329,6 @@ CHECKS: tuple[Check, ...] = (
     T("prefill by TMA, full", partial(run_prefill_tma, causal=False)),
     T("prefill by TMA, warp-specialised", partial(run_prefill_tma, warp_specialized=True)),
     Check("gated delta rule, three steps", run_delta),
+    Check("Mamba-2 step", run_mamba),
+    Check("convolution step", run_conv),
 )

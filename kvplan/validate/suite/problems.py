@@ -1,19 +1,19 @@
 """What is benchmarked: layers of real models at sizes that fill a GPU, full of random numbers.
 
 A case makes inputs on a device, knows how many bytes and operations any correct program needs for it, and asks the
-oracle for a sample of the answer. To add a case: a line in `DECODE` or `PREFILL`.
+oracle for a sample of the answer. To add a case: a line in `DECODE`, `PREFILL` or `STATE`.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from kvplan.validate.kernels import reference
+from kvplan.validate.kernels import linear_reference, reference
 from kvplan.validate.kernels.cache import PagedCache
 from kvplan.validate.kernels.select import Problem
 from kvplan.validate.suite import baselines
@@ -152,7 +152,7 @@ class DecodeInput:
 
 @dataclass(frozen=True)
 class PrefillCase:
-    """`num_tokens` new tokens of each of `batch` sequences, with contiguous keys, or paged ones if page_size says so."""
+    """`num_tokens` new tokens of each of `batch` sequences, keys contiguous, or paged if page_size says so."""
 
     name: str
     batch: int
@@ -273,6 +273,78 @@ class PrefillInput:
         return cache
 
 
+@dataclass(frozen=True)
+class StateCase:
+    """One step of a gated delta net for each of `batch` sequences: a hybrid's fixed state, read and written."""
+
+    name: str
+    batch: int
+    num_key_heads: int
+    num_heads: int
+    key_dim: int = 128
+    value_dim: int = 128
+    tuned: bool = False
+
+    def make(self, device: torch.device, seed: int) -> StateInput:
+        """A state per sequence, in shuffled slots, and one token's inputs."""
+        keys, values = (self.batch, self.num_key_heads, self.key_dim), (self.batch, self.num_heads, self.value_dim)
+        state_SHDE = torch.empty((self.batch, self.num_heads, self.key_dim, self.value_dim), device=device)
+        slots_B = torch.empty(self.batch, dtype=torch.int32, device=device)
+        q, k, v = (torch.empty(shape, dtype=BF16, device=device) for shape in (keys, keys, values))
+        log_decay, beta = (torch.empty(values[:2], device=device) for _ in range(2))
+        if device.type != "meta":
+            generator = torch.Generator(device).manual_seed(seed)
+            for tensor in (state_SHDE, q, k, v, log_decay, beta):
+                tensor.normal_(generator=generator)
+            log_decay.abs_().neg_()
+            beta.sigmoid_()
+            slots_B.copy_(torch.randperm(self.batch, generator=torch.Generator().manual_seed(seed)))
+        return StateInput(self, state_SHDE, slots_B, (q, k, v, log_decay, beta))
+
+    @property
+    def flops(self) -> int:
+        """Two products with the state and one outer product."""
+        return 6 * self.batch * self.num_heads * self.key_dim * self.value_dim
+
+    @property
+    def problem(self) -> None:
+        """There is one kernel and one configuration: nothing to choose."""
+        return
+
+
+@dataclass(frozen=True)
+class StateInput:
+    """One input set of a state case; a step changes the state, so the oracle answers before the first."""
+
+    case: StateCase
+    state_SHDE: Tensor
+    slots_B: Tensor
+    inputs: tuple[Tensor, ...]
+    expected: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.device.type != "meta":
+            object.__setattr__(self, "expected", torch.stack([self._expected(sequence) for sequence in self.sample]))
+
+    @property
+    def device(self) -> torch.device:
+        return self.state_SHDE.device
+
+    @property
+    def required_bytes(self) -> int:
+        """Every state once read and once written."""
+        return 2 * self.state_SHDE.nbytes
+
+    @property
+    def sample(self) -> list[int]:
+        """The sequences that are checked."""
+        return sorted({0, self.case.batch // 2, self.case.batch - 1})
+
+    def _expected(self, sequence: int) -> Tensor:
+        state_HDE = self.state_SHDE[int(self.slots_B[sequence])]
+        return linear_reference.delta_step(state_HDE, *(one[sequence] for one in self.inputs))[0]
+
+
 def fill(cache: PagedCache, generator: torch.Generator) -> None:
     """Random numbers in every slot, a slice at a time: what is stored in 8 bits is drawn in 16."""
     pools = [cache.keys] if cache.is_latent else [cache.keys, cache.values]
@@ -313,3 +385,5 @@ PREFILL = (
     PrefillCase("window 4k, 1 × 16k, 32/8 heads, D128", 1, 16_384, 32, 8, window=4096),
     PrefillCase("full, 2 × 8k, 32 heads, D64", 2, 8192, 32, 32, 64, causal=False),
 )
+
+STATE = (StateCase("Qwen3-Next-80B, gated delta step, 256 sequences", 256, 16, 32),)

@@ -46,5 +46,8 @@ def row(found: Row) -> str:
     shares = [f"{found.bytes_per_second or 0:.3g} B/s", f"{(found.flops_per_second or 0) / 1e12:.0f} TFLOP/s"]
     if found.share_of_read is not None:
         shares[0] = f"{(found.bytes_per_second or 0) / 1e9:,.0f} GB/s ({found.share_of_read:.0%} of read)"
+    if found.share_of_copy is not None:
+        shares[0] = f"{(found.bytes_per_second or 0) / 1e9:,.0f} GB/s ({found.share_of_copy:.0%} of copy)"
     basis = f"  [{found.choice.config}; {found.choice.basis}]" if found.choice else ""
-    return f"    {found.candidate:<28} {timing.median_seconds * 1e6:>9.1f} µs ±{timing.spread:.0%}  {', '.join(shares)}{basis}"
+    time = f"{timing.median_seconds * 1e6:>9.1f} µs ±{timing.spread:.0%}"
+    return f"    {found.candidate:<28} {time}  {', '.join(shares)}{basis}"

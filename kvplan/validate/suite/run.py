@@ -16,12 +16,12 @@ from kvplan.validate.suite.bench import Case, Input, Row, benchmark, candidates_
 from kvplan.validate.suite.ceilings import Ceilings, measure_ceilings
 from kvplan.validate.suite.correctness import CHECKS, Check, check_all
 from kvplan.validate.suite.device import describe
-from kvplan.validate.suite.problems import DECODE, PREFILL
+from kvplan.validate.suite.problems import DECODE, PREFILL, STATE, StateCase
 from kvplan.validate.suite.record import Record
 from kvplan.validate.suite.sweep import configurations, sweep
 from kvplan.validate.suite.timing import Effort, Failure, Guard, stopwatch_for
 
-CASES: tuple[Case, ...] = (*DECODE, *PREFILL)
+CASES: tuple[Case, ...] = (*DECODE, *PREFILL, *STATE)
 
 
 def has_gpu() -> bool:
@@ -80,14 +80,14 @@ class Suite:
     def _sweep(self) -> None:
         tuned = [case for case in self.cases if case.tuned]
         self._compile_ahead((case, choice) for case in tuned for choice in configurations(case, self.device))
+        work = partial(sweep, guard=self.guard, ceilings=self.ceilings)
         for case in tuned:
-            self.record.sweep += self._case(
-                case, lambda inputs, case=case: sweep(case, inputs, self.guard, self.ceilings)
-            )  # type: ignore[misc]
+            self.record.sweep += self._case(case, work)
 
     def _benchmark(self) -> None:
         machine = select.machine_of(torch.empty(0, device=self.device))
-        kernels = ((case, name) for case in self.cases for name in select.VARIANTS[case.problem.operation])
+        cases = [case for case in self.cases if not isinstance(case, StateCase)]
+        kernels = ((case, name) for case in cases for name in select.VARIANTS[case.problem.operation])
         chosen = ((case, select.best(name, case.problem, machine)) for case, name in kernels)
         self._compile_ahead((case, choice) for case, choice in chosen if choice)
         for case in self.cases:

@@ -20,6 +20,7 @@ GOOD = Artefact(
     wide_copies=48,
     half_copies=0,
     narrow_copies=0,
+    wide_stores=2,
     tma_loads=4,
     warpgroup_mma=8,
     warp_mma=32,
@@ -28,7 +29,7 @@ GOOD = Artefact(
     loop_instructions=477,
     tile_bytes=64 * 512,
 )
-CASE = Case("decode", list, key_bytes=512, tma=True, warpgroup_mma=True, warp_specialized=True)
+CASE = Case("decode", list, key_bytes=512, tma=True, warpgroup_mma=True, warp_specialized=True, wide_stores=True)
 
 BROKEN = {
     "spills: 3 accesses": {"spills": 3},
@@ -39,6 +40,7 @@ BROKEN = {
     "no TMA load": {"tma_loads": 0},
     "no 16-byte load": {"tma_loads": 0, "wide_copies": 0},
     "60 copies of fewer than 8 bytes, 48 of 16": {"narrow_copies": 60},
+    "no 16-byte store": {"wide_stores": 0},
     "not warp-specialised": {"register_moves": 0},
     "tiles are not double-buffered: 1x64x128xbf16": {"buffers": ("1x64x128xbf16",)},
     "none in shared memory": {"buffers": ()},
@@ -90,8 +92,10 @@ LOOPS = {
         2,
     ),
     "the one with TMA, though edges take more": (
-        [".L_x_0:", "UTMALDG.2D [R1]", "HGMMA.64x64x16.F32.BF16 R0", "BRA `(.L_x_0)"]
-        + [".L_x_1:", *["HMMA.16816.F32 R0, R1"] * 9, "BRA `(.L_x_1)"],
+        [
+            *(".L_x_0:", "UTMALDG.2D [R1]", "HGMMA.64x64x16.F32.BF16 R0", "BRA `(.L_x_0)"),
+            *(".L_x_1:", *["HMMA.16816.F32 R0, R1"] * 9, "BRA `(.L_x_1)"),
+        ],
         3,
     ),
     "a branch forward is no loop": (["BRA `(.L_x_1)", "HMMA.16816.F32 R0, R1", ".L_x_1:", "EXIT"], 0),

@@ -11,6 +11,8 @@ KNOWN = {
     "warps: 64 / 8": ((32, 0, 8), 8),
     "blocks: 32 at most": ((16, 0, 1), 32),
     "registers come in eights: 129 are 136": ((129, 0, 4), 3),
+    "single warps: 8 of 2,048 registers in each of 4 partitions": ((58, 0, 1), 32),
+    "three warps share four partitions: 20 / 3": ((95, 0, 3), 6),
     "nothing fits twice": ((255, 164_864, 8), 1),
 }
 

@@ -14,7 +14,7 @@ from kvplan.validate.suite.__main__ import main
 from kvplan.validate.suite.adopt import measured_rows
 from kvplan.validate.suite.bench import Candidate, benchmark, ours
 from kvplan.validate.suite.correctness import CHECKS, Check, check_all, relative_error
-from kvplan.validate.suite.problems import DECODE, PREFILL, DecodeCase, PrefillCase
+from kvplan.validate.suite.problems import DECODE, PREFILL, STATE, DecodeCase, PrefillCase, StateCase
 from kvplan.validate.suite.record import Record, read_record
 from kvplan.validate.suite.timing import Effort, Failure, Guard, HostStopwatch
 
@@ -94,6 +94,7 @@ def test_a_benchmark_checks_before_it_times_and_keeps_failures_apart():
 
 
 CASES = [
+    StateCase("state", 3, 2, 4, 16, 32),
     TINY,
     DecodeCase("window, int8, sinks", 2, 50, 4, 2, 32, 32, torch.int8, window=20, sinks=True, softcap=3.0),
     DecodeCase("latent", 1, 40, 8, 1, 48, 32, latent=True),
@@ -136,7 +137,7 @@ def test_visible_pairs_worked_by_hand():
 
 
 def test_cases_have_names_of_their_own():
-    names = [case.name for case in (*DECODE, *PREFILL)]
+    names = [case.name for case in (*DECODE, *PREFILL, *STATE)]
     assert len(set(names)) == len(names)
     assert len({check.name for check in CHECKS}) == len(CHECKS)
 

@@ -16,8 +16,8 @@ class Case:
 
     launch: which of the plan's launches is judged. key_bytes: what the loop reads from the cache per key, 0 where the
     ratio of issue to memory time does not matter, and ratio_targets, where it must pass the gate (AMD's loop is not
-    counted). tma, warpgroup_mma, warp_specialized: must be there, on sm_90.
-    buffered: the loop's tiles must be at least double-buffered.
+    counted). tma, warpgroup_mma, warp_specialized: must be there, on sm_90. buffered: the loop's tiles must be at
+    least double-buffered. wide_stores: 16 bytes a thread, where what is written is as much as what is read.
     """
 
     name: str
@@ -31,3 +31,4 @@ class Case:
     warpgroup_mma: bool = False
     warp_specialized: bool = False
     buffered: bool = True
+    wide_stores: bool = False
