@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint bench notebooks clean
+.PHONY: run test lint bench gpu notebooks clean
 
 run: .venv/.run  ## the main job, from the offline catalog
 	$(BIN)/kvplan estimate meta-llama/Llama-2-70b --seq 4096
@@ -22,6 +22,9 @@ bench: .venv/.dev  ## cold start and sweep, on this machine
 	$(BIN)/python benchmarks/cold_start.py
 	$(BIN)/python benchmarks/sweep.py
 
+gpu: .venv/.gpu  ## the kernels on this machine's GPU: right, and how fast; writes a record
+	$(BIN)/python -m kvplan.validate.suite
+
 notebooks: .venv/.dev  ## execute the notebooks in place
 	$(BIN)/python -m tests.test_notebooks
 
@@ -31,6 +34,10 @@ notebooks: .venv/.dev  ## execute the notebooks in place
 .venv/.run: .venv/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
+
+.venv/.gpu: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[gpu]'
+	touch $@ .venv/.run
 
 # constraints.txt pins what the tests run with (a CPU build of torch); users are not bound by it.
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt

@@ -74,7 +74,7 @@ def main(path: Path) -> None:
 
 
 def _same(row: dict[str, Any], record: Record) -> bool:
-    return row["basis"] == "measured" and row["device"] == record.device["name"]
+    return bool(row["basis"] == "measured" and row["device"] == record.device["name"])
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ from kvplan.validate.suite.correctness import TOLERANCE, relative_error
 from kvplan.validate.suite.problems import DecodeCase, DecodeInput, PrefillCase, PrefillInput, StateCase, StateInput
 from kvplan.validate.suite.timing import Call, Effort, Failure, Guard, Timing, interleave, num_sets
 
-Case = DecodeCase | PrefillCase | StateCase
+AttentionCase = DecodeCase | PrefillCase
+Case = AttentionCase | StateCase
 Input = DecodeInput | PrefillInput | StateInput
 
 

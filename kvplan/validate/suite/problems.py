@@ -283,7 +283,6 @@ class StateCase:
     num_heads: int
     key_dim: int = 128
     value_dim: int = 128
-    tuned: bool = False
 
     def make(self, device: torch.device, seed: int) -> StateInput:
         """A state per sequence, in shuffled slots, and one token's inputs."""
@@ -305,11 +304,6 @@ class StateCase:
     def flops(self) -> int:
         """Two products with the state and one outer product."""
         return 6 * self.batch * self.num_heads * self.key_dim * self.value_dim
-
-    @property
-    def problem(self) -> None:
-        """There is one kernel and one configuration: nothing to choose."""
-        return
 
 
 @dataclass(frozen=True)

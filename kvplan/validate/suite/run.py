@@ -78,7 +78,7 @@ class Suite:
         self.say(report.ceilings(self.ceilings))
 
     def _sweep(self) -> None:
-        tuned = [case for case in self.cases if case.tuned]
+        tuned = [case for case in self.cases if not isinstance(case, StateCase) and case.tuned]
         self._compile_ahead((case, choice) for case in tuned for choice in configurations(case, self.device))
         work = partial(sweep, guard=self.guard, ceilings=self.ceilings)
         for case in tuned:

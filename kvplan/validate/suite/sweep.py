@@ -14,14 +14,14 @@ from kvplan.validate.kernels.launch import Config
 from kvplan.validate.kernels.machine import Machine
 from kvplan.validate.kernels.select import Choice
 from kvplan.validate.kernels.splits import choose_splits
-from kvplan.validate.suite.bench import Candidate, Case, Row, benchmark, ours
+from kvplan.validate.suite.bench import AttentionCase, Candidate, Row, benchmark, ours
 from kvplan.validate.suite.ceilings import Ceilings
 from kvplan.validate.suite.timing import Effort, Failure, Guard
 
 EFFORT = Effort(rounds=5, replays_per_round=2)
 
 
-def sweep(case: Case, inputs: Sequence[Any], guard: Guard, ceilings: Ceilings | None) -> list[Row]:
+def sweep(case: AttentionCase, inputs: Sequence[Any], guard: Guard, ceilings: Ceilings | None) -> list[Row]:
     """Every candidate configuration of every kernel that runs the case, timed in turns."""
     candidates: dict[str, Candidate | Failure] = {}
     for choice in configurations(case, inputs[0].device):
@@ -31,7 +31,7 @@ def sweep(case: Case, inputs: Sequence[Any], guard: Guard, ceilings: Ceilings | 
     return benchmark(case, candidates, inputs, guard, ceilings, EFFORT)
 
 
-def configurations(case: Case, device: torch.device) -> Iterator[Choice]:
+def configurations(case: AttentionCase, device: torch.device) -> Iterator[Choice]:
     """The tuner's candidates for the case's shape; a decode with the static model's splits and with twice as many."""
     problem = case.problem
     machine = select.machine_of(torch.empty(0, device=device))
