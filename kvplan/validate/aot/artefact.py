@@ -53,8 +53,13 @@ class Artefact:
 
     @property
     def buffer_depth(self) -> int:
-        """How many tiles of the least buffered operand are in flight; 0 where nothing goes through shared memory."""
+        """How many tiles of the least buffered operand are in flight; 0 where nothing goes through shared memory.
+
+        Warp-specialised, the queries too are handed over in shared memory, once: those buffers do not count.
+        """
         depths = [int(buffer.split("x")[0]) for buffer in self.buffers]
+        if self.register_moves:
+            depths = [depth for depth in depths if depth > 1] or depths
         return min(depths, default=0)
 
     @property
@@ -136,10 +141,10 @@ def _buffers(ttgir: str) -> tuple[str, ...]:
 
 
 def _loop_instructions(sass: str) -> int:
-    """Instructions per warp of the hot loop: the largest innermost one with TMA loads, else with matrix work, else any.
+    """Instructions per warp of the hot loop: the smallest innermost one with TMA loads, else with matrix work, else any.
 
-    A loop is a branch back to an earlier label; it is innermost if it holds no other. Where a kernel has TMA loads, a
-    loop without them handles the edges, a tile or two per program.
+    A loop is a branch back to an earlier label; it is innermost if it holds no other. Of a kernel's loops the larger
+    ones apply masks, to a tile or two per program; where there are TMA loads, a loop without them does.
     """
     instructions: list[str] = []
     labels: dict[str, int] = {}
@@ -157,7 +162,7 @@ def _loop_instructions(sass: str) -> int:
     bodies = [instructions[first:last] for first, last in inner if last - first > 1]
     matrix = [body for body in bodies if any(_MATRIX.search(text) for text in body)]
     tma = [body for body in matrix if any("UTMALDG" in text for text in body)]
-    return max((len(body) for body in tma or matrix or bodies), default=0)
+    return min((len(body) for body in tma or matrix or bodies), default=0)
 
 
 @contextmanager

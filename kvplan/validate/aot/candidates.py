@@ -15,6 +15,7 @@ import torch
 from kvplan.validate.aot.artefact import Artefact
 from kvplan.validate.aot.cases import Case
 from kvplan.validate.aot.cases import decode as decode_cases
+from kvplan.validate.aot.cases import prefill_tma as prefill_cases
 from kvplan.validate.kernels.launch import Config
 
 _GFX_TILES = (16, 32, 64)
@@ -72,4 +73,28 @@ def decode_tma(target: str) -> Iterator[Candidate]:
     return decode(target, tma=True)
 
 
-CANDIDATES: dict[str, Callable[[str], Iterator[Candidate]]] = {"decode": decode, "decode_tma": decode_tma}
+def prefill_tma(target: str, *, specialized: bool = False) -> Iterator[Candidate]:
+    """Prefill by TMA, plain, or warp-specialised (Hopper alone: on sm_100 it spills)."""
+    if target not in (("sm_90",) if specialized else decode_cases.TMA_TARGETS):
+        return
+    plain = ((128, 128, 8, 2), (128, 128, 8, 3), (128, 64, 8, 3), (128, 64, 8, 2), (64, 64, 4, 3))
+    warped = ((128, 64, 4, 3), (128, 64, 4, 2), (128, 128, 4, 2))
+    for dim, (block_m, block_n, warps, stages) in product((64, 128, 256), warped if specialized else plain):
+        kernel = "prefill_ws" if specialized else "prefill_tma"
+        config = Config(block_n, warps, stages, block_m=block_m)
+        plan = prefill_cases.by_tma(dim=dim, config=config, specialized=specialized)
+        case = Case(f"{kernel} D{dim} {config}", plan, tma=True, warpgroup_mma=True, warp_specialized=specialized)
+        yield Candidate(kernel, 16, dim, 0, config, case, tile_products=2 * block_m * block_n * dim)
+
+
+def prefill_ws(target: str) -> Iterator[Candidate]:
+    """The warp-specialised form."""
+    return prefill_tma(target, specialized=True)
+
+
+CANDIDATES: dict[str, Callable[[str], Iterator[Candidate]]] = {
+    "decode": decode,
+    "decode_tma": decode_tma,
+    "prefill_tma": prefill_tma,
+    "prefill_ws": prefill_ws,
+}

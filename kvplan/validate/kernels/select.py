@@ -150,11 +150,11 @@ def _rows(kernel: str, problem: Problem, machine: Machine) -> Iterator[dict[str,
 
 def can_run(kernel: str, block_n: int, problem: Problem) -> bool:
     """Whether a kernel with tiles of `block_n` keys takes the case at all."""
+    exact = all(dim == max(triton.next_power_of_2(dim), 16) for dim in (problem.key_dim, problem.value_dim))
     if kernel == "decode_tma":
-        exact = all(dim == max(triton.next_power_of_2(dim), 16) for dim in (problem.key_dim, problem.value_dim))
         return exact and problem.page_size % block_n == 0
     if kernel in ("prefill_tma", "prefill_ws"):
-        return problem.page_size == 0
+        return exact and problem.key_dim == problem.value_dim and problem.page_size == 0
     return True
 
 

@@ -58,6 +58,12 @@ def test_a_broken_one_is_told(sentence, changes):
     assert any(sentence in failure for failure in failures(CASE, replace(GOOD, **changes)))
 
 
+def test_queries_handed_over_between_warps_are_no_tiles():
+    specialised = replace(GOOD, buffers=("1x64x128xbf16", "3x64x128xbf16", "3x64x128xbf16"))
+    assert specialised.buffer_depth == 3
+    assert replace(specialised, register_moves=0).buffer_depth == 1
+
+
 def test_what_a_case_does_not_ask_for_is_not_judged():
     plain = Case("decode", list, matrix=False, buffered=False)
     bare = replace(GOOD, tma_loads=0, warp_mma=0, warpgroup_mma=0, register_moves=0, buffers=(), loop_instructions=0)
@@ -88,13 +94,20 @@ LOOPS = {
         3,
     ),
     "the one with matrix work": (
-        [".L_x_0:", *["FADD R1, R2"] * 9, "BRA `(.L_x_0)", ".L_x_1:", "HMMA.16816.F32 R0, R1", "BRA `(.L_x_1)"],
+        [".L_x_0:", "BRA `(.L_x_0)", ".L_x_1:", "FADD R1, R2", "HMMA.16816.F32 R0, R1", "BRA `(.L_x_1)"],
+        3,
+    ),
+    "the one without masks": (
+        [
+            *(".L_x_0:", "HMMA.16816.F32 R0, R1", "FSEL R1, R2, !P1", "BRA `(.L_x_0)"),
+            *(".L_x_1:", "HMMA.16816.F32 R0, R1", "BRA `(.L_x_1)"),
+        ],
         2,
     ),
-    "the one with TMA, though edges take more": (
+    "the one with TMA, whatever others take": (
         [
             *(".L_x_0:", "UTMALDG.2D [R1]", "HGMMA.64x64x16.F32.BF16 R0", "BRA `(.L_x_0)"),
-            *(".L_x_1:", *["HMMA.16816.F32 R0, R1"] * 9, "BRA `(.L_x_1)"),
+            *(".L_x_1:", "HMMA.16816.F32 R0, R1", "BRA `(.L_x_1)"),
         ],
         3,
     ),

@@ -9,6 +9,7 @@ from kvplan.validate.kernels.launch import Unsupported
 from kvplan.validate.kernels.machine import MACHINES
 from kvplan.validate.kernels.select import STATIC, Problem, choose
 
+PREFILL = Problem("prefill", 2, 32, 8, 128, 128, 16, page_size=0, num_keys=8192, num_queries=8192)
 LLAMA = Problem("decode", 32, 32, 8, 128, 128, 16, page_size=64, num_keys=8192)
 H100, A100 = MACHINES["sm_90"], MACHINES["sm_80"]
 
@@ -48,7 +49,14 @@ def test_a_window_counts_its_own_keys():
 def test_a_row_measured_on_this_device_wins(monkeypatch):
     rows = list(select._table())
     base = next(row for row in rows if row["kernel"] == "decode" and row["target"] == "sm_90" and row["dim"] == 128)
-    measured = base | {"basis": "measured", "device": "H100 SXM", "cost": 1.0, "block_n": 64, "rows": 16, "stored_bits": 16}
+    measured = base | {
+        "basis": "measured",
+        "device": "H100 SXM",
+        "cost": 1.0,
+        "block_n": 64,
+        "rows": 16,
+        "stored_bits": 16,
+    }
     monkeypatch.setattr(select, "_table", lambda: (*rows, measured))
     assert choose(LLAMA, H100).basis == "measured on H100 SXM"
     assert choose(LLAMA, H100).kernel == "decode"
