@@ -141,7 +141,7 @@ def _buffers(ttgir: str) -> tuple[str, ...]:
 
 
 def _loop_instructions(sass: str) -> int:
-    """Instructions per warp of the hot loop: the smallest innermost one with TMA loads, else with matrix work, else any.
+    """Instructions per warp of the hot loop: the smallest innermost with TMA loads, else with matrix work, else any.
 
     A loop is a branch back to an earlier label; it is innermost if it holds no other. Of a kernel's loops the larger
     ones apply masks, to a tile or two per program; where there are TMA loads, a loop without them does.

@@ -7,7 +7,7 @@ next larger one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -15,8 +15,13 @@ import torch
 from kvplan.validate.aot.artefact import Artefact
 from kvplan.validate.aot.cases import Case
 from kvplan.validate.aot.cases import decode as decode_cases
+from kvplan.validate.aot.cases import mla as mla_cases
+from kvplan.validate.aot.cases import prefill as packed_cases
 from kvplan.validate.aot.cases import prefill_tma as prefill_cases
 from kvplan.validate.kernels.launch import Config
+from kvplan.validate.kernels.mla_decode import DEFAULTS as MLA_CONFIGS
+from kvplan.validate.kernels.mla_decode import default_config
+from kvplan.validate.kernels.prefill_call import DEFAULTS as PREFILL_CONFIGS
 
 _GFX_TILES = (16, 32, 64)
 
@@ -73,6 +78,37 @@ def decode_tma(target: str) -> Iterator[Candidate]:
     return decode(target, tma=True)
 
 
+def prefill(target: str, *, tma: bool = False) -> Iterator[Candidate]:
+    """Prefill with packed rows, by pointers at pages of 16, or by TMA: the kernel's own few configurations."""
+    tries = dict.fromkeys(config for *_, config in PREFILL_CONFIGS.get((target, tma), ()))
+    for dim, config in product((64, 128, 256), tries):
+        kernel = "prefill_packed_tma" if tma else "prefill"
+        plan = packed_cases.plan(key_dim=dim, page_size=128 if tma else 16, config=config, tma=tma)
+        case = Case(f"{kernel} D{dim} {config}", plan, tma=tma, warpgroup_mma=True)
+        products = 2 * config.block_m * config.block_n * dim
+        yield Candidate(kernel, 16, dim, 0, config, case, tile_products=products)
+
+
+def prefill_packed_tma(target: str) -> Iterator[Candidate]:
+    """The same by TMA."""
+    return prefill(target, tma=True)
+
+
+def mla_decode(target: str) -> Iterator[Candidate]:
+    """Latent decode: the kernel's own few configurations, of which 64 heads may have to take one for 32."""
+    for stored_bits, rows in product((16, 8), (16, 32, 64)):
+        dtype = torch.bfloat16 if stored_bits == 16 else torch.float8_e4m3fn
+        if (target, stored_bits) not in MLA_CONFIGS:
+            continue
+        tuned, _ = default_config(rows, dtype, target)
+        shallower = (tuned, replace(tuned, num_stages=tuned.num_stages - 1)) if tuned.num_stages > 2 else (tuned,)
+        for config in shallower:
+            plan = mla_cases.plan(heads=rows, dtype=dtype, config=replace(config, num_splits=4))
+            key_bytes = mla_cases.BF16 if stored_bits == 16 else mla_cases.FP8
+            case = Case(f"mla_decode {stored_bits}-bit rows {rows} {config}", plan, key_bytes=key_bytes)
+            yield Candidate("mla_decode", stored_bits, 512, rows, config, case)
+
+
 def prefill_tma(target: str, *, specialized: bool = False) -> Iterator[Candidate]:
     """Prefill by TMA, plain, or warp-specialised (Hopper alone: on sm_100 it spills)."""
     if target not in (("sm_90",) if specialized else decode_cases.TMA_TARGETS):
@@ -95,6 +131,9 @@ def prefill_ws(target: str) -> Iterator[Candidate]:
 CANDIDATES: dict[str, Callable[[str], Iterator[Candidate]]] = {
     "decode": decode,
     "decode_tma": decode_tma,
+    "mla_decode": mla_decode,
+    "prefill": prefill,
+    "prefill_packed_tma": prefill_packed_tma,
     "prefill_tma": prefill_tma,
     "prefill_ws": prefill_ws,
 }

@@ -61,6 +61,7 @@ def row(candidate: Candidate, target: str) -> dict[str, Any] | None:
         "num_warps": config.num_warps,
         "num_stages": config.num_stages,
         "blocks_per_sm": artefact.blocks_per_sm,
+        "shared_bytes": artefact.shared_bytes,
         "basis": "static",
         "triton": triton.__version__,
         "cost": cost(artefact, candidate),

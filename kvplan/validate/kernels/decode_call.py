@@ -57,7 +57,7 @@ class DecodeCall:
             num_kv_heads=self.cache.num_kv_heads,
             key_dim=keys.shape[3],
             value_dim=values.shape[3],
-            stored_bits=keys.dtype.itemsize * 8,
+            stored_bits=min(keys.dtype.itemsize * 8, 16),  # fp32 is for the interpreter
             page_size=self.cache.page_size,
             num_keys=min(longest, self.window) if self.window else longest,
         )

@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kvplan.validate.kernels.launch import Config, Launch, Unsupported, run_all
-from kvplan.validate.kernels.prefill import fold_raw
+from kvplan.validate.kernels.prefill_tiles import fold_raw
 from kvplan.validate.kernels.select import Problem, configure, machine_of
 from kvplan.validate.kernels.tile import LOG2E, dot, narrow
 

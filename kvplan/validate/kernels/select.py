@@ -30,7 +30,7 @@ TABLE = Path(__file__).with_name("choices.json")
 VARIANTS = {
     "decode": ("decode_tma", "decode"),
     "mla_decode": ("mla_decode",),
-    "prefill": ("prefill_tma", "prefill_ws", "prefill"),
+    "prefill": ("prefill_packed_tma", "prefill_tma", "prefill_ws", "prefill"),
 }
 _TMA_TARGETS = ("sm_90", "sm_100")
 
@@ -109,7 +109,8 @@ def machine_of(tensor: Tensor) -> Machine:
     if tensor.is_cuda:
         found = torch.cuda.get_device_properties(tensor.device)
         known = MACHINES.get(_target_name(), MACHINES["sm_80"])
-        return replace(known, name=found.name, num_sms=found.multi_processor_count)
+        shared = int(found.shared_memory_per_block_optin)
+        return replace(known, name=found.name, num_sms=found.multi_processor_count, max_shared_bytes=shared)
     return MACHINES[_target_name()]
 
 
@@ -141,6 +142,7 @@ def _rows(kernel: str, problem: Problem, machine: Machine) -> Iterator[dict[str,
         if row["kernel"] == kernel
         and row["target"] == machine.target
         and row["stored_bits"] == problem.stored_bits
+        and row.get("shared_bytes", 0) <= machine.max_shared_bytes
         and row["dim"] >= problem.dim
         and (row["rows"] >= problem.rows or problem.operation == "prefill")
     ]
@@ -152,6 +154,8 @@ def can_run(kernel: str, block_n: int, problem: Problem) -> bool:
     """Whether a kernel with tiles of `block_n` keys takes the case at all."""
     exact = all(dim == max(triton.next_power_of_2(dim), 16) for dim in (problem.key_dim, problem.value_dim))
     if kernel == "decode_tma":
+        return exact and problem.page_size % block_n == 0
+    if kernel == "prefill_packed_tma":
         return exact and problem.page_size % block_n == 0
     if kernel in ("prefill_tma", "prefill_ws"):
         return exact and problem.key_dim == problem.value_dim and problem.page_size == 0

@@ -46,6 +46,18 @@ def test_a_window_counts_its_own_keys():
     assert choose(replace(LLAMA, batch=1, num_keys=128), H100).config.num_splits == 1
 
 
+def test_a_processor_with_less_shared_memory_takes_smaller_tiles():
+    """Consumer GPUs have 99 KiB a block where an A100 has 163."""
+    small = replace(A100, name="RTX 3090", max_shared_bytes=101_376)
+    fits = choose(replace(LLAMA, key_dim=256, value_dim=256), small).config
+    rows = [row for row in select._table() if row["kernel"] == "decode" and row["target"] == "sm_80"]
+    chosen = [
+        row for row in rows if (row["dim"], row["block_n"], row["num_stages"]) == (256, fits.block_n, fits.num_stages)
+    ]
+    assert chosen
+    assert min(row["shared_bytes"] for row in chosen) <= 101_376
+
+
 def test_a_row_measured_on_this_device_wins(monkeypatch):
     rows = list(select._table())
     base = next(row for row in rows if row["kernel"] == "decode" and row["target"] == "sm_90" and row["dim"] == 128)
