@@ -109,7 +109,7 @@ def machine_of(tensor: Tensor) -> Machine:
     if tensor.is_cuda:
         found = torch.cuda.get_device_properties(tensor.device)
         known = MACHINES.get(_target_name(), MACHINES["sm_80"])
-        shared = int(found.shared_memory_per_block_optin)
+        shared = int(getattr(found, "shared_memory_per_block_optin", known.max_shared_bytes))
         return replace(known, name=found.name, num_sms=found.multi_processor_count, max_shared_bytes=shared)
     return MACHINES[_target_name()]
 

@@ -204,14 +204,26 @@ def plan(case: Case, one: Any, choice: Choice) -> tuple[Tensor, list[Launch]]:
 
 def _plan_prefill(case: PrefillCase, one: PrefillInput, choice: Choice) -> tuple[Tensor, list[Launch]]:
     if choice.kernel in ("prefill_tma", "prefill_ws"):
-        rule = {"causal": case.causal, "window": case.window, "warp_specialized": choice.kernel == "prefill_ws"}
-        return plan_prefill_tma(one.q_BSHD, one.k_BSKD, one.v_BSKD, scale=one.scale, config=choice.config, **rule)
+        return plan_prefill_tma(
+            one.q_BSHD,
+            one.k_BSKD,
+            one.v_BSKD,
+            scale=one.scale,
+            causal=case.causal,
+            window=case.window,
+            warp_specialized=choice.kernel == "prefill_ws",
+            config=choice.config,
+        )
     pattern = Pattern.window(case.window) if case.window else Pattern.causal() if case.causal else Pattern.full()
-    kv = one.paged() if case.page_size else (one.k_BSKD.flatten(0, 1), one.v_BSKD.flatten(0, 1))
-    batch = Ragged.pack([case.num_tokens] * case.batch, device=one.q_BSHD.device)
-    tma = choice.kernel == "prefill_packed_tma"
-    options = {"pattern": pattern, "config": choice.config, "tma": tma}
-    return plan_prefill(one.q_BSHD.flatten(0, 1), kv, batch, scale=one.scale, **options)
+    return plan_prefill(
+        one.q_BSHD.flatten(0, 1),
+        one.paged() if case.page_size else (one.k_BSKD.flatten(0, 1), one.v_BSKD.flatten(0, 1)),
+        Ragged.pack([case.num_tokens] * case.batch, device=one.device),
+        scale=one.scale,
+        pattern=pattern,
+        config=choice.config,
+        tma=choice.kernel == "prefill_packed_tma",
+    )
 
 
 def _call(out: Tensor, launches: list[Launch]) -> Callable[[], Tensor]:

@@ -206,7 +206,7 @@ def run_prefill(
     if not paged:
         kv = (torch.cat([k for k, _ in each]).to(BF16), torch.cat([v for _, v in each]).to(BF16))
     actual = prefill(q_THD, kv, batch, scale=0.09, pattern=patterns[pattern](), **options)
-    rules = {
+    rules: dict[str, dict[str, Any]] = {
         "causal": {},
         "full": {"causal": False},
         "window": {"window": reach},

@@ -136,8 +136,8 @@ class DecodeInput:
         v_TKE = reference.gather(cache.values, table, length, k_scales if cache.is_latent else v_scales, first=first)
         seen = torch.ones(1, self.case.seen, dtype=torch.bool, device=table.device)
         q_QHD = self.q_BHD[sequence : sequence + 1]
-        options = {"scale": self.scale, "softcap": self.case.softcap, "sinks_H": self.sinks_H}
-        return reference.attention(q_QHD, k_TKD, v_TKE, seen, **options)
+        softcap = self.case.softcap
+        return reference.attention(q_QHD, k_TKD, v_TKE, seen, scale=self.scale, softcap=softcap, sinks_H=self.sinks_H)
 
     def for_baselines(self) -> baselines.Problem:
         """The same with contiguous keys and values, for libraries that know no pages."""
