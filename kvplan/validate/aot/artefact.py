@@ -28,7 +28,8 @@ class Artefact:
     spills: accesses to local memory in the machine code. blocks_per_sm 0: not known (AMD). wide, half, narrow copies:
     of 16, of 8 and of fewer bytes (the compiler stages 8-bit values, which the matrix units take transposed, by 8).
     buffers: the tiles in shared memory, as depth × rows × columns × type. loop_instructions: per warp, of the innermost
-    loop that does the matrix work; tile_bytes: what one turn of it reads from the cache.
+    loop that does the matrix work; tile_bytes: what one turn of it reads from the cache. warpgroup_batch: warpgroup
+    products that run between two waits; the assembler may serialise them without a word.
     """
 
     target: str
@@ -49,6 +50,7 @@ class Artefact:
     register_moves: int
     buffers: tuple[str, ...]
     loop_instructions: int
+    warpgroup_batch: int
     tile_bytes: int
 
     @property
@@ -105,6 +107,7 @@ def _read_nvidia(target: str, name: str, compiled: Any, tile_bytes: int) -> Arte
         register_moves=_count(r"\bUSETMAXREG", sass),
         buffers=_buffers(compiled.asm["ttgir"]),
         loop_instructions=_loop_instructions(sass),
+        warpgroup_batch=_warpgroup_batch(sass),
         tile_bytes=tile_bytes,
     )
 
@@ -130,6 +133,7 @@ def _read_amd(target: str, name: str, compiled: Any, tile_bytes: int) -> Artefac
         register_moves=0,
         buffers=_buffers(compiled.asm["ttgir"]),
         loop_instructions=0,
+        warpgroup_batch=0,
         tile_bytes=tile_bytes,
     )
 
@@ -143,9 +147,28 @@ def _buffers(ttgir: str) -> tuple[str, ...]:
 def _loop_instructions(sass: str) -> int:
     """Instructions per warp of the hot loop: the smallest innermost with TMA loads, else with matrix work, else any.
 
-    A loop is a branch back to an earlier label; it is innermost if it holds no other. Of a kernel's loops the larger
-    ones apply masks, to a tile or two per program; where there are TMA loads, a loop without them does.
+    Of a kernel's loops the larger ones apply masks, to a tile or two per program; where there are TMA loads, a loop
+    without them does.
     """
+    bodies = _inner_loops(sass)
+    matrix = [body for body in bodies if any(_MATRIX.search(text) for text in body)]
+    tma = [body for body in matrix if any("UTMALDG" in text for text in body)]
+    return min((len(body) for body in tma or matrix or bodies), default=0)
+
+
+def _warpgroup_batch(sass: str) -> int:
+    """Warpgroup products per start of a batch, in the loop where they are fewest; 0 where there are none."""
+    batches = []
+    for body in _inner_loops(sass):
+        products = sum("HGMMA" in text or "QGMMA" in text for text in body)
+        starts = sum("WARPGROUP.ARRIVE" in text for text in body)
+        if products:
+            batches.append(products // max(starts, 1))
+    return min(batches, default=0)
+
+
+def _inner_loops(sass: str) -> list[list[str]]:
+    """The instructions of each innermost loop: a branch back to an earlier label closes one that holds no other."""
     instructions: list[str] = []
     labels: dict[str, int] = {}
     for line in sass.splitlines():
@@ -159,10 +182,7 @@ def _loop_instructions(sass: str) -> int:
         if back and labels.get(back[1], index + 1) <= index:
             spans.append((labels[back[1]], index + 1))
     inner = [a for a in spans if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in spans)]
-    bodies = [instructions[first:last] for first, last in inner if last - first > 1]
-    matrix = [body for body in bodies if any(_MATRIX.search(text) for text in body)]
-    tma = [body for body in matrix if any("UTMALDG" in text for text in body)]
-    return min((len(body) for body in tma or matrix or bodies), default=0)
+    return [instructions[first:last] for first, last in inner if last - first > 1]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from kvplan.validate.aot.cases import Case
 from kvplan.validate.kernels.machine import MACHINES
 
 MAX_ISSUE_RATIO = 0.6
+MIN_WARPGROUP_BATCH = 4
 
 
 def failures(case: Case, artefact: Artefact) -> list[str]:
@@ -44,6 +45,8 @@ def _instructions(case: Case, artefact: Artefact) -> Iterator[str]:
         yield "no TMA load"
     if case.warpgroup_mma and hopper and not artefact.warpgroup_mma:
         yield "no warpgroup matrix instruction"
+    if case.warpgroup_mma and hopper and 0 < artefact.warpgroup_batch < MIN_WARPGROUP_BATCH:
+        yield f"warpgroup products are serialised, {artefact.warpgroup_batch} between two waits"
     if case.warp_specialized and hopper and not artefact.register_moves:
         yield "not warp-specialised"
 

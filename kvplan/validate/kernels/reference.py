@@ -84,7 +84,7 @@ def attention(
     used = seen_QT.any(dim=0)  # a key that nobody sees may hold anything, NaN included
     k_TKD = torch.where(used[:, None, None], k_TKD.to(F64), 0.0)
     v_TKE = torch.where(used[:, None, None], v_TKE.to(F64), 0.0)
-    q_QKGD = q_QHD.to(F64).reshape(num_queries, num_kv_heads, group, -1)
+    q_QKGD = q_QHD.to(F64).reshape(num_queries, num_kv_heads, group, k_TKD.shape[-1])
     scores = torch.einsum("qkgd,tkd->qkgt", q_QKGD, k_TKD) * scale
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
@@ -94,4 +94,4 @@ def attention(
         scores = torch.cat([scores, sink], dim=-1)
     blind = (scores == -float("inf")).all(dim=-1, keepdim=True)  # no key and no sink: softmax would be 0 / 0
     weights = scores.softmax(dim=-1).masked_fill(blind, 0.0)[..., : k_TKD.shape[0]]
-    return torch.einsum("qkgt,tke->qkge", weights, v_TKE).reshape(num_queries, num_heads, -1)
+    return torch.einsum("qkgt,tke->qkge", weights, v_TKE).reshape(num_queries, num_heads, v_TKE.shape[-1])

@@ -126,6 +126,12 @@ def held(cache: PagedCache, sequence: int) -> tuple[Tensor, Tensor]:
 
 
 LENGTHS = (1000, 1, 77, 515)
+SHORT_LENGTHS = (150, 1, 20, 67)  # interpreted, a tile takes milliseconds
+
+
+def lengths_on(device: torch.device) -> tuple[int, ...]:
+    """Sequences of one token, of whole tiles and of odd lengths."""
+    return SHORT_LENGTHS if device.type == "cpu" else LENGTHS
 
 
 def run_decode(
@@ -142,18 +148,19 @@ def run_decode(
     **options: Any,
 ) -> tuple[Tensor, Tensor]:
     """Decode four sequences; without `kernel`, with what the table chooses."""
-    cache = poisoned_cache(device, LENGTHS, shape or {})
+    lengths = lengths_on(device)
+    cache = poisoned_cache(device, lengths, shape or {})
     if evict:
         cache.evict(options["window"] + 1)
     num_heads = cache.num_kv_heads * group
-    q_BHD = torch.randn(len(LENGTHS), num_heads, cache.keys.shape[3], device=device).to(dtype)
+    q_BHD = torch.randn(len(lengths), num_heads, cache.keys.shape[3], device=device).to(dtype)
     if sinks:
         options["sinks_H"] = torch.randn(num_heads, device=device)
     choice = Choice(kernel, Config(block_n, 4, 3, num_splits=splits), "given") if kernel else None
     actual = decode(q_BHD, cache, scale=0.09, choice=choice, **options)
     window = options.pop("window", None)
     rows = []
-    for sequence, length in enumerate(LENGTHS):
+    for sequence, length in enumerate(lengths):
         seen = reference.visible(1, length, window=window, device=device)
         rows.append(
             reference.attention(q_BHD[sequence : sequence + 1], *held(cache, sequence), seen, scale=0.09, **options)
@@ -166,11 +173,12 @@ def run_mla(
 ) -> tuple[Tensor, Tensor]:
     """MLA decode of four sequences with what the table chooses."""
     shape = {"num_kv_heads": 1, "key_dim": 576, "value_dim": 512, "latent": True}
-    cache = poisoned_cache(device, LENGTHS, shape | {"dtype": stored, "page_size": page_size})
-    q_BHD = torch.randn(len(LENGTHS), heads, 576, device=device).to(dtype)
+    lengths = lengths_on(device)
+    cache = poisoned_cache(device, lengths, shape | {"dtype": stored, "page_size": page_size})
+    q_BHD = torch.randn(len(lengths), heads, 576, device=device).to(dtype)
     actual = mla_decode(q_BHD, cache, scale=0.05)
     rows = []
-    for sequence, length in enumerate(LENGTHS):
+    for sequence, length in enumerate(lengths):
         seen = reference.visible(1, length, device=device)
         rows.append(reference.attention(q_BHD[sequence : sequence + 1], *held(cache, sequence), seen, scale=0.05))
     return actual, torch.cat(rows)
@@ -182,18 +190,21 @@ def run_prefill(
     pattern: str = "causal",
     reach: int = 0,
     paged: bool = False,
-    queries: Sequence[int] = (130, 1, 0, 300),
-    keys: Sequence[int] = (130, 65, 20, 1000),
+    new: str = "last",
     group: int = 4,
     shape: dict[str, Any] | None = None,
     **options: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Four sequences of different lengths, the queries being the last tokens of theirs."""
+    """Four sequences of different lengths; new tokens are the last ones, all, or those of another sequence."""
+    keys = lengths_on(device)
+    queries = {"last": [keys[0], 1, 0, keys[3] // 2], "all": list(keys), "cross": [50, 3, 0, 7]}[new]
     cache = poisoned_cache(device, keys, shape or {})
     num_heads, dim = cache.num_kv_heads * group, cache.keys.shape[3]
     q_THD = torch.randn(sum(queries), num_heads, dim, device=device).to(BF16)
     batch = Ragged.pack(queries, keys, device)
-    positions = torch.tensor([[0, 7, 90], [0, -1, -1], [3, 4, -1], [999, 500, 0]], device=device)
+    positions = torch.tensor(
+        [[0, 7, keys[0] // 2], [0, -1, -1], [3, 4, -1], [keys[3] - 1, keys[3] // 2, 0]], device=device
+    )
     patterns: dict[str, Callable[[], Pattern]] = {
         "causal": Pattern.causal,
         "full": Pattern.full,
@@ -223,10 +234,9 @@ def run_prefill(
     return actual, torch.cat(rows)
 
 
-def run_prefill_tma(
-    device: torch.device, *, warp_specialized: bool = False, tokens: int = 1000, **rule: Any
-) -> tuple[Tensor, Tensor]:
+def run_prefill_tma(device: torch.device, *, warp_specialized: bool = False, **rule: Any) -> tuple[Tensor, Tensor]:
     """Two sequences of equal length, contiguous, through TMA."""
+    tokens = lengths_on(device)[0]
     q, k, v = (torch.randn(2, tokens, heads, 128, device=device).to(BF16) for heads in (8, 2, 2))
     actual = prefill_tma(q, k, v, scale=0.09, warp_specialized=warp_specialized, **rule)
     seen = reference.visible(tokens, tokens, device=device, **rule)
@@ -318,8 +328,8 @@ CHECKS: tuple[Check, ...] = (
     Check("prefill, window", P(pattern="window", reach=100)),
     Check("prefill, window, paged", P(pattern="window", reach=100, paged=True)),
     Check("prefill, chunked", P(pattern="chunked", reach=96, paged=True)),
-    Check("prefill, sparse with global tokens", P(pattern="sparse", reach=64, queries=(130, 65, 20, 1000))),
-    Check("prefill, cross-attention", P(pattern="full", queries=(50, 3, 0, 7))),
+    Check("prefill, sparse with global tokens", P(pattern="sparse", reach=64, new="all")),
+    Check("prefill, cross-attention", P(pattern="full", new="cross")),
     Check("prefill, 5 heads a group, D256", P(group=5, shape={"key_dim": 256, "value_dim": 256})),
     Check("prefill, D192/128, soft cap", P(softcap=2.0, shape={"key_dim": 192})),
     E("prefill, paged, e4m3", P(paged=True, shape={"dtype": E4M3})),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from kvplan.validate.aot.artefact import Artefact, _buffers, _loop_instructions
+from kvplan.validate.aot.artefact import Artefact, _buffers, _loop_instructions, _warpgroup_batch
 from kvplan.validate.aot.cases import Case
 from kvplan.validate.aot.gates import failures
 
@@ -27,6 +27,7 @@ GOOD = Artefact(
     register_moves=2,
     buffers=("2x64x128xbf16", "2x64x128xbf16"),
     loop_instructions=477,
+    warpgroup_batch=8,
     tile_bytes=64 * 512,
 )
 CASE = Case("decode", list, key_bytes=512, tma=True, warpgroup_mma=True, warp_specialized=True, wide_stores=True)
@@ -41,6 +42,7 @@ BROKEN = {
     "no 16-byte load": {"tma_loads": 0, "wide_copies": 0},
     "60 copies of fewer than 8 bytes, 48 of 16": {"narrow_copies": 60},
     "no 16-byte store": {"wide_stores": 0},
+    "warpgroup products are serialised, 1 between two waits": {"warpgroup_batch": 1},
     "not warp-specialised": {"register_moves": 0},
     "tiles are not double-buffered: 1x64x128xbf16": {"buffers": ("1x64x128xbf16",)},
     "none in shared memory": {"buffers": ()},
@@ -113,6 +115,15 @@ LOOPS = {
     ),
     "a branch forward is no loop": (["BRA `(.L_x_1)", "HMMA.16816.F32 R0, R1", ".L_x_1:", "EXIT"], 0),
 }
+
+
+def test_serialised_products_are_counted_per_wait():
+    arrive, product = "WARPGROUP.ARRIVE", "HGMMA.64x64x16.F32.BF16 R0"
+    good = [".L_x_0:", arrive, *[product] * 8, "BRA `(.L_x_0)"]
+    bad = [".L_x_1:", *[arrive, product] * 8, "BRA `(.L_x_1)"]
+    assert _warpgroup_batch(_sass(*good)) == 8
+    assert _warpgroup_batch(_sass(*good, *bad)) == 1
+    assert _warpgroup_batch(_sass("EXIT")) == 0
 
 
 @pytest.mark.parametrize(("lines", "expected"), LOOPS.values(), ids=LOOPS)

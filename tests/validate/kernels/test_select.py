@@ -18,6 +18,11 @@ CASES = {
     "small pages": (replace(LLAMA, page_size=16), H100, "decode"),
     "an A100 has no TMA": (LLAMA, A100, "decode"),
     "dimensions that TMA would read across": (replace(LLAMA, key_dim=80, value_dim=80), H100, "decode"),
+    "prefill with contiguous keys": (PREFILL, H100, "prefill_packed_tma"),
+    "prefill with small pages": (replace(PREFILL, page_size=16), H100, "prefill"),
+    "prefill on an A100": (PREFILL, A100, "prefill"),
+    "prefill on a MI300X": (PREFILL, MACHINES["gfx942"], "prefill"),
+    "a latent": (Problem("mla_decode", 8, 128, 1, 576, 512, 16, page_size=64, num_keys=4096), H100, "mla_decode"),
     "MI300X": (LLAMA, MACHINES["gfx942"], "decode"),
 }
 
@@ -27,7 +32,7 @@ def test_the_variant_that_fits_the_case(problem, machine, kernel):
     choice = choose(problem, machine)
     assert choice.kernel == kernel
     assert choice.basis == STATIC
-    assert problem.page_size % choice.config.block_n == 0 or kernel == "decode"
+    assert problem.page_size % choice.config.block_n == 0 or not kernel.endswith("tma")
 
 
 def test_a_dimension_in_between_takes_the_next_larger_rows():

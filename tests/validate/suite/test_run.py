@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from kvplan.validate.kernels.launch import Config
 from kvplan.validate.kernels.select import STATIC, Choice
-from kvplan.validate.suite import run
+from kvplan.validate.suite import correctness, run
 from kvplan.validate.suite.__main__ import main
 from kvplan.validate.suite.adopt import measured_rows
 from kvplan.validate.suite.bench import Candidate, benchmark, ours
@@ -51,9 +51,11 @@ def is_unwritten(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.empty(3), torch.ones(3, dtype=torch.float64)
 
 
-def test_the_checks_hold_in_the_interpreter():
-    assert len(FAST) == 2
-    assert all(verdict.ok for verdict in check_all(CPU, guard(), FAST))
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+def test_every_check_of_the_gpu_run_holds_at_tiny_lengths(check, monkeypatch):
+    monkeypatch.setattr(correctness, "SHORT_LENGTHS", (20, 1, 5, 18))
+    (verdict,) = check_all(CPU, guard(), [check])
+    assert verdict.ok, verdict
 
 
 def test_a_failing_check_is_told_and_the_rest_goes_on():
