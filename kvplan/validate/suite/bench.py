@@ -25,7 +25,16 @@ from kvplan.validate.kernels.select import Choice
 from kvplan.validate.suite import baselines
 from kvplan.validate.suite.ceilings import Ceilings
 from kvplan.validate.suite.correctness import TOLERANCE, relative_error
-from kvplan.validate.suite.problems import DecodeCase, DecodeInput, PrefillCase, PrefillInput, StateCase, StateInput
+from kvplan.validate.suite.problems import (
+    DECODE,
+    PREFILL,
+    DecodeCase,
+    DecodeInput,
+    PrefillCase,
+    PrefillInput,
+    StateCase,
+    StateInput,
+)
 from kvplan.validate.suite.timing import Call, Effort, Failure, Guard, Timing, interleave, num_sets
 
 AttentionCase = DecodeCase | PrefillCase
@@ -152,7 +161,9 @@ def candidates_for(case: Case, inputs: Sequence[Any], guard: Guard) -> dict[str,
     problems = guard.attempt("inputs of the baselines", lambda: [one.for_baselines() for one in inputs])
     if isinstance(problems, Failure):
         return found | {"baselines": problems}
-    for name, calls in baselines.build(problems, guard).items():
+    # FlexAttention's long tuning takes most of a minute: on one decode and one prefill
+    names = [name for name in baselines.BUILDERS if name != "flex-max-autotune" or case in (DECODE[0], PREFILL[0])]
+    for name, calls in baselines.build(problems, guard, names).items():
         found[name] = calls if isinstance(calls, Failure) else Candidate(calls)
     return found
 
