@@ -37,7 +37,7 @@ from kvplan.validate.kernels.prefill_call import (
     Pattern,
     PrefillCall,
     Ragged,
-    default_form,
+    chosen_form,
     fits_overlap,
 )
 from kvplan.validate.kernels.prefill_tiles import every_row, fold_raw, load_rows, pages_of, rows_of, whole_tile
@@ -310,12 +310,12 @@ def plan_prefill(
     `Unsupported`.
     """
     call = PrefillCall(q_THD, kv, batch, scale, pattern, softcap, sinks_H, out_THE)
-    target = machine_of(q_THD).target
+    machine = machine_of(q_THD)
     if config is None:
-        config, tma = default_form(target, call, tma)
+        config, tma = chosen_form(machine, call, tma)
     elif tma is None:
-        tma = target in TMA_TARGETS and call.fits_tma(config)
-    overlap = fits_overlap(target, call, config, bool(tma)) if overlap is None else overlap
+        tma = machine.target in TMA_TARGETS and call.fits_tma(config)
+    overlap = fits_overlap(machine.target, call, config, bool(tma)) if overlap is None else overlap
     args = call.arguments(config, tma=bool(tma)) | {"OVERLAP": overlap}
     passes = [(args | {"PATTERN": pattern.kind, "GATHERED": False}, batch.longest)]
     if pattern.positions_BM is not None:

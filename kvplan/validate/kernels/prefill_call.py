@@ -14,6 +14,8 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from kvplan.validate.kernels.cache import FP8_DTYPES, PagedCache
 from kvplan.validate.kernels.launch import Config, Unsupported
+from kvplan.validate.kernels.machine import Machine
+from kvplan.validate.kernels.select import STATIC, Problem, best
 from kvplan.validate.kernels.tile import LOG2E
 
 _OPERANDS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
@@ -283,6 +285,26 @@ def default_form(target: str, call: PrefillCall, tma: bool | None = None) -> tup
                 return config, by_tma
     dims = f"{call.keys.shape[-1]} and {call.values.shape[-1]} dimensions"
     raise Unsupported(f"no prefill{' by TMA' if tma else ''} on {target} for heads of {dims}; 256 are the most")
+
+
+def chosen_form(machine: Machine, call: PrefillCall, tma: bool | None = None) -> tuple[Config, bool]:
+    """What was measured on this very device for such a case, else `default_form`, which knows more of it."""
+    if call.operand == tl.float32:
+        return default_form(machine.target, call, tma)
+    tokens, page_size = call.batch.longest, call.cache.page_size if call.cache else 0
+    dims = call.keys.shape[-1], call.values.shape[-1]
+    shape = (call.batch.size, call.q_THD.shape[1], call.num_kv_heads, *dims, call.keys.itemsize * 8)
+    problem = Problem("prefill", *shape, page_size=page_size, num_keys=tokens, num_queries=tokens)
+    measured = [
+        (choice.cost, choice.config, by_tma)
+        for kernel, by_tma in (("prefill_packed_tma", True), ("prefill", False))
+        if tma in (None, by_tma) and (choice := best(kernel, problem, machine)) and choice.basis != STATIC
+        if not by_tma or call.fits_tma(choice.config)
+    ]
+    if not measured:
+        return default_form(machine.target, call, tma)
+    _, config, by_tma = min(measured, key=lambda form: form[0])
+    return config, by_tma
 
 
 def fits_overlap(target: str, call: PrefillCall, config: Config, tma: bool) -> bool:

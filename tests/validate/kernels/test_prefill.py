@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kvplan.validate.kernels import prefill_call, reference
+from kvplan.validate.kernels import prefill_call, reference, select
 from kvplan.validate.kernels.cache import FP8_DTYPES, PagedCache
 from kvplan.validate.kernels.launch import Config, Unsupported
 from kvplan.validate.kernels.prefill import plan_prefill, prefill
@@ -341,3 +341,29 @@ def test_default_forms() -> None:
     for (target, *case), expected in known.items():
         config, tma = default_form(target, call(*case))
         assert (config.block_n, tma, fits_overlap(target, call(*case), config, tma)) == expected
+
+
+def test_a_form_measured_on_this_device_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    like = {
+        "target": "sm_90",
+        "stored_bits": 16,
+        "dim": 128,
+        "rows": 16,
+        "block_m": 64,
+        "num_warps": 4,
+        "num_stages": 2,
+    }
+    like |= {"blocks_per_sm": 1, "basis": "measured", "device": "H100 SXM"}
+    tma = {"kernel": "prefill_packed_tma", "block_n": 32, "cost": 1.1} | like
+    pointers = {"kernel": "prefill", "block_n": 16, "cost": 1.0} | like
+    monkeypatch.setattr(select, "_table", lambda: (tma, pointers))
+    q, kv = torch.zeros(40, 4, 128).half(), (torch.zeros(40, 2, 128).half(), torch.zeros(40, 2, 128).half())
+
+    def planned(**options: Any) -> tuple[int, bool]:
+        args = plan_prefill(q, kv, Ragged.pack([40]), scale=1.0, **options)[1][0].args
+        return args["BLOCK_N"], args["TMA"]
+
+    assert planned() == (16, False)
+    assert planned(tma=True) == (32, True)
+    monkeypatch.setattr(select, "_table", lambda: ())
+    assert planned() == (DEFAULTS["sm_90", True][1][2].block_n, True)
