@@ -26,9 +26,9 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from kvplan.validate.kernels.cache import PagedCache
 from kvplan.validate.kernels.combine import partials, plan_combine
 from kvplan.validate.kernels.decode_call import DecodeCall
-from kvplan.validate.kernels.launch import Launch, Unsupported, run_all
+from kvplan.validate.kernels.launch import Launch, Unsupported, padded, run_all
 from kvplan.validate.kernels.select import Choice, choose, machine_of
-from kvplan.validate.kernels.tile import capped, dot, fold, narrow, operand
+from kvplan.validate.kernels.tile import capped, dot, fold, narrow, operand, settle
 
 
 @triton.jit
@@ -102,18 +102,8 @@ def finish(
         tl.store(stats_ptr + row * 2, top, mask=real)
         tl.store(stats_ptr + row * 2 + 1, total, mask=real)
     else:
-        if SINKS:
-            sink = tl.load(sinks_ptr + heads, mask=real, other=-float("inf")).to(tl.float32) * log2e
-            new_top = tl.maximum(top, sink)
-            anchor = tl.where(new_top == -float("inf"), 0.0, new_top)
-            acc = acc * tl.exp2(top - anchor)[:, None]
-            total = total * tl.exp2(top - anchor) + tl.exp2(sink - anchor)
-        share = value_scale / tl.where(total > 0.0, total, 1.0)  # an empty sequence yields zeros
-        tl.store(
-            out_ptr + row[:, None] * DIM + e[None, :],
-            narrow(acc * share[:, None], out_ptr.dtype.element_ty),
-            mask=inside,
-        )
+        out = settle(acc, top, total, sinks_ptr, heads, real, value_scale, log2e, SINKS)
+        tl.store(out_ptr + row[:, None] * DIM + e[None, :], narrow(out, out_ptr.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -286,7 +276,7 @@ def _tiles(cache: PagedCache, choice: Choice) -> dict[str, Any]:
     dims = (cache.keys.shape[3], cache.values.shape[3])
     if cache.page_size % block_n:
         raise Unsupported(f"pages of {cache.page_size} tokens do not hold whole tiles of {block_n}: use `decode`")
-    if any(dim != max(triton.next_power_of_2(dim), 16) for dim in dims):
+    if any(dim != padded(dim) for dim in dims):
         raise Unsupported(f"head dimensions {dims} are not powers of two of at least 16: use `decode`")
 
     def boxes(pool_PNKD: Tensor) -> TensorDescriptor:

@@ -5,20 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from kvplan.validate.kernels import select
-from kvplan.validate.kernels.cache import FP8_DTYPES, PagedCache
-from kvplan.validate.kernels.launch import Config, Unsupported
-from kvplan.validate.kernels.tile import LOG2E
+from kvplan.validate.kernels.cache import PagedCache
+from kvplan.validate.kernels.launch import Config, Unsupported, padded
+from kvplan.validate.kernels.tile import OPERANDS, operand_type, score_factors
 
 #: From so many elements on, a pool's offsets need 64 bits.
 WIDE_ELEMENTS = 2**31
-
-_OPERANDS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ class DecodeCall:
             raise Unsupported(f"queries have {self.q_BHD.shape[2]} dimensions, keys {self.cache.keys.shape[3]}")
         if self.q_BHD.shape[0] != self.cache.block_table.shape[0]:
             raise Unsupported(f"{self.q_BHD.shape[0]} queries for {self.cache.block_table.shape[0]} sequences")
-        if self.q_BHD.dtype not in _OPERANDS:
+        if self.q_BHD.dtype not in OPERANDS:
             raise Unsupported(f"queries are {self.q_BHD.dtype}; bf16, fp16 and fp32 are supported")
         if self.window is not None and self.window < 1:
             raise Unsupported(f"a window of {self.window} keys sees nothing")
@@ -62,24 +57,10 @@ class DecodeCall:
             num_keys=min(longest, self.window) if self.window else longest,
         )
 
-    @property
-    def operand(self) -> Any:
-        """The type of the matrix products: fp16 for 8-bit caches (exact, a native conversion), else the queries'."""
-        if self.cache.keys.dtype in (*FP8_DTYPES, torch.int8) and self.q_BHD.dtype != torch.float32:
-            return tl.float16
-        return _OPERANDS[self.q_BHD.dtype]
-
     def numbers(self) -> dict[str, float | int]:
         """The factors that the host folds: score = product · scale · key scale, in base 2, or its soft cap."""
-        factor = self.scale * self.cache.key_scale * LOG2E
-        cap = 0.0
-        if self.softcap is not None:
-            factor, cap = 2.0 * factor / self.softcap, self.softcap * LOG2E
-        return {
-            "factor": factor,
-            "cap": cap,
+        return score_factors(self.scale * self.cache.key_scale, self.softcap) | {
             "value_scale": self.cache.value_scale,
-            "log2e": LOG2E,
             "window": self.window or 0,
             "num_kv_heads": self.cache.num_kv_heads,
         }
@@ -101,13 +82,13 @@ class DecodeCall:
         return {
             "GROUP": group,
             "D": key_dim,
-            "D_PADDED": max(triton.next_power_of_2(key_dim), 16),
+            "D_PADDED": padded(key_dim),
             "E": value_dim,
-            "E_PADDED": max(triton.next_power_of_2(value_dim), 16),
+            "E_PADDED": padded(value_dim),
             "BLOCK_M": config.block_m or self.problem.rows,
             "BLOCK_N": config.block_n,
             "PAGE": self.cache.page_size,
-            "OPERAND": self.operand,
+            "OPERAND": operand_type(self.q_BHD.dtype, self.cache.keys.dtype),
             "WINDOWED": self.window is not None,
             "CAPPED": self.softcap is not None,
             "SINKS": self.sinks_H is not None,

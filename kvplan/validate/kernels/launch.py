@@ -19,6 +19,11 @@ class Unsupported(ValueError):
     """A case that this kernel, or this device, cannot run; the message says which limit and what to use instead."""
 
 
+def padded(dim: int) -> int:
+    """The power of two that holds `dim`, at least the 16 that a matrix product takes."""
+    return max(int(triton.next_power_of_2(dim)), 16)
+
+
 @dataclass(frozen=True)
 class Config:
     """The tunable half of a launch.

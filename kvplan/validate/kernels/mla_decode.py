@@ -29,11 +29,10 @@ from torch import Tensor
 from kvplan.validate.kernels.cache import PagedCache
 from kvplan.validate.kernels.combine import partials, plan_combine
 from kvplan.validate.kernels.decode import pages_of_tile, tiles_of_split
-from kvplan.validate.kernels.launch import INTERPRETED, Config, Launch, Unsupported, run_all
+from kvplan.validate.kernels.launch import INTERPRETED, Config, Launch, Unsupported, padded, run_all
 from kvplan.validate.kernels.select import Problem, configure, machine_of
-from kvplan.validate.kernels.tile import LOG2E, dot, fold, operand
+from kvplan.validate.kernels.tile import LOG2E, OPERANDS, dot, fold, operand, operand_type
 
-_OPERANDS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 _COMPILED = tl.constexpr(not INTERPRETED)
 
 #: (target, bits of a stored number) → (configuration, its blocks per SM), by rising block of heads. Chosen by reading
@@ -268,7 +267,7 @@ def _check(q_BHD: Tensor, cache: PagedCache) -> None:
         raise Unsupported(f"queries have {q_BHD.shape[2]} dimensions, latent and rotary key {cache.keys.shape[3]}")
     if q_BHD.shape[0] != cache.block_table.shape[0]:
         raise Unsupported(f"{q_BHD.shape[0]} queries for {cache.block_table.shape[0]} sequences")
-    if query not in _OPERANDS or stored not in (query, torch.float8_e4m3fn):
+    if query not in OPERANDS or stored not in (query, torch.float8_e4m3fn):
         raise Unsupported(f"queries of {query} on latents of {stored}: latents have the queries' type, or e4m3")
     if query == torch.float32 and not INTERPRETED:
         raise Unsupported("fp32 tiles do not fit into shared memory: pass bf16 or fp16 queries")
@@ -278,32 +277,30 @@ def _complete(config: Config | None, q_BHD: Tensor, cache: PagedCache) -> Config
     """The configuration with every number that was left to the kernel filled in."""
     batch, heads, _ = q_BHD.shape
     machine = machine_of(q_BHD)
+    tuned, _ = default_config(heads, cache.keys.dtype, machine.target)  # or what the target cannot convert
     if config is None:
-        default_config(heads, cache.keys.dtype, machine.target)  # says which types a target has no conversion for
         keys, value_dim = cache.keys, cache.values.shape[3]
         longest = cache.block_table.shape[1] * cache.page_size
         bits = min(keys.dtype.itemsize * 8, 16)
         shape = (batch, heads, 1, keys.shape[3], value_dim, bits, cache.page_size, longest)
         config = configure("mla_decode", Problem("mla_decode", *shape), machine)
-    tuned, _ = default_config(heads, cache.keys.dtype, machine.target)
     return replace(config, block_m=config.block_m or tuned.block_m, num_splits=max(config.num_splits, 1))
 
 
 def _constants(q_BHD: Tensor, cache: PagedCache, config: Config) -> dict[str, Any]:
     """What the compiler must know: dimensions, tiles and types."""
     key_dim, value_dim = cache.keys.shape[3], cache.values.shape[3]
-    is_exact = q_BHD.dtype == torch.float32 or q_BHD.dtype == cache.keys.dtype
     return {
         "HEADS": q_BHD.shape[1],
         "LATENT": value_dim,
         "HALF": max(triton.next_power_of_2(value_dim) // 2, 16),
         "ROPE": key_dim - value_dim,
-        "ROPE_PADDED": max(triton.next_power_of_2(key_dim - value_dim), 16),
+        "ROPE_PADDED": padded(key_dim - value_dim),
         "BLOCK_M": config.block_m,
         "BLOCK_N": config.block_n,
         "PAGE": cache.page_size,
         # e4m3 to fp16 is one instruction and exact, to bf16 it is several
-        "OPERAND": _OPERANDS[q_BHD.dtype] if is_exact else tl.float16,
+        "OPERAND": operand_type(q_BHD.dtype, cache.keys.dtype),
         "WIDE": cache.keys.numel() >= 2**31,
         "STAGES": config.num_stages,
     }

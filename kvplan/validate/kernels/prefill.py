@@ -42,7 +42,7 @@ from kvplan.validate.kernels.prefill_call import (
 )
 from kvplan.validate.kernels.prefill_tiles import every_row, fold_raw, load_rows, pages_of, rows_of, whole_tile
 from kvplan.validate.kernels.select import machine_of
-from kvplan.validate.kernels.tile import capped, dot, narrow
+from kvplan.validate.kernels.tile import capped, dot, narrow, settle
 
 # Fewer whole tiles than this are not worth a loop of their own: filling its pipeline costs more than masking them.
 _MIN_WHOLE = tl.constexpr(3)
@@ -71,20 +71,6 @@ def whole_tiles(whole_from, whole_to, BLOCK_N: tl.constexpr):
     last = whole_to // BLOCK_N
     enough = last - first >= _MIN_WHOLE
     return tl.where(enough, first, 0), tl.where(enough, last, 0)
-
-
-@triton.jit
-def settle(state, sinks_ptr, heads, real, value_scale, log2e, SINKS: tl.constexpr):
-    """A block's output: divided by the sum of weights, to which a sink adds; no key and no sink yield zeros."""
-    acc, top, total = state
-    if SINKS:
-        sink = tl.load(sinks_ptr + heads, mask=real, other=-float("inf")).to(tl.float32) * log2e
-        new_top = tl.maximum(top, sink)
-        anchor = tl.where(new_top == -float("inf"), 0.0, new_top)
-        rescale = tl.exp2(top - anchor)
-        total = total * rescale + tl.exp2(sink - anchor)
-        value_scale = value_scale * rescale
-    return acc * (value_scale / tl.where(total > 0.0, total, 1.0))[:, None]
 
 
 @triton.jit
@@ -284,7 +270,7 @@ def prefill_kernel(
             state, positions_ptr + batch * num_positions, num_positions, length, queries, pools,
             table_row, seen_by, factor, cap, D, E, EDGE_N, PAGE, CAPPED, TOKEN_SCALES,
         )  # fmt: skip
-    result = settle(state, sinks_ptr, head, real, value_scale, log2e, SINKS)
+    result = settle(state[0], state[1], state[2], sinks_ptr, head, real, value_scale, log2e, SINKS)
     store_lines(out, result, query_starts_ptr + batch, first, count, token, real, kv_head, E, GROUP, BLOCK_M, GATHERED)
 
 

@@ -12,13 +12,12 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from kvplan.validate.kernels.cache import FP8_DTYPES, PagedCache
+from kvplan.validate.kernels.cache import PagedCache
 from kvplan.validate.kernels.launch import Config, Unsupported
 from kvplan.validate.kernels.machine import Machine
 from kvplan.validate.kernels.select import STATIC, Problem, best
-from kvplan.validate.kernels.tile import LOG2E
+from kvplan.validate.kernels.tile import OPERANDS, operand_type, score_factors
 
-_OPERANDS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
 _FOREVER = 2**30  # as good as no limit, and twice it still fits into 32 bits
 
 
@@ -140,7 +139,7 @@ class PrefillCall:
             raise Unsupported(
                 f"heads of {key_dim} and {self.values.shape[-1]} dimensions; matrix products take 16 or more"
             )
-        if self.q_THD.dtype not in _OPERANDS:
+        if self.q_THD.dtype not in OPERANDS:
             raise Unsupported(f"queries are {self.q_THD.dtype}; bf16, fp16 and fp32 are supported")
         if self.scale <= 0:
             raise Unsupported(
@@ -163,10 +162,8 @@ class PrefillCall:
 
     @property
     def operand(self) -> Any:
-        """The type of the matrix products: fp16 for 8-bit caches (native and exact), else the queries' own."""
-        if self.keys.dtype in (*FP8_DTYPES, torch.int8) and self.q_THD.dtype != torch.float32:
-            return tl.float16
-        return _OPERANDS[self.q_THD.dtype]
+        """The type of the matrix products."""
+        return operand_type(self.q_THD.dtype, self.keys.dtype)
 
     def fits_tma(self, config: Config) -> bool:
         """Whether whole tiles can come by TMA: each in one page, of heads side by side whose dimensions are 2^n."""
@@ -209,15 +206,9 @@ class PrefillCall:
 
     def _numbers(self) -> dict[str, float | int]:
         """The factors that the host folds: score = product · scale · key scale, in base 2, or its soft cap."""
-        factor = self.scale * (self.cache.key_scale if self.cache else 1.0) * LOG2E
-        cap = 0.0
-        if self.softcap is not None:
-            factor, cap = 2.0 * factor / self.softcap, self.softcap * LOG2E
-        return {
-            "factor": factor,
-            "cap": cap,
+        key_scale = self.cache.key_scale if self.cache else 1.0
+        return score_factors(self.scale * key_scale, self.softcap) | {
             "value_scale": self.cache.value_scale if self.cache else 1.0,
-            "log2e": LOG2E,
             "reach": self.pattern.reach,
         }
 

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kvplan.validate.kernels.launch import Config, Launch, Unsupported, run_all
+from kvplan.validate.kernels.launch import Config, Launch, Unsupported, padded, run_all
 from kvplan.validate.kernels.prefill_tiles import fold_raw
 from kvplan.validate.kernels.select import Problem, configure, machine_of
 from kvplan.validate.kernels.tile import LOG2E, dot, narrow
@@ -133,6 +133,8 @@ def plan_prefill_tma(
     window W: |query − key| < W, of which causality leaves the past. warp_specialized: the other form, four warps.
     Raises `Unsupported` for shapes that TMA does not take; `prefill` runs those.
     """
+    if scale <= 0:
+        raise Unsupported(f"the softmax scale is {scale}; the kernel takes maxima before it, so it must be positive")
     batch, length, heads, dim = q_BSHD.shape
     group = _group(q_BSHD, k_BSKD, v_BSKD)
     kernel = "prefill_ws" if warp_specialized else "prefill_tma"
@@ -178,7 +180,7 @@ def _group(q_BSHD: Tensor, k_BSKD: Tensor, v_BSKD: Tensor) -> int:
         )
     if heads % kv_heads:
         raise Unsupported(f"{heads} query heads do not share {kv_heads} KV heads evenly")
-    if dim != max(triton.next_power_of_2(dim), 16):
+    if dim != padded(dim):
         raise Unsupported(f"a head dimension of {dim} is not a power of two of at least 16: use `prefill`")
     if any(not x.is_contiguous() or x.dtype != q_BSHD.dtype for x in (q_BSHD, k_BSKD, v_BSKD)):
         raise Unsupported("TMA prefill takes contiguous queries, keys and values of one type")

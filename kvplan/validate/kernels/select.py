@@ -20,7 +20,7 @@ import torch
 import triton
 from torch import Tensor
 
-from kvplan.validate.kernels.launch import INTERPRETED, Config, Unsupported
+from kvplan.validate.kernels.launch import INTERPRETED, Config, Unsupported, padded
 from kvplan.validate.kernels.machine import MACHINES, Machine
 from kvplan.validate.kernels.splits import choose_splits
 
@@ -61,12 +61,16 @@ class Problem:
     def dim(self) -> int:
         """The larger head dimension, as padded; of a latent cache, the part that both products use."""
         size = self.value_dim if self.operation == "mla_decode" else max(self.key_dim, self.value_dim)
-        return max(int(triton.next_power_of_2(size)), 16)
+        return padded(size)
 
     @property
     def rows(self) -> int:
         """Rows of one program's matrix product: the query heads that share a key, padded to 16, at most 64."""
-        return min(max(int(triton.next_power_of_2(self.group)), 16), 64)
+        return min(padded(self.group), 64)
+
+    def programs(self, block_m: int) -> int:
+        """Programs of one sequence and split, with blocks of so many query heads (0: as many as `rows`)."""
+        return self.num_kv_heads * ceil(self.group / (block_m or self.rows))
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,12 @@ def _target_name() -> str:
     target = triton.runtime.driver.active.get_current_target()
     if target.backend == "hip":
         return str(target.arch)
-    return {8: "sm_80", 9: "sm_90"}.get(target.arch // 10, "sm_100")
+    return target_of(target.arch // 10)
+
+
+def target_of(major: int) -> str:
+    """The compiler's target for an NVIDIA processor of that major compute capability."""
+    return {8: "sm_80", 9: "sm_90"}.get(major, "sm_100")
 
 
 def best(kernel: str, problem: Problem, machine: Machine) -> Choice | None:
@@ -152,7 +161,7 @@ def _rows(kernel: str, problem: Problem, machine: Machine) -> Iterator[dict[str,
 
 def can_run(kernel: str, block_n: int, problem: Problem) -> bool:
     """Whether a kernel with tiles of `block_n` keys takes the case at all."""
-    exact = all(dim == max(triton.next_power_of_2(dim), 16) for dim in (problem.key_dim, problem.value_dim))
+    exact = all(dim == padded(dim) for dim in (problem.key_dim, problem.value_dim))
     if kernel == "decode_tma":
         return exact and problem.page_size % block_n == 0
     if kernel == "prefill_packed_tma":
@@ -165,9 +174,10 @@ def can_run(kernel: str, block_n: int, problem: Problem) -> bool:
 def _splits(config: Config, row: dict[str, Any], problem: Problem, machine: Machine) -> int:
     if problem.num_queries > 1 or problem.operation == "prefill":
         return 1
-    programs = problem.num_kv_heads * ceil(problem.group / (config.block_m or problem.rows))
     tiles = ceil(problem.num_keys / config.block_n)
-    return choose_splits(problem.batch, programs, tiles, machine.num_sms * max(row["blocks_per_sm"], 1))
+    return choose_splits(
+        problem.batch, problem.programs(config.block_m), tiles, machine.num_sms * max(row["blocks_per_sm"], 1)
+    )
 
 
 @cache

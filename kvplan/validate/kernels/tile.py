@@ -7,13 +7,33 @@ a per-tensor key scale into one number (`score_factor`), which costs the kernel 
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 
 from kvplan.validate.kernels.launch import INTERPRETED
 
 LOG2E = math.log2(math.e)
+
+#: Types of queries → the types of the matrix products.
+OPERANDS = {torch.bfloat16: tl.bfloat16, torch.float16: tl.float16, torch.float32: tl.float32}
+
+
+def operand_type(queries: torch.dtype, stored: torch.dtype) -> Any:
+    """The type of the matrix products: fp16 for 8-bit caches (exact, a native conversion), else the queries'."""
+    if stored.itemsize == 1 and queries != torch.float32:
+        return tl.float16
+    return OPERANDS[queries]
+
+
+def score_factors(scale: float, softcap: float | None) -> dict[str, float]:
+    """What the host folds: score = factor · product in base 2, or `capped(factor · product, cap)`."""
+    if softcap is None:
+        return {"factor": scale * LOG2E, "cap": 0.0, "log2e": LOG2E}
+    return {"factor": 2.0 * scale * LOG2E / softcap, "cap": softcap * LOG2E, "log2e": LOG2E}
+
 
 # Triton's interpreter keeps bf16 as bit patterns and multiplies those (3.4 to 3.9): there, and only there, go by fp32.
 _UPCAST = tl.constexpr(INTERPRETED)
@@ -92,3 +112,16 @@ def fold(scores, top, total):
     weights = tl.exp2(scores - anchor[:, None])
     rescale = tl.exp2(top - anchor)
     return weights, rescale, new_top, total * rescale + tl.sum(weights, 1)
+
+
+@triton.jit
+def settle(acc, top, total, sinks_ptr, heads, real, value_scale, log2e, SINKS: tl.constexpr):
+    """A block's output: divided by the sum of weights, to which a sink adds; no key and no sink yield zeros."""
+    if SINKS:
+        sink = tl.load(sinks_ptr + heads, mask=real, other=-float("inf")).to(tl.float32) * log2e
+        new_top = tl.maximum(top, sink)
+        anchor = tl.where(new_top == -float("inf"), 0.0, new_top)
+        rescale = tl.exp2(top - anchor)
+        total = total * rescale + tl.exp2(sink - anchor)
+        value_scale = value_scale * rescale
+    return acc * (value_scale / tl.where(total > 0.0, total, 1.0))[:, None]

@@ -35,7 +35,7 @@ def _row(row: dict[str, Any], problem: select.Problem, record: Record, fastest: 
     config = row["choice"]["config"]
     return {
         "kernel": row["choice"]["kernel"],
-        "target": _target(record.device["compute_capability"]),
+        "target": select.target_of(int(record.device["compute_capability"].split(".")[0])),
         "stored_bits": problem.stored_bits,
         "dim": problem.dim,
         "rows": problem.rows,
@@ -53,13 +53,7 @@ def _slots(splits: int, problem: select.Problem, num_sms: int, config: dict[str,
     """Blocks per SM that make the chooser come to about the splits that were fastest."""
     if problem.num_queries > 1:
         return 1
-    programs = problem.num_kv_heads * -(-problem.group // (config["block_m"] or problem.rows))
-    return max(1, min(16, round(problem.batch * programs * splits / num_sms)))
-
-
-def _target(capability: str) -> str:
-    major = int(capability.split(".")[0])
-    return {8: "sm_80", 9: "sm_90"}.get(major, "sm_100")
+    return max(1, min(16, round(problem.batch * problem.programs(config["block_m"]) * splits / num_sms)))
 
 
 @click.command()

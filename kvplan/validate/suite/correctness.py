@@ -104,11 +104,7 @@ def poisoned_cache(device: torch.device, lengths: Sequence[int], shape: dict[str
         shuffle=random.Random(5),
         **given,
     )
-    cache.keys.fill_(127 if cache.keys.dtype == INT8 else float("nan"))
-    cache.values.fill_(127 if cache.keys.dtype == INT8 else float("nan"))
-    for scales in (cache.key_scales, cache.value_scales):
-        if scales is not None:
-            scales.fill_(float("nan"))
+    poison(cache)
     heads = cache.num_kv_heads
     k_TKD = torch.randn(sum(lengths), heads, cache.keys.shape[3], device=device)
     v_TKE = torch.randn(sum(lengths), heads, cache.values.shape[3], device=device)
@@ -116,13 +112,23 @@ def poisoned_cache(device: torch.device, lengths: Sequence[int], shape: dict[str
     return cache
 
 
-def held(cache: PagedCache, sequence: int) -> tuple[Tensor, Tensor]:
-    """A sequence's keys and values in float64."""
+def poison(cache: PagedCache, pages: Sequence[int] | slice = slice(None)) -> None:
+    """NaN in every slot of these pages; an int8 slot holds its largest number and a NaN scale."""
+    for pool in (cache.keys, cache.values):
+        pool[pages] = 127 if pool.dtype == INT8 else float("nan")
+    for scales in (cache.key_scales, cache.value_scales):
+        if scales is not None:
+            scales[pages] = float("nan")
+
+
+def held(cache: PagedCache, sequence: int, first: int = 0) -> tuple[Tensor, Tensor]:
+    """A sequence's keys and values as stored, dequantised in float64, from `first` on; NaN where the page is gone."""
     table, length = cache.block_table[sequence], cache.length(sequence)
     k_scales = cache.key_scales if cache.key_scales is not None else cache.key_scale
     v_scales = cache.value_scales if cache.value_scales is not None else cache.value_scale
-    keys = reference.gather(cache.keys, table, length, k_scales)
-    return keys, reference.gather(cache.values, table, length, k_scales if cache.is_latent else v_scales)
+    keys = reference.gather(cache.keys, table, length, k_scales, first=first)
+    values = reference.gather(cache.values, table, length, k_scales if cache.is_latent else v_scales, first=first)
+    return keys, values
 
 
 LENGTHS = (1000, 1, 77, 515)

@@ -17,6 +17,7 @@ from kvplan.validate.kernels import linear_reference, reference
 from kvplan.validate.kernels.cache import PagedCache
 from kvplan.validate.kernels.select import Problem
 from kvplan.validate.suite import baselines
+from kvplan.validate.suite.correctness import held
 
 BF16, E4M3, INT8 = torch.bfloat16, torch.float8_e4m3fn, torch.int8
 
@@ -127,14 +128,8 @@ class DecodeInput:
         return torch.cat([self._expected(sequence) for sequence in self.sample])
 
     def _expected(self, sequence: int) -> Tensor:
-        cache, length = self.cache, self.case.num_tokens
-        table = cache.block_table[sequence]
-        k_scales = cache.key_scales if cache.key_scales is not None else cache.key_scale
-        v_scales = cache.value_scales if cache.value_scales is not None else cache.value_scale
-        first = length - self.case.seen
-        k_TKD = reference.gather(cache.keys, table, length, k_scales, first=first)
-        v_TKE = reference.gather(cache.values, table, length, k_scales if cache.is_latent else v_scales, first=first)
-        seen = torch.ones(1, self.case.seen, dtype=torch.bool, device=table.device)
+        k_TKD, v_TKE = held(self.cache, sequence, first=self.case.num_tokens - self.case.seen)
+        seen = torch.ones(1, self.case.seen, dtype=torch.bool, device=self.device)
         q_QHD = self.q_BHD[sequence : sequence + 1]
         softcap = self.case.softcap
         return reference.attention(q_QHD, k_TKD, v_TKE, seen, scale=self.scale, softcap=softcap, sinks_H=self.sinks_H)

@@ -50,8 +50,7 @@ def _with_splits(config: Config, problem: select.Problem, machine: Machine) -> I
     if problem.num_queries > 1:
         yield config
         return
-    programs = problem.num_kv_heads * -(-problem.group // (config.block_m or problem.rows))
     tiles = -(-problem.num_keys // config.block_n)
-    few = choose_splits(problem.batch, programs, tiles, machine.num_sms * 2)
+    few = choose_splits(problem.batch, problem.programs(config.block_m), tiles, machine.num_sms * 2)
     for splits in sorted({few, min(2 * few, tiles)}):
         yield replace(config, num_splits=splits)

@@ -1,24 +1,15 @@
-"""Caches for the kernels' tests: shuffled pages, NaN wherever no token was written, and what the oracle reads in them."""
+"""Caches for the kernels' tests: shuffled pages, NaN wherever no token was written."""
 
 import random
 
 import torch
 from torch import Tensor
 
-from kvplan.validate.kernels import reference
 from kvplan.validate.kernels.cache import PagedCache
+from kvplan.validate.suite.correctness import poison
 
 #: relative error, against the largest output, that a computation in this type may have.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
-
-
-def poison(cache: PagedCache) -> None:
-    """NaN in every slot; an int8 slot holds its largest number and a NaN scale."""
-    for pool in (cache.keys, cache.values):
-        pool.fill_(127 if pool.dtype == torch.int8 else float("nan"))
-    for scales in (cache.key_scales, cache.value_scales):
-        if scales is not None:
-            scales.fill_(float("nan"))
 
 
 def filled_cache(
@@ -60,23 +51,8 @@ def filled_cache(
     cache.append(k_TKD, v_TKE, lengths)
     if window is not None:
         cache.evict(window + 1)  # the query of the last token itself is still to come
-        for page in cache.free_pages:
-            cache.keys[page] = 127 if dtype == torch.int8 else float("nan")
-            cache.values[page] = 127 if dtype == torch.int8 else float("nan")
-            if cache.key_scales is not None and cache.value_scales is not None:
-                cache.key_scales[page] = cache.value_scales[page] = float("nan")
+        poison(cache, cache.free_pages)
     return cache
-
-
-def held(cache: PagedCache, sequence: int) -> tuple[Tensor, Tensor]:
-    """A sequence's keys and values as stored, dequantised in float64; NaN where the page is gone."""
-    table, length = cache.block_table[sequence], cache.length(sequence)
-    k_scales = cache.key_scales if cache.key_scales is not None else cache.key_scale
-    v_scales = cache.value_scales if cache.value_scales is not None else cache.value_scale
-    return (
-        reference.gather(cache.keys, table, length, k_scales),
-        reference.gather(cache.values, table, length, v_scales),
-    )
 
 
 def assert_close(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> None:

@@ -13,7 +13,8 @@ from kvplan.validate.kernels.cache import PagedCache
 from kvplan.validate.kernels.decode import decode, plan_decode
 from kvplan.validate.kernels.launch import Config, Unsupported
 from kvplan.validate.kernels.select import Choice
-from tests.validate.kernels.caches import assert_close, filled_cache, held
+from kvplan.validate.suite.correctness import held
+from tests.validate.kernels.caches import assert_close, filled_cache
 
 SCALE = 0.2
 LENGTHS = [77, 1, 0, 32]  # odd, one token, empty, whole tiles

@@ -13,7 +13,8 @@ from kvplan.validate.kernels import reference
 from kvplan.validate.kernels.cache import PagedCache
 from kvplan.validate.kernels.launch import Config, Unsupported
 from kvplan.validate.kernels.mla_decode import DEFAULTS, default_config, mla_decode, plan_mla_decode
-from tests.validate.kernels.caches import assert_close, poison
+from kvplan.validate.suite.correctness import poison
+from tests.validate.kernels.caches import assert_close
 
 SCALE = 0.2
 LENGTHS = [77, 1, 0, 32]  # odd, one token, empty, whole tiles

@@ -11,7 +11,8 @@ import kvplan
 from kvplan.validate.kernels import reference
 from kvplan.validate.kernels.cache import EVICTED, PagedCache
 from kvplan.validate.kernels.launch import Unsupported
-from tests.validate.kernels.caches import filled_cache, held
+from kvplan.validate.suite.correctness import held
+from tests.validate.kernels.caches import filled_cache
 
 
 def allocate(**changes) -> PagedCache:

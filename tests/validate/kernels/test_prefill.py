@@ -15,7 +15,8 @@ from kvplan.validate.kernels.cache import FP8_DTYPES, PagedCache
 from kvplan.validate.kernels.launch import Config, Unsupported
 from kvplan.validate.kernels.prefill import plan_prefill, prefill
 from kvplan.validate.kernels.prefill_call import DEFAULTS, Pattern, PrefillCall, Ragged, default_form, fits_overlap
-from tests.validate.kernels.caches import assert_close, held, poison
+from kvplan.validate.suite.correctness import held, poison
+from tests.validate.kernels.caches import assert_close
 
 NAN = float("nan")
 SMALL = Config(block_n=16, num_warps=4, num_stages=1, block_m=16)

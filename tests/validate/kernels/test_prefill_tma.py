@@ -107,6 +107,12 @@ REFUSED = {
 }
 
 
+def test_a_scale_that_would_turn_maxima_round():
+    x = torch.zeros(1, 8, 2, 32)
+    with pytest.raises(Unsupported, match="must be positive"):
+        plan_prefill_tma(x, x, x, scale=-1.0)
+
+
 @pytest.mark.parametrize(("queries", "keys", "sentence"), REFUSED.values(), ids=REFUSED)
 def test_what_it_does_not_take(queries, keys, sentence):
     with pytest.raises(Unsupported, match=sentence):
