@@ -277,6 +277,8 @@ meta-llama/Llama-2-70b     llama     68.98 B      80  full       bf16          3
     assert all(row["num_parameters"] <= 10**9 and row["model_type"] == "qwen3" for row in small)
     latent = json.loads(run("models", "--attention", "latent", "--json").stdout)["models"]
     assert {row["model_type"] for row in latent} >= {"deepseek_v3"}
+    linear = json.loads(run("models", "--attention", "linear", "--json").stdout)["models"]
+    assert {row["model_type"]: row["attention"] for row in linear}["qwen3_next"] == ["linear", "full"]
 
 
 def test_gpus() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.argument("pattern", default="")
 @click.option("--family", help="Only this model type, e.g. llama.")
 @click.option("--max-params", type=options.PARAMETERS, help="Only models of at most so many parameters, e.g. 10B.")
-@click.option("--attention", help="Only models with layers of this kind: full, sliding, latent, cross …")
+@click.option("--attention", help="Only models with layers of this kind: full, sliding, latent, linear, cross …")
 @options.format_options()
 def models(
     pattern: str,

@@ -15,7 +15,7 @@ from functools import reduce
 
 from kvplan.core.cache import kv_heads_per_rank
 from kvplan.core.dtypes import DType
-from kvplan.core.model import CrossAttention, EagerSoftmax, Layer, Mixer, SlidingAttention
+from kvplan.core.model import CrossAttention, EagerSoftmax, Layer, SlidingAttention, SoftmaxMixer
 from kvplan.core.units import ceil_div, larger, smaller
 
 
@@ -216,7 +216,7 @@ class PassShape:
         """Tokens that pass through a layer."""
         return self.num_encoder_tokens if layer.in_encoder else self.num_tokens
 
-    def call(self, layer: Layer, mixer: Mixer, dtype: DType, tp: int) -> AttentionCall:
+    def call(self, layer: Layer, mixer: SoftmaxMixer, dtype: DType, tp: int) -> AttentionCall:
         """The call that `mixer` of `layer` makes in this pass; a windowed layer decodes over its window only."""
         queries, keys, total_keys = self._lengths(layer, mixer)
         return AttentionCall(
@@ -234,7 +234,7 @@ class PassShape:
             eager_softmax=layer.eager_softmax,
         )
 
-    def _lengths(self, layer: Layer, mixer: Mixer) -> tuple[int, int, int]:
+    def _lengths(self, layer: Layer, mixer: SoftmaxMixer) -> tuple[int, int, int]:
         """(query tokens, key tokens, key tokens of all sequences) of one call."""
         if layer.in_encoder:
             return self.encoder_seq_len, self.encoder_seq_len, self.num_encoder_tokens

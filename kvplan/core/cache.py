@@ -9,23 +9,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from kvplan.core.dtypes import DType
+from kvplan.core.dtypes import BF16, DType
 from kvplan.core.model import (
     CrossAttention,
     FullAttention,
     LatentAttention,
     Layer,
+    LinearAttention,
     Mixer,
     SlidingAttention,
 )
-from kvplan.core.units import ceil_div, smaller
+from kvplan.core.units import ceil_div, round_up, smaller
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
     """The cache of one layer of one sequence.
 
-        bytes(n) = fixed_bytes + min(n, max_tokens) · bytes_per_token
+        bytes(n) = fixed_bytes + ⌈min(n, max_tokens) / block_size⌉ · block_size · bytes_per_token
 
     n is the sequence's length, or the encoder's where `over_encoder`.
     """
@@ -35,16 +36,24 @@ class Cache:
     max_tokens: int | None = None
     fixed_bytes: int = 0
     over_encoder: bool = False
+    block_size: int = 1
+    """Held tokens are rounded up to whole blocks of so many."""
 
     def bytes_for(self, num_tokens: int) -> int:
         """Bytes that one sequence of `num_tokens` holds."""
         held = num_tokens if self.max_tokens is None else smaller(num_tokens, self.max_tokens)
-        return held * self.bytes_per_token + self.fixed_bytes
+        return round_up(held, self.block_size) * self.bytes_per_token + self.fixed_bytes
 
 
-def caches_of(layer: Layer, dtype: DType, tp: int = 1) -> list[tuple[Mixer, Cache]]:
-    """The caches that one layer needs on one of `tp` GPUs, each with its mixer; none for an encoder's layer."""
-    pairs = ((mixer, _CACHES[type(mixer)](mixer, dtype, tp)) for mixer in layer.mixers)
+def caches_of(layer: Layer, dtype: DType, tp: int = 1, model_dtype: DType = BF16) -> list[tuple[Mixer, Cache]]:
+    """The caches that one layer needs on one of `tp` GPUs, each with its mixer; none for an encoder's layer.
+
+    `dtype` is the KV cache's. What a recurrent layer keeps does not follow it, but `model_dtype`.
+    """
+    pairs = (
+        (mixer, _CACHES[type(mixer)](mixer, model_dtype if isinstance(mixer, LinearAttention) else dtype, tp))
+        for mixer in layer.mixers
+    )
     return [(mixer, cache) for mixer, cache in pairs if cache is not None]
 
 
@@ -86,11 +95,28 @@ def _cross(mixer: CrossAttention, dtype: DType, tp: int) -> Cache:
     return Cache(kind="cross", bytes_per_token=_kv_bytes(mixer, dtype, tp), over_encoder=True)
 
 
+def _linear(mixer: LinearAttention, model_dtype: DType, tp: int) -> Cache:
+    """One state a head, and the columns that a token's convolution reads, its own included; neither grows.
+
+        fixed bytes = heads · key_dim · value_dim · state_bits / 8 + conv_channels · conv_columns · dtype
+
+    The columns hold activations, so they have the model's dtype. Ranks share heads and channels out.
+
+    Source: transformers 5.23, cache_utils.py `LinearAttentionLayer`; vLLM 0.33, mamba/mamba_utils.py
+    `gated_delta_net_state_shape`, which divides both by tp
+    """
+    heads = max(1, ceil_div(mixer.num_heads, tp))
+    states = ceil_div(heads * mixer.key_dim * mixer.value_dim * mixer.state_bits, 8)
+    columns = ceil_div(ceil_div(mixer.conv_channels, tp) * mixer.conv_columns * model_dtype.bits, 8)
+    return Cache(kind="linear", bytes_per_token=0, fixed_bytes=states + columns)
+
+
 _CACHES: dict[type, Callable[[Any, DType, int], Cache | None]] = {
     FullAttention: _full,
     SlidingAttention: _sliding,
     LatentAttention: _latent,
     CrossAttention: _cross,
+    LinearAttention: _linear,
 }
 
 

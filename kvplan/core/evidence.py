@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from kvplan.core.dtypes import FP32
 from kvplan.core.layout import GpuUse, total_weight_bytes, tp_accepted
-from kvplan.core.model import ModelSpec
+from kvplan.core.model import LinearAttention, ModelSpec
 from kvplan.core.serving import Serving
 from kvplan.core.units import format_bytes
 from kvplan.core.weights import computed_weight_bytes
@@ -33,7 +33,7 @@ def evidence(model: ModelSpec, serving: Serving) -> dict[str, str]:
     """The basis of each row."""
     return {
         "weights": _weights(model, serving),
-        "kv_cache": _cache(serving),
+        "kv_cache": _cache(model, serving),
         "attention": "derived",
         "activations": "derived",
         "graphs": "assumed",
@@ -59,9 +59,13 @@ def _weights(model: ModelSpec, serving: Serving) -> str:
     )
 
 
-def _cache(serving: Serving) -> str:
-    """Exact for a plain format; a quantised one rests on where its scales stand, which engines differ in."""
-    if not serving.kv_dtype_stated:
+def _cache(model: ModelSpec, serving: Serving) -> str:
+    """Exact for a plain format; a quantised one rests on where its scales stand, which engines differ in.
+
+    Recurrent layers keep a part of theirs in the model's dtype, whatever the cache's.
+    """
+    recurrent = any(isinstance(mixer, LinearAttention) for layer in model.layers for mixer in layer.mixers)
+    if not serving.kv_dtype_stated or (recurrent and not serving.dtype_stated):
         return "assumed"
     return "derived" if serving.kv_dtype.scale_bits else "exact"
 
@@ -124,7 +128,7 @@ def _stored(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
 def _parallel(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
     tp, found = serving.tp, []
     mixers = [mixer for layer in model.layers for mixer in layer.mixers]
-    kv_heads = [mixer.num_kv_heads for mixer in mixers if mixer.kind not in ("latent", "encoder")]
+    kv_heads = [mixer.num_kv_heads for mixer in mixers if mixer.kind not in ("latent", "encoder", "linear")]
     if kv_heads and tp > min(kv_heads):
         found.append(("kv-replicated", f"tp {tp} is more than {min(kv_heads)} KV heads: each GPU holds a replica"))
     if tp > 1 and any(mixer.kind == "latent" for mixer in mixers):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kvplan.core.attention import PassShape
 from kvplan.core.cache import Cache, caches_of
-from kvplan.core.model import LatentAttention, Layer, Mixer, ModelSpec
+from kvplan.core.model import LatentAttention, Layer, LinearAttention, Mixer, ModelSpec
 from kvplan.core.overhead import Pass, activation_bytes, context_bytes
 from kvplan.core.serving import Serving
 from kvplan.core.units import ceil_div, larger
@@ -62,6 +62,17 @@ def sequence_cache_bytes(cache: Cache, serving: Serving) -> int:
     """Bytes that one layer's cache of one sequence holds in this serving."""
     tokens = serving.encoder_seq_len if cache.over_encoder else serving.seq_len
     return 0 if tokens is None else cache.bytes_for(tokens)
+
+
+def context_tokens(num_tokens: int, cp: int, index: int, window: int | None = None) -> int:
+    """Tokens of one sequence that context-parallel rank `index` of `cp` holds; with a window, of the last `window`.
+
+        held(n) = |{i < n : i mod cp = index}| = ⌊(n + cp − 1 − index) / cp⌋;  windowed: held(n) − held(n − window)
+
+    Source: vLLM 0.33, `cp_kv_cache_interleave_size` 1: token i lies on rank i mod cp
+    """
+    gone = 0 if window is None else larger(num_tokens - window, 0)
+    return (num_tokens + cp - 1 - index) // cp - (gone + cp - 1 - index) // cp
 
 
 def stage_uses(model: ModelSpec, serving: Serving) -> list[GpuUse]:
@@ -125,7 +136,7 @@ def _stage_cache(
     reserve = reserve or serving.engine.reserve
     total = 0
     for layer, n in counts:
-        for mixer, cache in caches_of(layer, serving.kv_dtype, serving.tp):
+        for mixer, cache in caches_of(layer, serving.kv_dtype, serving.tp, serving.dtype):
             total += n * sequence_cache_bytes(reserve(cache, mixer), serving)
     return serving.batch_size * total
 
@@ -186,10 +197,18 @@ def layouts(model: ModelSpec, num_gpus: int) -> Iterator[tuple[int, int]]:
 
 def tp_accepted(model: ModelSpec, tp: int) -> bool:
     """Whether heads divide over `tp` ranks as engines demand."""
-    for layer in model.layers:
-        for mixer in layer.mixers:
-            kv_heads = mixer.num_kv_heads
-            kv_even = isinstance(mixer, LatentAttention) or kv_heads % tp == 0 or tp % kv_heads == 0
-            if mixer.num_heads % tp or not kv_even:
-                return False
-    return True
+    return all(_heads_divide(mixer, tp) for layer in model.layers for mixer in layer.mixers)
+
+
+def _heads_divide(mixer: Mixer, tp: int) -> bool:
+    """KV heads may be replicated; the key heads of a recurrent mixer are not.
+
+    Source: vLLM 0.33, layers/mamba/gdn/qwen_gdn_linear_attn.py, which takes num_k_heads // tp of them
+    """
+    if mixer.num_heads % tp:
+        return False
+    if isinstance(mixer, LatentAttention):
+        return True
+    if isinstance(mixer, LinearAttention):
+        return mixer.num_key_heads % tp == 0
+    return mixer.num_kv_heads % tp == 0 or tp % mixer.num_kv_heads == 0

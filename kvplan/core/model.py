@@ -3,7 +3,8 @@
 Everything downstream (cache, weights, sharding, attention memory) is a sum over this list, so a new
 architecture is new layers and nothing else. Equal layers are stored once; `layer_order` says where they stand.
 To add an attention kind: a class here, its cache in `core.cache`, the lengths of its calls in
-`core.attention.PassShape`, and, where ranks share it in a new way, `core.layout.tp_accepted`.
+`core.attention.PassShape` (or, where it has no scores, its step in `core.overhead`), and, where ranks share it in a
+new way, `core.layout.tp_accepted`.
 """
 
 from collections.abc import Iterable
@@ -149,7 +150,41 @@ class CrossAttention:
     kind = "cross"
 
 
-Mixer = FullAttention | SlidingAttention | LatentAttention | CrossAttention
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearAttention:
+    """A recurrent mixer: every head folds all earlier tokens into one state S of value_dim × key_dim.
+
+        S ← decay · S · (I − β · k · kᵀ) + β · v · kᵀ      the gated delta rule; others differ in what they take away
+
+    Before that, queries, keys and values each pass through a short convolution over `conv_columns` tokens, the newest
+    included. Nothing here grows with the sequence.
+
+    Source: Gated Delta Networks, §3.1, https://arxiv.org/abs/2412.06464; transformers 5.23, models/qwen3_next/
+    """
+
+    num_heads: int
+    """Value heads: as many states."""
+    num_key_heads: int
+    """Heads of queries and keys, each shared by num_heads / num_key_heads states."""
+    key_dim: int
+    value_dim: int
+    conv_channels: int = 0
+    """Queries, keys and values side by side: 2 · num_key_heads · key_dim + num_heads · value_dim; 0 = none."""
+    conv_columns: int = 0
+    state_bits: int = 32
+    """Bits of one element of a state, whatever the formats of weights and KV cache."""
+
+    kind = "linear"
+
+    @property
+    def num_kv_heads(self) -> int:
+        """What ranks share out is states: one a head."""
+        return self.num_heads
+
+
+SoftmaxMixer = FullAttention | SlidingAttention | LatentAttention | CrossAttention
+"""The mixers that compare a query with keys, and so have scores."""
+Mixer = SoftmaxMixer | LinearAttention
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from functools import reduce
 
 from kvplan.core.attention import BACKENDS, PassShape, kept_weights_bytes
 from kvplan.core.dtypes import DType
-from kvplan.core.model import Layer
+from kvplan.core.model import Layer, LinearAttention
 from kvplan.core.units import MIB, ceil_div, larger
 
 
@@ -87,13 +87,16 @@ def activation_bytes(layers: list[Layer], forward: Pass, num_logits: int) -> int
 
 
 def _layer_steps(layer: Layer, forward: Pass) -> list[int]:
-    """The peaks of a layer's attention calls and of its MLP.
+    """The peaks of a layer's token mixers and of its MLP.
 
     attention = b · q · (heads · key_dim + kv_heads · (key_dim + value_dim)) · dtype + transient
     MLP       = tokens · widest · dtype + what eager attention keeps alive
     """
     steps, kept = [], 0
     for mixer in layer.mixers:
+        if isinstance(mixer, LinearAttention):
+            steps.append(_linear_step(layer, mixer, forward))
+            continue
         call = forward.shape.call(layer, mixer, forward.dtype, forward.tp)
         width = call.num_heads * call.key_dim + call.num_kv_heads * (call.key_dim + call.value_dim)
         inputs = forward.elements_bytes(call.total_query_tokens * width)
@@ -101,3 +104,15 @@ def _layer_steps(layer: Layer, forward: Pass) -> list[int]:
         kept = kept + kept_weights_bytes(call, forward.backend)
     mlp = forward.shape.tokens_of(layer) * ceil_div(layer.mlp_activations, forward.tp)
     return [*steps, kept + forward.elements_bytes(mlp)]
+
+
+def _linear_step(layer: Layer, mixer: LinearAttention, forward: Pass) -> int:
+    """What a recurrent mixer reads and writes: queries, keys, values and output; no scores, whatever the backend.
+
+        bytes = tokens · (2 · key_heads · key_dim + 2 · heads · value_dim) · dtype
+
+    The fp32 copies that implementations make of a chunk are left out, so this is a floor.
+    """
+    heads, key_heads = (max(1, ceil_div(count, forward.tp)) for count in (mixer.num_heads, mixer.num_key_heads))
+    width = 2 * key_heads * mixer.key_dim + 2 * heads * mixer.value_dim
+    return forward.elements_bytes(forward.shape.tokens_of(layer) * width)

@@ -14,7 +14,7 @@ from kvplan.core.layout import (
     stage_uses,
     total_weight_bytes,
 )
-from kvplan.core.model import Layer, Mixer, ModelSpec, Part
+from kvplan.core.model import Layer, LinearAttention, ModelSpec, Part, SoftmaxMixer
 from kvplan.core.overhead import Measured, overheads
 from kvplan.core.serving import Serving
 from kvplan.core.units import ceil_div, format_bytes
@@ -63,7 +63,7 @@ class KVCachePlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionPlan:
-    """Transient bytes of the largest attention call of one pass on one GPU, per backend."""
+    """Transient bytes of the largest softmax attention call of one pass on one GPU, per backend."""
 
     phase: str
     batch_size: int
@@ -185,7 +185,7 @@ def _plan_cache(model: ModelSpec, serving: Serving) -> KVCachePlan:
     groups: dict[tuple[str, int, int | None, bool], list[int]] = {}
     marginal = fixed = 0
     for layer, count in model.layer_counts():
-        for mixer, cache in caches_of(layer, serving.kv_dtype):
+        for mixer, cache in caches_of(layer, serving.kv_dtype, model_dtype=serving.dtype):
             needed = sequence_cache_bytes(cache, serving)
             reserved = sequence_cache_bytes(serving.engine.reserve(cache, mixer), serving)
             key = (cache.kind, cache.bytes_per_token, cache.max_tokens, cache.over_encoder)
@@ -222,11 +222,11 @@ def _plan_attention(model: ModelSpec, serving: Serving) -> tuple[AttentionPlan, 
     plans = []
     for phase in ("prefill", "decode"):
         shape = pass_shape(serving, decode=phase == "decode")
-        pairs: list[tuple[Layer, Mixer]] = [
+        pairs: list[tuple[Layer, SoftmaxMixer]] = [
             (layer, mixer)
             for layer in model.layers
             for mixer in layer.mixers
-            if not (phase == "decode" and layer.in_encoder)
+            if not isinstance(mixer, LinearAttention) and not (phase == "decode" and layer.in_encoder)
         ]
         if not pairs:
             continue

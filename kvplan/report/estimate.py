@@ -201,7 +201,7 @@ def _cache_groups(plan: Plan) -> list[Table]:
     reserved = cache.reserved_bytes != cache.needed_bytes
     rows = []
     for group in cache.layers:
-        tokens = "all tokens" if group.kind != "cross" else "encoder's tokens"
+        tokens = {"cross": "encoder's tokens", "linear": "fixed state"}.get(group.kind, "all tokens")
         held = tokens if group.max_tokens is None else f"{group.max_tokens:,} tokens"
         row = (f"{group.count} × {group.kind}", held, f"{group.bytes_per_token:,}", format_bytes(group.needed_bytes))
         rows.append((*row, format_bytes(group.reserved_bytes)) if reserved else row)

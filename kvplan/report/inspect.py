@@ -84,7 +84,7 @@ def describe_mixer(mixer: Mixer) -> str:
     """`sliding, 32 heads, 16 KV heads, window 1,024, dim 128`; `dim 192/128` where keys and values differ."""
     facts = asdict(mixer)
     key, value = facts.pop("key_dim", None), facts.pop("value_dim", None)
-    counts = {"num_heads": "heads", "num_kv_heads": "KV heads"}
+    counts = {"num_heads": "heads", "num_kv_heads": "KV heads", "num_key_heads": "key heads"}
     words = [mixer.kind]
     for name, number in facts.items():
         if isinstance(number, bool) or not isinstance(number, int):

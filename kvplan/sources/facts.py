@@ -141,6 +141,15 @@ class Facts:
             raise self.wrong(key, f"a list of {len(value)}", f"a list of {length}, one for each layer")
         return tuple(value)
 
+    def integers(self, key: str) -> tuple[int, ...]:
+        """The list of whole numbers at `key`; empty where the config has none."""
+        value = self._take((key,), None)
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not all(type(item) is int for item in value):
+            raise self.wrong(key, value, "a list of whole numbers")
+        return tuple(value)
+
     def nested(self, key: str, *, defaults: Mapping[str, int] | None = None) -> "Facts":
         """The object at `key` as facts of its own, recorded under `key.`; an absent one is empty.
 

@@ -58,6 +58,28 @@ def load_model(
     return _from_hub(ref, overrides, offline=offline, hub=hub, timeout_seconds=timeout_seconds)
 
 
+def raw_config(model: ModelSpec) -> Mapping[str, Any]:
+    """The config.json that a loaded model was read from, as its authors wrote it: what a framework builds it from.
+
+    Without what the user or the catalog set. Raises InputError for a params.json, which no framework reads.
+    """
+    if model.source.kind == "catalog":
+        found = catalog.find(model.id)
+        raw = catalog.read_entry(catalog.root() / found[1]).config if found else {}
+    elif model.source.kind == "hub":
+        from kvplan.sources.hub import fetch
+
+        raw = fetch(HubRef(repo_id=model.id, revision=model.source.revision)).config or {}
+    else:
+        path = Path(model.source.location)
+        raw = read_json_file(path, what=path.name, max_bytes=MAX_CONFIG_BYTES, finite=False)
+    if "model_type" not in raw:
+        twin = catalog.find(f"{model.id}-hf")
+        hint = f"{twin[0]} is the same model with one" if twin else "name a repository that has one"
+        raise InputError(f"`{printable(model.id)}` has no config.json that a framework reads", hint=hint)
+    return raw
+
+
 def _is_path(text: str) -> bool:
     """Whether a string can only mean a file or folder; `a/b` means the Hub, `./a/b` the folder."""
     if "://" in text or text.lower().startswith(_ADDRESSES):

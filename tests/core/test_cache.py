@@ -1,12 +1,21 @@
 """What layers need, worked by hand, and what must hold for any of them."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kvplan.core.cache import caches_of
 from kvplan.core.dtypes import parse_kv_dtype
-from kvplan.core.model import CrossAttention, FullAttention, LatentAttention, Layer, SlidingAttention
+from kvplan.core.model import (
+    CrossAttention,
+    FullAttention,
+    LatentAttention,
+    Layer,
+    LinearAttention,
+    SlidingAttention,
+)
 
 BF16 = parse_kv_dtype("bf16")
 TOKENS = st.integers(0, 2_000_000)
@@ -27,6 +36,11 @@ def sliding(window, num_heads=64, num_kv_heads=8, head_dim=64):
 
 
 LATENT = LatentAttention(num_heads=128, latent_dim=512, rope_dim=64, key_dim=192, value_dim=128)
+
+# 2 · 16 key heads · 128 + 32 value heads · 128 = 8192 channels.
+DELTA_NET = LinearAttention(
+    num_heads=32, num_key_heads=16, key_dim=128, value_dim=128, conv_channels=8192, conv_columns=4
+)
 
 # Bytes that one layer needs for 4,096 tokens; geometry from each published config.json.
 KNOWN = {
@@ -50,6 +64,10 @@ KNOWN = {
     "bart-large, cross": (
         CrossAttention(num_heads=16, num_kv_heads=16, key_dim=64, value_dim=64), "bf16", 4096 * 4096,
     ),
+    # 32 · 128 · 128 · 4 of states + 8192 · 4 · 2 of columns, whatever the tokens and the format of the KV cache
+    "qwen3-next-80b, linear": (DELTA_NET, "bf16", 2_162_688),
+    "qwen3-next-80b, linear beside fp8": (DELTA_NET, "fp8", 2_162_688),
+    "qwen3-next-80b, linear beside fp32": (DELTA_NET, "fp32", 2_162_688),
 }  # fmt: skip
 
 
@@ -89,6 +107,36 @@ def test_ranks_hold_the_whole_between_them_and_never_less_than_one_head(n, tp, k
 @given(n=TOKENS, tp=st.integers(1, 64))
 def test_tensor_parallelism_does_not_shrink_a_latent(n, tp):
     assert need(LATENT, n, tp=tp) == need(LATENT, n)
+
+
+@given(n=TOKENS)
+def test_a_state_neither_grows_nor_waits_for_its_first_token(n):
+    [(_, cache)] = caches_of(Layer(mixers=(DELTA_NET,), weights=()), BF16)
+    assert (cache.kind, cache.bytes_per_token) == ("linear", 0)
+    assert cache.bytes_for(n) == cache.bytes_for(0) == 2_162_688
+
+
+def test_columns_have_the_models_format_and_states_their_own():
+    def held(mixer, model_dtype):
+        layer = Layer(mixers=(mixer,), weights=())
+        [(_, cache)] = caches_of(layer, parse_kv_dtype("fp8"), 1, parse_kv_dtype(model_dtype))
+        return cache.fixed_bytes
+
+    assert held(DELTA_NET, "fp32") == 32 * 128 * 128 * 4 + 8192 * 4 * 4
+    assert held(replace(DELTA_NET, state_bits=16), "bf16") == 32 * 128 * 128 * 2 + 8192 * 4 * 2
+    assert held(replace(DELTA_NET, conv_channels=0, conv_columns=0), "fp32") == 32 * 128 * 128 * 4
+
+
+def test_ranks_share_states_and_channels_out():
+    # 8 of 32 heads, 2048 of 8192 channels.
+    assert need(DELTA_NET, 1, tp=4) == 8 * 128 * 128 * 4 + 2048 * 4 * 2
+
+
+@given(tp=st.integers(1, 100), heads=st.integers(1, 64), channels=st.integers(0, 10_000))
+def test_ranks_hold_all_states_between_them_and_never_less_than_one(tp, heads, channels):
+    mixer = replace(DELTA_NET, num_heads=heads, conv_channels=channels)
+    assert need(mixer, 1, tp=tp) * tp >= need(mixer, 1)
+    assert need(mixer, 1, tp=tp) >= 128 * 128 * 4
 
 
 @pytest.mark.parametrize("mixer", [mixer for mixer, _, _ in KNOWN.values()], ids=KNOWN)

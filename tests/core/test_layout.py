@@ -10,6 +10,7 @@ from kvplan import estimate
 from kvplan.core.hardware import Gpu
 from kvplan.core.layout import layouts, stage_bounds, tp_accepted
 from kvplan.core.units import GIB
+from kvplan.sources.catalog import load
 from tests.models import spec
 
 
@@ -41,6 +42,13 @@ def test_a_layout_divides_heads_as_engines_demand():
     assert [tp for tp in range(1, 33) if tp_accepted(gqa, tp)] == [1, 2, 4, 8, 16, 32]
     assert (3, 1) not in list(layouts(gqa, 3))
     assert list(layouts(gqa, 6)) == [(2, 3), (1, 6)]
+
+
+def test_the_key_heads_of_a_recurrent_layer_are_not_replicated():
+    # 16 query heads, 2 KV heads, 32 states; 16 heads of keys, then 4.
+    for key_heads, accepted in ((16, [1, 2, 4, 8, 16]), (4, [1, 2, 4])):
+        model = load("Qwen/Qwen3-Next-80B-A3B-Instruct", {"linear_num_key_heads": str(key_heads)})
+        assert [tp for tp in range(1, 65) if tp_accepted(model, tp)] == accepted
 
 
 def gpu(gib):

@@ -39,6 +39,16 @@ def test_a_narrow_mlp_leaves_the_peak_to_attention():
     assert activations(narrow, seq_len=1000, tp=8) == RESIDUAL + shared
 
 
+@pytest.mark.parametrize("attention", ["flash", "eager"])
+@pytest.mark.parametrize(("tp", "key_heads", "heads"), [(1, 16, 32), (8, 2, 4)])
+def test_a_recurrent_layer_has_no_scores(attention, tp, key_heads, heads):
+    # Queries and keys of 128 a key head, values and outputs of 128 a head: 48 layers, none of them full.
+    tiny = {"num_experts_per_tok": "1", "moe_intermediate_size": "8", "shared_expert_intermediate_size": "8"}
+    model = load("Qwen/Qwen3-Next-80B-A3B-Instruct", {"full_attention_interval": "49", **tiny})
+    peak = 2 * 1000 * 2048 * 2 + 1000 * (2 * key_heads * 128 + 2 * heads * 128) * 2
+    assert activations(model, seq_len=1000, tp=tp, attention=attention) == peak
+
+
 def test_a_token_passes_through_its_own_experts_only():
     # Mixtral: two experts of width 14336.
     assert activations(load("mistralai/Mixtral-8x7B-v0.1"), seq_len=1000) == RESIDUAL + 1000 * 3 * 2 * 14336 * 2

@@ -169,6 +169,46 @@ def test_an_encoder_length_of_its_own():
     assert plan.kv_cache.bytes_per_token == 49_152
 
 
+HYBRID = "Qwen/Qwen3-Next-80B-A3B-Instruct"
+
+
+def test_a_hybrid_by_hand():
+    # 36 states of 2,162,688 bytes a sequence; 12 full layers · 2 KV heads · (256 + 256) · 2 bytes a token.
+    plan = estimate(HYBRID, seq_len=8192, batch_size=3)
+    assert plan.kv_cache.bytes_per_token == 24_576
+    assert plan.kv_cache.fixed_bytes_per_sequence == 36 * 2_162_688 == 77_856_768
+    assert plan.kv_cache.needed_bytes == plan.kv_cache.reserved_bytes == 3 * (77_856_768 + 8192 * 24_576)
+    groups = [(group.kind, group.count, group.bytes_per_token) for group in plan.kv_cache.layers]
+    assert groups == [("linear", 36, 0), ("full", 12, 24_576)]
+    assert [attention.kind for attention in plan.attention] == ["full", "full"]
+
+
+def test_states_follow_the_models_format_and_never_the_caches():
+    small = estimate(HYBRID, seq_len=8192, kv_dtype="fp8").kv_cache
+    assert small.needed_bytes == 77_856_768 + 8192 * 12_288
+    wide = estimate(HYBRID, seq_len=8192, kv_dtype="fp8", dtype="fp32").kv_cache
+    # The columns of 36 layers, 8192 channels of 4, in twice the bytes.
+    assert wide.needed_bytes == small.needed_bytes + 36 * 8192 * 4 * 2
+    unstated = load(HYBRID, {"torch_dtype": "null"})
+    assert estimate(unstated, kv_dtype="fp8").evidence["kv_cache"] == "assumed"
+    assert estimate(HYBRID, kv_dtype="fp8").evidence["kv_cache"] == "exact"
+
+
+def test_without_a_full_layer_nothing_grows_and_nothing_is_scored():
+    plan = estimate(load(HYBRID, {"full_attention_interval": "49"}), seq_len=100_000)
+    assert plan.kv_cache.needed_bytes == plan.kv_cache.fixed_bytes_per_sequence == 48 * 2_162_688
+    assert plan.kv_cache.bytes_per_token == 0
+    assert plan.attention == ()
+
+
+def test_ranks_share_states_that_outnumber_kv_heads():
+    # tp 4 of 2 KV heads: each rank holds one, replicated; and 8 of 32 states with a quarter of the channels.
+    plan = estimate(HYBRID, seq_len=1000, tp=4)
+    assert plan.per_gpu[0].kv_cache_bytes == 36 * (8 * 128 * 128 * 4 + 2048 * 4 * 2) + 1000 * 12 * 512 * 2
+    [warning] = [warning for warning in plan.warnings if warning.code == "kv-replicated"]
+    assert "2 KV heads" in warning.message
+
+
 def test_an_encoder_keeps_nothing():
     plan = estimate("google-bert/bert-base-uncased", seq_len=512)
     assert plan.kv_cache.needed_bytes == 0

@@ -13,6 +13,7 @@ from kvplan.core.model import (
     FullAttention,
     LatentAttention,
     Layer,
+    LinearAttention,
     ModelSpec,
     SlidingAttention,
     Source,
@@ -31,6 +32,12 @@ NARROW = Layer(mixers=(SlidingAttention(window=7, **HEADS),), weights=(MATRIX,),
 WIDE = Layer(mixers=(SlidingAttention(window=100, **HEADS),), weights=(MATRIX, MATRIX))
 LATENT = Layer(
     mixers=(LatentAttention(num_heads=8, latent_dim=32, rope_dim=8, key_dim=24, value_dim=16),), weights=(MATRIX,)
+)
+RECURRENT = Layer(
+    mixers=(
+        LinearAttention(num_heads=8, num_key_heads=4, key_dim=16, value_dim=16, conv_channels=256, conv_columns=4),
+    ),
+    weights=(MATRIX,),
 )
 ENCODER = Layer(mixers=(FullAttention(cached=False, **HEADS),), weights=(MATRIX,), mlp_activations=2048)
 DECODER = Layer(mixers=(FullAttention(**HEADS), CrossAttention(**HEADS)), weights=(MATRIX, MATRIX))
@@ -53,7 +60,7 @@ def model_of(layers):
 
 
 WITH_ENCODER = model_of([ENCODER, ENCODER, DECODER, DECODER])
-decoders = st.lists(st.sampled_from([FULL, NARROW, WIDE, LATENT]), min_size=4, max_size=6).map(model_of)
+decoders = st.lists(st.sampled_from([FULL, NARROW, WIDE, LATENT, RECURRENT]), min_size=4, max_size=6).map(model_of)
 axes = st.lists(st.integers(1, 20_000) | st.integers(1, 120), min_size=1, max_size=5)
 servings = st.fixed_dictionaries(
     {

@@ -15,7 +15,9 @@ from kvplan.core.text import printable
 from kvplan.core.units import GIB
 from kvplan.report import html, markdown, text
 from kvplan.report.estimate import plan_page
+from kvplan.report.inspect import describe_mixer
 from kvplan.report.page import Line, Page, Table, exact_bytes, gib, percent, plural
+from kvplan.sources.catalog import load
 from tests.models import LLAMA, spec
 
 H80 = Gpu(name="H80", memory_bytes=80 * GIB)
@@ -71,6 +73,20 @@ Transient memory of the largest attention call, by backend (the plan counts flas
   prefill  4 × 4,096 × 4,096    20.25 GiB   19.19 GiB  130.02 MiB    130 MiB
   decode   4 × 1 × 1,024        65.25 MiB  224.62 MiB      48 KiB  32.50 KiB
 """)
+
+
+def test_a_state_is_fixed() -> None:
+    model = load("Qwen/Qwen3-Next-80B-A3B-Instruct")
+    assert model is not None
+    shown = render(plan_memory(model, resolve(model, seq_len=8192)))
+    assert shown.split("KV cache by layer\n")[1].split("\n\n")[0] == snapshot("""\
+  layers       keep         bytes/token     needed
+  36 × linear  fixed state            0  74.25 MiB
+  12 × full    all tokens        24,576    192 MiB\
+""")
+    assert describe_mixer(model.layers[0].mixers[0]) == snapshot(
+        "linear, 32 heads, 16 key heads, conv channels 8,192, conv columns 4, state bits 32, dim 128"
+    )
 
 
 def test_stages_that_differ_are_listed() -> None:

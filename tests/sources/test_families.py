@@ -129,6 +129,17 @@ BY_HAND = {
         28 * 2 * 8 * 128 * 2,
         155_582_464 + 28 * (2 * 2048 * 1024 + 2 * 1024**2 + 2 * 128 + 3 * 3072 * 1024 + 2 * 1024) + 1024,
     ),
+    # 2 KV heads of 256 in 12 of 48 layers, whose queries bring as wide a gate. 36 delta nets: q and k of 16 heads, v
+    # and z of 32, all of 128; β and decay; 8192 channels of 4. 512 experts and a shared one of width 512.
+    "qwen3_next": (
+        "Qwen/Qwen3-Next-80B-A3B-Thinking",
+        12 * 2 * 2 * 256 * 2,
+        2 * 151_936 * 2048
+        + 36 * (12_288 * 2048 + 2 * 32 * 2048 + 8192 * 4 + 2 * 32 + 128 + 2048 * 4096)
+        + 12 * (2 * 4096 * 2048 + 2 * 512 * 2048 + 2048 * 4096 + 2 * 256)
+        + 48 * (512 * 2048 + 513 * 3 * 512 * 2048 + 2048 + 2 * 2048)
+        + 2048,
+    ),
     # 10 KV heads of 128 in 40 layers; qkv is 7680 wide, gate and up together 35840.
     "phi3": (
         "microsoft/phi-4",
@@ -242,6 +253,8 @@ ACTIVE = {
     "mixtral": ("mistralai/Mixtral-8x7B-v0.1", 46_702_792_704 - 32 * 6 * 176_160_768),
     # Everything but 28 of 32 experts in 24 layers; the model card's 3.6B leave the token table out.
     "gpt_oss": ("openai/gpt-oss-20b", 20_914_757_184 - 24 * 28 * 24_891_840),
+    # Everything but 502 of 512 experts in 48 layers; the model card's 3B are fewer by the tables of 0.31B each.
+    "qwen3_next": ("Qwen/Qwen3-Next-80B-A3B-Thinking", 79_674_391_296 - 48 * 502 * 3 * 512 * 2048),
     # Everything but 248 of 256 experts in 58 layers: "37B activated", DeepSeek-V3, abstract.
     "deepseek_v3": ("deepseek-ai/DeepSeek-V3", 671_026_404_352 - 58 * 248 * 44_040_192),
 }
@@ -258,6 +271,7 @@ MLP_ACTIVATIONS = {
     "plain": ("gpt2", 2 * 3072),
     "two of eight experts": ("mistralai/Mixtral-8x7B-v0.1", 2 * 3 * 14_336),
     "eight experts and a shared one": ("deepseek-ai/DeepSeek-V3", (8 + 1) * 3 * 2048),
+    "ten experts and a shared one": ("Qwen/Qwen3-Next-80B-A3B-Thinking", (10 + 1) * 3 * 512),
     "gated T5": ("google/flan-t5-large", 3 * 2816),
 }
 

@@ -21,6 +21,11 @@ NEEDED = {
     "tiiuae/falcon-7b": "hidden_size num_hidden_layers num_attention_heads vocab_size",
     "gpt2": "n_embd n_layer n_head n_positions vocab_size",
     "EleutherAI/pythia-160m": "hidden_size num_hidden_layers num_attention_heads intermediate_size vocab_size",
+    "Qwen/Qwen3-Next-80B-A3B-Thinking": (
+        "hidden_size num_hidden_layers num_attention_heads linear_num_value_heads linear_num_key_heads"
+        " linear_key_head_dim linear_value_head_dim linear_conv_kernel_dim num_experts num_experts_per_tok"
+        " moe_intermediate_size shared_expert_intermediate_size vocab_size"
+    ),
     "openai/gpt-oss-20b": "hidden_size num_local_experts num_experts_per_tok vocab_size",
     "deepseek-ai/DeepSeek-V3": "hidden_size kv_lora_rank qk_rope_head_dim n_routed_experts moe_intermediate_size",
     "google-t5/t5-small": "d_model num_layers num_heads d_ff vocab_size",
@@ -68,6 +73,21 @@ WRONG = {
         "mistralai/Mixtral-8x7B-v0.1",
         {"num_experts_per_tok": 9},
         "num_experts_per_tok",
+    ),
+    "key heads that do not divide the states": (
+        "Qwen/Qwen3-Next-80B-A3B-Thinking",
+        {"linear_num_key_heads": 12},
+        "linear_num_key_heads",
+    ),
+    "a full layer in every null": (
+        "Qwen/Qwen3-Next-80B-A3B-Thinking",
+        {"full_attention_interval": None},
+        "full_attention_interval",
+    ),
+    "a dense layer by name": (
+        "Qwen/Qwen3-Next-80B-A3B-Thinking",
+        {"mlp_only_layers": ["first"]},
+        "mlp_only_layers",
     ),
     "queries compressed to nothing": ("deepseek-ai/DeepSeek-V3", {"q_lora_rank": 0}, "q_lora_rank"),
     "shared experts of null": ("deepseek-ai/DeepSeek-V3", {"n_shared_experts": None}, "n_shared_experts"),
@@ -126,6 +146,11 @@ UNKNOWN = {
         "google/gemma-3-27b-it",
         {"vision_config__model_type": "clip_vision_model"},
         "clip_vision_model",
+    ),
+    "a sliding layer among recurrent ones": (
+        "Qwen/Qwen3-Next-80B-A3B-Thinking",
+        {"layer_types": [SLIDING] * 48},
+        "sliding_attention",
     ),
     "another kind of layer": (
         "Qwen/Qwen3-8B",

@@ -3,7 +3,7 @@
 import pytest
 from family_rows import FULL, REMOVED, ROWS, SLIDING, changed, read, weights_of
 
-from kvplan.core.model import FullAttention, LatentAttention, ModelSpec, SlidingAttention
+from kvplan.core.model import FullAttention, LatentAttention, LinearAttention, ModelSpec, SlidingAttention
 from kvplan.core.weights import all_weights, num_parameters
 
 # How the classes differ.
@@ -41,6 +41,10 @@ def test_falcon_under_its_first_name_is_the_same_model(row_id, config):
     assert (first.layers, first.layer_order) == (later.layers, later.layer_order)
     assert num_parameters(first) == num_parameters(later)
 
+
+NEXT = "Qwen/Qwen3-Next-80B-A3B-Thinking"
+ROUTED = 512 * 2048 + 513 * 3 * 512 * 2048 + 2048
+"""What one of its layers holds in its experts, their router and the gate of the shared one."""
 
 # What a row becomes with another class or flag: (row, changes, parameters more than the row's).
 VARIANTS = {
@@ -89,6 +93,21 @@ VARIANTS = {
         "deepseek-ai/DeepSeek-V2-Lite",
         {"q_lora_rank": REMOVED},
         27 * (1536 * 2048 + 1536 + 3072 * 1536 - 3072 * 2048),
+    ),
+    "qwen3-next with two dense layers": (NEXT, {"mlp_only_layers": [0, 5]}, 2 * (3 * 5120 * 2048 - ROUTED)),
+    "qwen3-next routed in every second layer": (NEXT, {"decoder_sparse_step": 2}, 24 * (3 * 5120 * 2048 - ROUTED)),
+    "qwen3-next without experts": (NEXT, {"num_experts": 0}, 48 * (3 * 5120 * 2048 - ROUTED)),
+    "qwen3-next without a shared expert": (NEXT, {"shared_expert_intermediate_size": 0}, -48 * 3 * 512 * 2048),
+    "qwen3-next with biases": (NEXT, {"attention_bias": True}, 12 * (8192 + 2 * 512 + 2048)),
+    "qwen3-next, full in every sixth layer": (
+        NEXT,
+        {"full_attention_interval": 6},
+        4 * (12_288 * 2048 + 64 * 2048 + 8192 * 4 + 2 * 32 + 128 - (8192 * 2048 + 2 * 512 * 2048 + 2 * 256)),
+    ),
+    "qwen3-next with narrower keys": (
+        NEXT,
+        {"linear_num_key_heads": 8, "linear_key_head_dim": 64, "linear_conv_kernel_dim": 3},
+        36 * (2 * (512 - 2048) * 2048 + 5120 * 3 - 8192 * 4),
     ),
     "a siglip tower with its pooling head": (
         "google/gemma-3-27b-it",
@@ -213,6 +232,24 @@ def test_which_layers_slide(row_id, changes, expected):
     assert windows(read(changed(row_id, **changes))) == expected
 
 
+def test_which_layers_are_recurrent():
+    def kinds(**changes):
+        spec = read(changed(NEXT, **changes))
+        return [spec.layers[i].mixers[0].kind for i in spec.layer_order]
+
+    assert kinds() == kinds(full_attention_interval=REMOVED) == ["linear", "linear", "linear", "full"] * 12
+    assert kinds(full_attention_interval=48) == ["linear"] * 47 + ["full"]
+    # A list wins over an interval.
+    assert kinds(layer_types=[FULL] + ["linear_attention"] * 47) == ["full"] + ["linear"] * 47
+
+
+def test_a_delta_net_by_its_config():
+    mixer = read(changed(NEXT, linear_key_head_dim=64, linear_conv_kernel_dim=3)).layers[0].mixers[0]
+    assert mixer == LinearAttention(
+        num_heads=32, num_key_heads=16, key_dim=64, value_dim=128, conv_channels=2 * 16 * 64 + 32 * 128, conv_columns=3
+    )
+
+
 HEADS = {
     # (row, changes, KV heads, head_dim): what the class makes of keys that are missing or null.
     "llama, null": ("meta-llama/Llama-3.1-8B", {"num_key_value_heads": None}, 32, 128),
@@ -221,6 +258,12 @@ HEADS = {
     "qwen2, null": ("Qwen/Qwen2-7B", {"num_key_value_heads": None}, 28, 128),
     "qwen3, missing": ("Qwen/Qwen3-32B", {"num_key_value_heads": REMOVED, "head_dim": REMOVED}, 32, 128),
     "gemma, missing": ("gemma", {"num_key_value_heads": REMOVED, "head_dim": REMOVED}, 16, 256),
+    "gated by a qwen3-next, missing": (
+        "Qwen/Qwen3-Next-80B-A3B-Thinking",
+        {"num_key_value_heads": REMOVED, "head_dim": REMOVED, "full_attention_interval": 1},
+        2,
+        256,
+    ),
     "gpt-oss, missing": ("openai/gpt-oss-20b", {"num_key_value_heads": REMOVED, "head_dim": REMOVED}, 8, 64),
     "falcon, neither": ("tiiuae/falcon-7b", {"multi_query": False, "num_kv_heads": REMOVED}, 71, 64),
 }
@@ -272,6 +315,11 @@ RANK_SHAPES = {
     "a latent is whole": ("deepseek-ai/DeepSeek-V3", 8, "self_attn.kv_a_proj_with_mqa.weight", (576, 7168)),
     "its expansion is not": ("deepseek-ai/DeepSeek-V3", 8, "self_attn.kv_b_proj.weight", (4096, 512)),
     "an expert's gate and up": ("openai/gpt-oss-20b", 8, "mlp.experts.gate_up_proj", (720, 2880)),
+    "heads of keys": (NEXT, 8, "linear_attn.in_proj_qkvz.weight[k]", (256, 2048)),
+    "a gate of its output": (NEXT, 8, "self_attn.q_proj.weight[gate]", (512, 2048)),
+    "channels of values": (NEXT, 8, "linear_attn.conv1d.weight[v]", (512, 1, 4)),
+    "decays": (NEXT, 8, "linear_attn.A_log", (4,)),
+    "a shared expert's gate is whole": (NEXT, 8, "mlp.shared_expert_gate.weight", (1, 2048)),
     "sinks": ("openai/gpt-oss-20b", 8, "self_attn.sinks", (8,)),
     "a router is whole": ("mistralai/Mixtral-8x7B-v0.1", 8, "block_sparse_moe.gate.weight", (8, 4096)),
     "positions are whole": ("gpt2", 2, "wpe.weight", (1024, 768)),

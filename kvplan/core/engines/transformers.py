@@ -13,10 +13,12 @@ from kvplan.core.model import FullAttention, Mixer
 def _reserve(cache: Cache, mixer: Mixer) -> Cache:
     """A sliding layer keeps min(n, W − 1) tokens: the query's own arrives with the next step.
 
-    A class that copies K and V out to more heads before it caches them holds the copies.
+    A class that copies K and V out to more heads before it caches them holds the copies. A recurrent layer is held
+    as it is needed: all columns of its convolution, in the model's dtype, and its states in fp32.
 
     Source: `DynamicSlidingWindowLayer.update`, which slices the last `sliding_window - 1` tokens;
-    models/falcon/modeling_falcon.py `_split_heads`, which broadcasts grouped heads
+    models/falcon/modeling_falcon.py `_split_heads`, which broadcasts grouped heads;
+    `LinearAttentionLayer`, and models/qwen3_next/modeling_qwen3_next.py `torch_chunk_gated_delta_rule`
     """
     if cache.kind == "sliding" and cache.max_tokens is not None:
         # A window of 1 would slice the last 0 tokens, which Python reads as all of them.

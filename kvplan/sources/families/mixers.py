@@ -1,5 +1,6 @@
 """How readers turn heads, windows and `layer_types` into a mixer for each layer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kvplan.core.errors import InputError, UnsupportedError
@@ -109,18 +110,22 @@ def layer_mixers(facts: Facts, heads: Heads, num_layers: int, *, window: int | N
 
 
 def typed_mixers(heads: Heads, window: int | None, layer_types: tuple[str, ...]) -> list[Mixer]:
-    """One mixer per entry of `layer_types`; a type that is neither full nor sliding is an error."""
+    """One mixer per entry of `layer_types`, full or sliding."""
     if window is None and "sliding_attention" in layer_types:
         raise InputError(
             "`layer_types` names sliding layers, but `sliding_window` is unstated, or off by `use_sliding_window`",
             hint="pass `--set sliding_window=TOKENS` (Qwen also needs `--set use_sliding_window=true`)",
         )
-    mixers: dict[str, Mixer] = {"full_attention": full(heads), "sliding_attention": windowed(heads, window)}
+    return named_mixers({"full_attention": full(heads), "sliding_attention": windowed(heads, window)}, layer_types)
+
+
+def named_mixers(mixers: Mapping[str, Mixer], layer_types: tuple[str, ...]) -> list[Mixer]:
+    """One mixer per entry of `layer_types`; a type that is not among `mixers` is an error."""
     for name in layer_types:
         if name not in mixers:
             raise UnsupportedError(
                 f"`layer_types` names `{printable(name)}`, which kvplan does not know for this family",
-                hint="known here: full_attention, sliding_attention",
+                hint=f"known here: {', '.join(mixers)}",
             )
     return [mixers[name] for name in layer_types]
 

@@ -7,7 +7,7 @@ row of `tests/data/truth` that holds it to the framework's own figures.
 from collections.abc import Callable
 
 from kvplan.sources.facts import Facts
-from kvplan.sources.families import bart, bert, deepseek, falcon, gemma, gpt, gpt_oss, llama, t5
+from kvplan.sources.families import bart, bert, deepseek, falcon, gemma, gpt, gpt_oss, llama, qwen3_next, t5
 from kvplan.sources.families.parts import Reading
 
 Reader = Callable[[Facts], Reading]
@@ -33,5 +33,6 @@ READERS: dict[str, Reader] = {
     "phi3": llama.read_phi3,
     "qwen2": llama.read_qwen2,
     "qwen3": llama.read_qwen3,
+    "qwen3_next": qwen3_next.read_qwen3_next,
     "t5": t5.read_t5,
 }

@@ -7,7 +7,8 @@
 The model is built in bfloat16 with eager attention on torch's meta device, so nothing is allocated and no weights are
 needed; the class is the one that `architectures` names. A prefill then fills the cache. Keys of `cache` are
 "BATCHxLENGTH" ("BATCHxDECODER/ENCODER" for encoder-decoder models), values the layers in order, run-length coded as
-[count, kind, bytes of one layer], kind one of full, sliding, cross, latent; [] means that the class keeps no cache.
+[count, kind, bytes of one layer], kind one of full, sliding, cross, latent, linear; [] means that the class keeps no
+cache.
 Bytes follow tensor shapes. A quantization_config is kept in the recorded config but the model is built without it.
 
 Needs torch 2.13 and transformers 5.23. The test-suite only reads the output (families.jsonl).
@@ -29,7 +30,7 @@ import torch
 import transformers
 from transformers import CONFIG_MAPPING, PreTrainedModel
 
-MODEL_TYPES = """llama mistral mixtral qwen2 qwen3 gemma gemma2 gemma3 gemma3_text phi3 falcon gpt2 gpt_neox
+MODEL_TYPES = """llama mistral mixtral qwen2 qwen3 qwen3_next gemma gemma2 gemma3 gemma3_text phi3 falcon gpt2 gpt_neox
     gpt_oss deepseek_v2 deepseek_v3 t5 bart bert""".split()  # noqa: SIM905
 #: the class a bare model type stands for, where it is not "<Type>ForCausalLM"
 DEFAULT_CLASS = {
@@ -50,7 +51,9 @@ KEPT = set(
     num_local_experts num_experts num_experts_per_tok n_routed_experts n_shared_experts moe_intermediate_size
     first_k_dense_replace moe_layer_freq n_group topk_group num_nextn_predict_layers q_lora_rank kv_lora_rank
     qk_nope_head_dim qk_rope_head_dim v_head_dim image_size patch_size num_channels vision_use_head
-    mm_tokens_per_image""".split()  # noqa: SIM905
+    mm_tokens_per_image full_attention_interval linear_num_key_heads linear_num_value_heads linear_key_head_dim
+    linear_value_head_dim linear_conv_kernel_dim decoder_sparse_step mlp_only_layers
+    shared_expert_intermediate_size""".split()  # noqa: SIM905
 )
 
 
@@ -94,7 +97,8 @@ def part_of(name: str) -> str:
 
 def layer_bytes(layer: object) -> int:
     """Bytes of a cache layer's tensors by shape (tensors of one element are bookkeeping)."""
-    held = [t for t in vars(layer).values() if isinstance(t, torch.Tensor) and t.numel() > 1]
+    values = [v for held in vars(layer).values() for v in (held.values() if isinstance(held, dict) else [held])]
+    held = [t for t in values if isinstance(t, torch.Tensor) and t.numel() > 1]
     return sum(t.numel() * t.element_size() for t in held)
 
 
@@ -112,7 +116,14 @@ def prefill(model: PreTrainedModel, batch: int, length: int, encoder: int | None
     plain = "latent" if hasattr(model.config, "kv_lora_rank") else "full"
     own = getattr(cache, "self_attention_cache", cache).layers
     across = cache.cross_attention_cache.layers if hasattr(cache, "cross_attention_cache") else []
-    return [("sliding" if x.is_sliding else plain, x) for x in own] + [("cross", x) for x in across]
+    return [(kind_of(x, plain), x) for x in own] + [("cross", x) for x in across]
+
+
+def kind_of(layer: object, plain: str) -> str:
+    """The kind of a decoder's own cache layer; `plain` where it keeps every token."""
+    if hasattr(layer, "recurrent_states"):
+        return "linear"
+    return "sliding" if layer.is_sliding else plain
 
 
 def measure(config: dict[str, Any]) -> dict[str, Any]:
