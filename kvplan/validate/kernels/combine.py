@@ -7,12 +7,14 @@ place where an attention sink enters (it adds to the denominator only). Layout: 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from kvplan.validate.kernels.launch import Launch
+from kvplan.validate.kernels.launch import Launch, Unsupported
 from kvplan.validate.kernels.tile import LOG2E, narrow
 
 _BLOCK_E = 128
@@ -99,3 +101,16 @@ def plan_combine(
         "SINKS": sinks_H is not None,
     }
     return Launch(combine_kernel, (num_heads, num_seqs, triton.cdiv(dim, block_e)), args, num_warps=4)
+
+
+def unmerged(launches: Sequence[Launch]) -> tuple[Launch, Tensor, Tensor]:
+    """(the launch that attends, its acc B × H × S × E, its stats B × H × S × 2): a split decode without its merge.
+
+    For keys of which other devices hold a part: their partial results are further splits, joined along S and merged
+    once, sinks with them. Raises `Unsupported` for a plan of one split, which leaves no partial results.
+    """
+    first = launches[0]
+    acc_BHSE, stats_BHS2 = first.args["acc_ptr"], first.args["stats_ptr"]
+    if acc_BHSE is None:
+        raise Unsupported("a decode of one split leaves no partial results: plan it with `num_splits` of 2 or more")
+    return first, acc_BHSE, stats_BHS2

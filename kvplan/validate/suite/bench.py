@@ -108,7 +108,7 @@ def _error(name: str, candidate: Candidate, inputs: Sequence[Input], guard: Guar
 def _sampled(out: Tensor, one: Input) -> Tensor:
     """The rows that the oracle answers for: some sequences of a decode, some queries of a prefill's last sequence."""
     if isinstance(one, PrefillInput):
-        return out.reshape(one.q_BSHD.shape)[-1, one.sample]
+        return out.reshape(*one.q_BSHD.shape[:3], -1)[-1, one.sample]
     return out.reshape(one.case.batch, one.case.num_heads, -1)[one.sample]
 
 
@@ -225,16 +225,23 @@ def _plan_prefill(case: PrefillCase, one: PrefillInput, choice: Choice) -> tuple
             warp_specialized=choice.kernel == "prefill_ws",
             config=choice.config,
         )
-    pattern = Pattern.window(case.window) if case.window else Pattern.causal() if case.causal else Pattern.full()
     return plan_prefill(
         one.q_BSHD.flatten(0, 1),
         one.paged() if case.page_size else (one.k_BSKD.flatten(0, 1), one.v_BSKD.flatten(0, 1)),
         Ragged.pack([case.num_tokens] * case.batch, device=one.device),
         scale=one.scale,
-        pattern=pattern,
+        pattern=_pattern(case, one.device),
         config=choice.config,
         tma=choice.kernel == "prefill_packed_tma",
     )
+
+
+def _pattern(case: PrefillCase, device: torch.device) -> Pattern:
+    if case.window is None:
+        return Pattern.causal() if case.causal else Pattern.full()
+    if case.causal:
+        return Pattern.window(case.window)
+    return Pattern.sparse(case.window, torch.zeros((case.batch, 1), dtype=torch.int32, device=device))
 
 
 def _call(out: Tensor, launches: list[Launch]) -> Callable[[], Tensor]:

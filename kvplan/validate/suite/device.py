@@ -6,6 +6,7 @@ installed, else from `nvidia-smi`, else they stay unknown.
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from collections.abc import Callable
@@ -126,12 +127,37 @@ def _said(read: Callable[[], Any]) -> float | None:
 
 
 def _from_nvidia_smi(uuid: str) -> tuple[str | None, State] | None:
-    command = ["nvidia-smi", f"--id={uuid}", f"--query-gpu={','.join(_SMI_FIELDS)}", "--format=csv,noheader,nounits"]
+    answer = _ask_smi(uuid, f"--query-gpu={','.join(_SMI_FIELDS)}")
+    return None if answer is None else parse_smi(answer)
+
+
+def _ask_smi(uuid: str, query: str) -> str | None:
+    command = ["nvidia-smi", f"--id={uuid}", query, "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    return parse_smi(answer)
+
+
+def used_bytes(device: torch.device | str) -> int | None:
+    """What all processes hold of a device, asked without touching it; None if nobody says."""
+    uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+    mib = _number((_ask_smi(uuid, "--query-gpu=memory.used") or "").strip())
+    return None if mib is None else int(mib) << 20
+
+
+def process_bytes(device: torch.device | str) -> int | None:
+    """What this process holds of a device, context and all, by the driver.
+
+    None where the driver does not say, or counts processes by other numbers (a container).
+    """
+    uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+    answer = _ask_smi(uuid, "--query-compute-apps=pid,used_memory") or ""
+    for line in answer.splitlines():
+        pid, _, mib = line.partition(",")
+        if pid.strip() == str(os.getpid()) and (number := _number(mib.strip())) is not None:
+            return int(number) << 20
+    return None
 
 
 def parse_smi(answer: str) -> tuple[str | None, State] | None:

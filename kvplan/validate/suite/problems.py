@@ -147,7 +147,11 @@ class DecodeInput:
 
 @dataclass(frozen=True)
 class PrefillCase:
-    """`num_tokens` new tokens of each of `batch` sequences, keys contiguous, or paged if page_size says so."""
+    """`num_tokens` new tokens of each of `batch` sequences, keys contiguous, or paged if page_size says so.
+
+    A window without causality is Longformer's band, |query − key| < window, with the first token seeing all and seen
+    by all.
+    """
 
     name: str
     batch: int
@@ -159,11 +163,14 @@ class PrefillCase:
     window: int | None = None
     page_size: int = 0
     tuned: bool = False
+    values: int = 0
+    """Dimensions of a value, where they are not `head_dim`."""
 
     def make(self, device: torch.device, seed: int) -> PrefillInput:
         """Queries, keys and values, B × S × heads × D."""
-        heads = (self.num_heads, self.num_kv_heads, self.num_kv_heads)
-        shapes = ((self.batch, self.num_tokens, count, self.head_dim) for count in heads)
+        kv_heads = self.num_kv_heads
+        heads = ((self.num_heads, self.head_dim), (kv_heads, self.head_dim), (kv_heads, self.value_dim))
+        shapes = ((self.batch, self.num_tokens, *one) for one in heads)
         q, k, v = (torch.empty(shape, dtype=BF16, device=device) for shape in shapes)
         if device.type != "meta":
             generator = torch.Generator(device).manual_seed(seed)
@@ -172,17 +179,22 @@ class PrefillCase:
         return PrefillInput(self, q, k, v)
 
     @property
+    def value_dim(self) -> int:
+        return self.values or self.head_dim
+
+    @property
     def visible_pairs(self) -> int:
         """(query, key) pairs of one head of one sequence."""
         n, w = self.num_tokens, min(self.window or self.num_tokens, self.num_tokens)
-        if not self.causal:
-            return n * n
-        return w * (w + 1) // 2 + (n - w) * w
+        one_sided = w * (w + 1) // 2 + (n - w) * w
+        if self.causal:
+            return one_sided
+        return n * n if self.window is None else 2 * one_sided - n + 2 * (n - w)
 
     @property
     def flops(self) -> int:
-        """4 · B · H · D · visible pairs: a causal mask halves them."""
-        return 4 * self.batch * self.num_heads * self.head_dim * self.visible_pairs
+        """2 · B · H · (D + E) · visible pairs: a causal mask halves them."""
+        return 2 * self.batch * self.num_heads * (self.head_dim + self.value_dim) * self.visible_pairs
 
     @property
     def problem(self) -> Problem:
@@ -193,7 +205,7 @@ class PrefillCase:
             num_heads=self.num_heads,
             num_kv_heads=self.num_kv_heads,
             key_dim=self.head_dim,
-            value_dim=self.head_dim,
+            value_dim=self.value_dim,
             stored_bits=16,
             page_size=self.page_size,
             num_keys=self.num_tokens,
@@ -222,7 +234,8 @@ class PrefillInput:
     @property
     def required_bytes(self) -> int:
         """Inputs once, output once."""
-        return 2 * self.q_BSHD.nbytes + self.k_BSKD.nbytes + self.v_BSKD.nbytes
+        out = self.q_BSHD.nbytes // self.case.head_dim * self.case.value_dim
+        return self.q_BSHD.nbytes + out + self.k_BSKD.nbytes + self.v_BSKD.nbytes
 
     @property
     def sample(self) -> list[int]:
@@ -235,7 +248,12 @@ class PrefillInput:
         """The oracle's answer for the sample, in float64: queries × H × D."""
         case = self.case
         seen = reference.visible(
-            case.num_tokens, case.num_tokens, causal=case.causal, window=case.window, device=self.q_BSHD.device
+            case.num_tokens,
+            case.num_tokens,
+            causal=case.causal,
+            window=case.window,
+            global_tokens=None if case.causal or case.window is None else torch.zeros(1, device=self.q_BSHD.device),
+            device=self.q_BSHD.device,
         )
         rows = torch.tensor(self.sample, device=self.q_BSHD.device)
         return reference.attention(
@@ -255,7 +273,7 @@ class PrefillInput:
             page_size=case.page_size,
             num_kv_heads=case.num_kv_heads,
             key_dim=case.head_dim,
-            value_dim=case.head_dim,
+            value_dim=case.value_dim,
             dtype=BF16,
             num_seqs=case.batch,
             max_tokens=case.num_tokens,

@@ -1,0 +1,142 @@
+"""From a model to what is tried: one case per kind of layer that it has, and the textbook's variants at one shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+from kvplan.core.errors import InputError
+from kvplan.core.model import (
+    CrossAttention,
+    FullAttention,
+    LatentAttention,
+    Layer,
+    LinearAttention,
+    Mixer,
+    ModelSpec,
+    SlidingAttention,
+)
+from kvplan.core.units import parse_count
+from kvplan.validate.case import Case
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What all layers of a model serve."""
+
+    seq_len: int
+    batch: int = 1
+    encoder_seq_len: int | None = None
+    decode_steps: int = 16
+    chunk: int = 2048
+    page_size: int = 16
+    dtype: str = "bf16"
+    kv_dtype: str = "bf16"
+
+
+def cases_of(model: ModelSpec, load: Load) -> list[Case]:
+    """The model's kinds of layers with their counts, in the order in which they first stand."""
+    found: dict[Case, int] = {}
+    for layer, count in model.layer_counts():
+        for mixer in layer.mixers:
+            case = _case(mixer, layer, load)
+            found[case] = found.get(case, 0) + count
+    return [replace(case, num_layers=count, name=f"{count} × {case.name}") for case, count in found.items()]
+
+
+def _case(mixer: Mixer, layer: Layer, load: Load) -> Case:
+    encoder_len = load.encoder_seq_len or load.seq_len
+    over_encoder = layer.in_encoder or isinstance(mixer, CrossAttention)
+    tokens = encoder_len if over_encoder else load.seq_len
+    case = Case(
+        name="",
+        kind=mixer.kind,  # type: ignore[arg-type]  # the mixers' words are the cases'
+        num_heads=mixer.num_key_heads if isinstance(mixer, LinearAttention) else mixer.num_heads,
+        num_kv_heads=mixer.num_kv_heads,
+        key_dim=mixer.key_dim,
+        value_dim=mixer.value_dim,
+        window=mixer.window if isinstance(mixer, SlidingAttention) else None,
+        sinks=layer.eager_softmax == "sinks",
+        batch=load.batch,
+        seq_len=tokens,
+        decode_steps=0 if over_encoder else min(load.decode_steps, tokens - 1),
+        chunk=tokens if over_encoder else load.chunk,
+        page_size=load.page_size,
+        dtype=load.dtype,
+        kv_dtype=load.kv_dtype,
+    )
+    if isinstance(mixer, FullAttention):
+        case = replace(case, transformers_kv_heads=mixer.transformers_kv_heads)
+    if isinstance(mixer, LatentAttention):
+        case = replace(case, latent_dim=mixer.latent_dim, rope_dim=mixer.rope_dim)
+    if isinstance(mixer, LinearAttention):
+        state = (mixer.state_bits, mixer.conv_channels, mixer.conv_columns)
+        case = replace(case, state_bits=state[0], conv_channels=state[1], conv_columns=state[2])
+    return replace(case, name=describe(case))
+
+
+def describe(case: Case) -> str:
+    """The kind of layer in a few words, e.g. `sliding 4096, 32/8 heads × 128`."""
+    kind = case.kind if case.window is None else f"{case.kind} {case.window}"
+    if case.kind == "latent":
+        return f"{kind} {case.latent_dim} + {case.rope_dim}, {case.num_heads} heads"
+    heads = f"{case.num_heads}" if case.num_heads == case.num_kv_heads else f"{case.num_heads}/{case.num_kv_heads}"
+    dims = f"{case.key_dim}" if case.key_dim == case.value_dim else f"{case.key_dim}/{case.value_dim}"
+    return f"{kind}, {heads} heads × {dims}" + (", sinks" if case.sinks else "")
+
+
+def variants(load: Load) -> list[Case]:
+    """One layer's attention in every way that the textbooks compare, at 32 query heads of 128 dimensions.
+
+    Latent: DeepSeek's 512 + 64. Sliding, sparse: a window of 1024, to either side for the latter (Longformer, which
+    keeps no cache). Linear: the gated delta rule with 32 states of 128 × 128 (Qwen3-Next).
+    """
+    base = Case(
+        name="MHA", kind="full", num_heads=32, num_kv_heads=32, key_dim=128, value_dim=128, batch=load.batch,
+        seq_len=load.seq_len, decode_steps=min(load.decode_steps, load.seq_len - 1), chunk=load.chunk,
+        page_size=load.page_size, dtype=load.dtype, kv_dtype=load.kv_dtype,
+    )  # fmt: skip
+    window = min(1024, max(load.seq_len // 4, 1))
+    return [
+        base,
+        replace(base, name="GQA, 8 KV heads", num_kv_heads=8),
+        replace(base, name="MQA", num_kv_heads=1),
+        replace(base, name="MLA", kind="latent", latent_dim=512, rope_dim=64, key_dim=192),
+        replace(base, name=f"sliding {window}", kind="sliding", window=window),
+        replace(base, name=f"sparse {window}", kind="sparse", window=window, decode_steps=0, chunk=load.seq_len),
+        replace(
+            base, name="linear, delta rule", kind="linear", num_heads=16, conv_channels=8192, conv_columns=4
+        ),
+    ]  # fmt: skip
+
+
+_BY_HAND = ("num_heads", "num_kv_heads", "key_dim", "value_dim", "window", "latent_dim", "rope_dim", "num_layers")
+_SHORT = {"heads": "num_heads", "kv_heads": "num_kv_heads", "layers": "num_layers", "dim": "head_dim"}
+
+
+def case_by_hand(text: str, load: Load) -> Case:
+    """The case of `heads=32,kv_heads=8,head_dim=128[,window=4096][,layers=4]`.
+
+    Raises InputError for what it does not name, or what makes no layer.
+    """
+    given: dict[str, int] = {}
+    for part in text.split(","):
+        key, _, value = part.partition("=")
+        key = _SHORT.get(key.strip(), key.strip())
+        given |= {"key_dim": parse_count(value), "value_dim": parse_count(value)} if key == "head_dim" else {
+            key: parse_count(value)
+        }  # fmt: skip
+    if unknown := sorted(given.keys() - set(_BY_HAND)):
+        raise InputError(f"a layer has no `{unknown[0][:40]}`", hint=f"it has {', '.join((*_SHORT, *_BY_HAND))}")
+    missing = [key for key in ("num_heads", "key_dim", "value_dim") if key not in given]
+    if missing:
+        raise InputError(
+            f"`{text[:60]}` lacks `{missing[0]}`", hint="write it like heads=32,kv_heads=8,head_dim=128,window=4096"
+        )
+    given.setdefault("num_kv_heads", given["num_heads"])
+    if given["num_heads"] % given["num_kv_heads"]:
+        raise InputError(f"{given['num_heads']} query heads do not share {given['num_kv_heads']} KV heads evenly")
+    kind = "latent" if given.get("latent_dim") else "sliding" if given.get("window") else "full"
+    shared = {field.name: getattr(load, field.name) for field in fields(load) if field.name != "encoder_seq_len"}
+    shared["decode_steps"] = min(load.decode_steps, load.seq_len - 1)
+    case = Case(name="", kind=kind, **(shared | given))  # type: ignore[arg-type]
+    return replace(case, name=f"{case.num_layers} × {describe(case)}")

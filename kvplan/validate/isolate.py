@@ -1,0 +1,70 @@
+"""Jobs in processes of their own: an error, a lost device or too little memory ends one job, not the run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from kvplan.core.errors import InputError
+
+
+def require_torch() -> None:
+    """Raises InputError, with what to install, where torch or Triton is missing."""
+    missing = [name for name in ("torch", "triton") if find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"measuring needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
+            hint="pip install 'kvplan[gpu]' (Triton is there for Linux alone)",
+        )
+
+
+def run_job(job: Mapping[str, Any], *, timeout_seconds: float) -> Any:
+    """The reading of a job, or {"failure": {"kind", "message"}} of one that did not end well."""
+    with tempfile.TemporaryDirectory(prefix="kvplan-") as folder:
+        out = Path(folder) / "reading.json"
+        command = [sys.executable, "-m", "kvplan.validate.measure", str(out)]
+        try:
+            done = subprocess.run(
+                command, input=json.dumps(dict(job)), capture_output=True, text=True, timeout=timeout_seconds,
+                env=environment(job["device"]), encoding="utf-8", errors="replace",
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return failed("timeout", f"not done after {timeout_seconds:.0f} seconds")
+        if out.exists():
+            return json.loads(out.read_text(encoding="utf-8"))
+        return failed(*_cause(done))
+
+
+def environment(device: str) -> dict[str, str]:
+    """The process's, with Triton interpreting on a CPU and not elsewhere."""
+    inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    return inherited | ({"TRITON_INTERPRET": "1"} if device == "cpu" else {})
+
+
+def failed(kind: str, message: str) -> dict[str, Any]:
+    """What stands in the place of a reading."""
+    return {"failure": {"kind": kind, "message": message}}
+
+
+def _cause(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
+    """Why a process left no reading: the signal that ended it, or the last thing it said."""
+    if done.returncode == -signal.SIGKILL:
+        return "out of memory", "the operating system ended the process, as it does when memory runs out"
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    said = lines[-1].strip() if lines else "it said nothing"
+    if done.returncode < 0:
+        return "crash", f"ended by {signal.Signals(-done.returncode).name}: {said}"
+    return "crash", f"exit code {done.returncode}: {said}"
+
+
+def is_failure(reading: Any) -> bool:
+    """Whether a job left its failure in the place of a reading."""
+    return isinstance(reading, Mapping) and "failure" in reading

@@ -1,0 +1,74 @@
+"""Whether the kernels compute a case's layers right: decode and prefill against float64, before any of it is timed.
+
+On a CPU the kernels are interpreted, so that heads and lengths shrink; group, dimensions, types and patterns stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import torch
+
+from kvplan.validate.case import Case
+from kvplan.validate.kernels.launch import padded
+from kvplan.validate.measure.pools import stored_type
+from kvplan.validate.suite.correctness import (
+    Check,
+    check_all,
+    run_decode,
+    run_delta,
+    run_mla,
+    run_prefill,
+)
+from kvplan.validate.suite.timing import Guard, stopwatch_for
+
+SHORT_WINDOW = 40
+"""A window that ends within the sequences that are tried."""
+
+
+def measure_correctness(cases: Sequence[Case], device: torch.device) -> list[dict[str, Any]]:
+    """A row per case and phase: the largest error against the oracle, and the most that rounding explains."""
+    guard = Guard(stopwatch_for(device))
+    rows = []
+    for case in cases:
+        for phase, check in checks(case, device):
+            found = check_all(device, guard, [check])
+            if not found:
+                rows.append({"case": case.name, "phase": phase, "skipped": "this device has no such type"})
+            rows += [{"case": case.name, "phase": phase, **asdict(verdict)} for verdict in found]
+    return rows
+
+
+def checks(case: Case, device: torch.device) -> list[tuple[str, Check]]:
+    """(phase, check) of everything that the case's layers do."""
+    stored = stored_type(case.kv_dtype)
+    capability = (8, 9) if stored == torch.float8_e4m3fn else (8, 0)
+    check = partial(Check, case.name, compute_capability=capability)
+    if case.kind == "linear":
+        return [("decode", Check("gated delta step", run_delta))]
+    if case.kind == "latent":
+        heads = min(case.num_heads, 16) if device.type == "cpu" else case.num_heads
+        return [("decode", check(partial(run_mla, heads=heads, stored=stored, page_size=max(case.page_size, 16))))]
+    interpreted = device.type == "cpu"
+    kv_heads = min(case.num_kv_heads, 2) if interpreted else case.num_kv_heads
+    shape = {
+        "num_kv_heads": kv_heads,
+        "key_dim": case.key_dim,
+        "value_dim": case.value_dim,
+        "dtype": stored,
+        "page_size": case.page_size,
+    }
+    same: dict[str, Any] = {"group": case.num_heads // case.num_kv_heads, "shape": shape}
+    if case.kind in ("encoder", "sparse", "cross"):
+        pattern = {"encoder": "full", "cross": "full", "sparse": "sparse"}[case.kind]
+        new = "cross" if case.kind == "cross" else "all"
+        return [("prefill", check(partial(run_prefill, pattern=pattern, reach=SHORT_WINDOW, new=new, **same)))]
+    window: dict[str, Any] = {"window": min(case.window, SHORT_WINDOW)} if case.window else {}
+    prefill: dict[str, Any] = {"pattern": "window", "reach": window["window"]} if window else {"pattern": "causal"}
+    found = [("decode", check(partial(run_decode, sinks=case.sinks, evict=bool(window), **window, **same)))]
+    if min(case.key_dim, case.value_dim) >= 16 and padded(same["group"]) <= 128:
+        found.append(("prefill", check(partial(run_prefill, paged=True, **prefill, **same))))
+    return found

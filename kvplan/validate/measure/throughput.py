@@ -1,0 +1,125 @@
+"""How long one layer's attention takes at several loads, and how many bytes and operations any program needs for it.
+
+Calls are replayed from a graph over input sets that outgrow the cache (`suite.timing`); the answer of each is checked
+first. Bytes are counted on the tensors that are there, operations on the visible pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from kvplan.validate.case import Case
+from kvplan.validate.kernels import linear, select
+from kvplan.validate.measure.pools import stored_type
+from kvplan.validate.suite import bench
+from kvplan.validate.suite.problems import DecodeCase, PrefillCase, StateCase
+from kvplan.validate.suite.timing import Effort, Failure, Guard, stopwatch_for
+
+MEMORY_SHARE = 0.7
+"""Of the free memory that the input sets of one load may take."""
+Load = tuple[int, int]
+"""Sequences, tokens of each."""
+
+
+def measure_throughput(
+    case: Case, phase: str, loads: Sequence[Load], device: torch.device, effort: Effort | None = None
+) -> list[dict[str, Any]]:
+    """A row per load, in order; one that does not fit, or fails, says so."""
+    guard = Guard(stopwatch_for(device))
+    return [_row(case, phase, load, device, guard, effort) for load in loads]
+
+
+def problem(case: Case, phase: str, load: Load) -> bench.Case:
+    """The layer under one load, as the suite times it; prefill of a latent layer on its expanded heads."""
+    batch, tokens = load
+    if phase == "prefill":
+        return PrefillCase(
+            case.name,
+            batch,
+            tokens,
+            case.num_heads,
+            case.num_kv_heads,
+            case.key_dim,
+            causal=case.kind not in ("encoder", "cross", "sparse"),
+            window=case.window,
+            page_size=0 if case.kind in ("latent", "encoder", "sparse") else case.page_size,
+            values=case.value_dim,
+        )
+    if case.kind == "linear":
+        return StateCase(case.name, batch, case.num_heads, case.num_kv_heads, case.key_dim, case.value_dim)
+    latent = case.kind == "latent"
+    return DecodeCase(
+        case.name,
+        batch,
+        tokens,
+        case.num_heads,
+        1 if latent else case.num_kv_heads,
+        case.latent_dim + case.rope_dim if latent else case.key_dim,
+        case.latent_dim if latent else case.value_dim,
+        stored=stored_type(case.kv_dtype),
+        page_size=case.page_size,
+        window=case.window,
+        sinks=case.sinks,
+        latent=latent,
+    )
+
+
+def _row(
+    case: Case, phase: str, load: Load, device: torch.device, guard: Guard, effort: Effort | None
+) -> dict[str, Any]:
+    row = {"case": case.name, "phase": phase, "batch": load[0], "seq_len": load[1]}
+    tried = problem(case, phase, load)
+    outcome = guard.attempt(case.name, lambda: _timed(tried, device, guard, effort))
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return row | ({"failure": asdict(outcome)} if isinstance(outcome, Failure) else outcome)
+
+
+def _timed(tried: bench.Case, device: torch.device, guard: Guard, effort: Effort | None) -> dict[str, Any]:
+    """Bytes, operations, seconds. Raises MemoryError for a load whose inputs do not fit."""
+    l2_bytes = 0
+    if device.type == "cuda":
+        l2_bytes = torch.cuda.get_device_properties(device).L2_cache_size or 64 << 20
+        free = MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]
+        one_set = tried.make(torch.device("meta"), 0)
+        if _set_bytes(one_set) + 4 * l2_bytes > free:
+            raise MemoryError(f"one input set of {_set_bytes(one_set)} bytes and its rotation do not fit")
+    inputs = bench.make_inputs(tried, device, l2_bytes)
+    choice = _choice(tried, device)
+    candidate = bench.Candidate(bench.ours(tried, inputs, choice), choice)
+    (found,) = bench.benchmark(tried, {choice.kernel: candidate}, inputs, guard, None, effort)
+    if found.failure is not None or found.timing is None:
+        raise ArithmeticError(str(found.failure))
+    timing = found.timing
+    return {
+        "kernel": choice.kernel,
+        "basis": choice.basis,
+        "bytes": inputs[0].required_bytes,
+        "flops": tried.flops,
+        "seconds": timing.median_seconds,
+        "low_seconds": timing.low_seconds,
+        "high_seconds": timing.high_seconds,
+        "repeats": timing.repeats,
+        "input_sets": timing.input_sets,
+        "graph": timing.graph,
+        "error": found.error,
+    }
+
+
+def _set_bytes(one_set: bench.Input) -> int:
+    """Of everything that an input set allocates: with a window, more than is read."""
+    cache = getattr(one_set, "cache", None)
+    return int(cache.storage_bytes) if cache is not None else 2 * one_set.required_bytes
+
+
+def _choice(tried: bench.Case, device: torch.device) -> select.Choice:
+    if isinstance(tried, StateCase):
+        return select.Choice("delta_step", linear.HEAD_TILE, select.STATIC)
+    machine = select.machine_of(torch.empty(0, device=device))
+    if isinstance(tried, PrefillCase) and tried.window is not None and not tried.causal:
+        return select.Choice("prefill", select.configure("prefill", tried.problem, machine), select.STATIC)
+    return select.choose(tried.problem, machine)

@@ -1,0 +1,94 @@
+"""The document of a validation as a file: written whole, read back, judged anew by today's prediction.
+
+`records/` ships with the package; a user's own lie in the folder that `own_folder` names.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kvplan.core.errors import InputError
+from kvplan.validate import isolate
+from kvplan.validate.case import Case
+from kvplan.validate.compare import compare, overall
+from kvplan.validate.speeds import judge, tokens_per_second
+
+SCHEMA = "kvplan/validate/1"
+_HINT = "`kvplan validate --out FILE` writes one"
+
+
+def judged(cases: Sequence[Case], readings: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything of the document that follows from cases and readings."""
+    rows = compare(cases, readings)
+    failures = _failures(readings)
+    timed = readings.get("throughput") or []
+    ceilings = readings.get("ceilings")
+    fits = judge(cases, timed, ceilings) if timed and ceilings and not isolate.is_failure(ceilings) else []
+    verdict = overall(rows, failures)
+    if verdict in ("ok", "info", "inconclusive"):
+        found = {fit["verdict"] for fit in fits}
+        verdict = "off" if "off" in found else "inconclusive" if "inconclusive" in found else verdict
+    return {
+        "rows": [row.to_json() for row in rows],
+        "fits": fits,
+        "tokens_per_second": tokens_per_second(cases, timed),
+        "failures": failures,
+        "verdict": verdict,
+    }
+
+
+def recompute(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What today's prediction makes of a record's cases and readings: its rows, fits and verdict."""
+    return judged([Case.from_json(case) for case in document["cases"]], document["readings"])
+
+
+def _failures(readings: Mapping[str, Any]) -> list[dict[str, str]]:
+    """What did not end well: jobs, checks, loads of a sweep. Not what did not fit, nor what there was no time for."""
+    found = []
+    for name, reading in readings.items():
+        parts = reading if isinstance(reading, list) else [reading]
+        for part in parts:
+            failure = part.get("failure") if isinstance(part, Mapping) else None
+            if failure and failure["kind"] not in ("MemoryError", "not run"):
+                where = ", ".join([name, *(str(part[key]) for key in ("case", "phase") if key in part)])
+                found.append({"where": where, "kind": failure["kind"], "message": failure["message"]})
+    return found
+
+
+def write(document: Mapping[str, Any], path: Path) -> None:
+    """Write it whole: what is cut off leaves the file of before. Raises InputError where it cannot be written."""
+    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        number, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+        with os.fdopen(number, "w", encoding="utf-8") as part:
+            part.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except OSError as error:
+        raise InputError(f"`{path}` cannot be written: {error.strerror}", hint="name another file") from error
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A record from its file. Raises InputError if it is none of this schema."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"`{path}` cannot be read as a record: {error}", hint="`kvplan validate --save` writes one"
+        ) from error
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise InputError(f"`{path}` is no record of the schema `{SCHEMA}`", hint=_HINT)
+    return document
+
+
+def file_name(document: Mapping[str, Any]) -> str:
+    """`nvidia-h100-80gb-hbm3--meta-llama-llama-3.1-8b--2026-11-22.json`."""
+    parts = (document["device"]["name"], document["name"], document["device"]["date"][:10])
+    return "--".join(re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-") for part in parts) + ".json"

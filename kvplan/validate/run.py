@@ -1,0 +1,151 @@
+"""The whole of `kvplan validate` on one machine: what is tried of a model, job by job, and the document of it.
+
+The document, `kvplan/validate/1`, keeps the cases and the raw readings, so that its rows can be made again by whatever
+predicts later (`record.recompute`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from kvplan._version import __version__
+from kvplan.core.units import GIB
+from kvplan.validate import isolate, predict
+from kvplan.validate.case import Case
+from kvplan.validate.levels import Level
+from kvplan.validate.record import SCHEMA, judged
+
+Say = Callable[[str], None]
+Readings = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What is tried: a model's layers, or some by hand."""
+
+    name: str
+    cases: Sequence[Case]
+    model: Mapping[str, Any] | None = None
+    """Its identity, for the record."""
+    framework_config: Mapping[str, Any] | None = None
+    """The raw config, where the framework's own cache is to be built from it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Bench:
+    """A device, how much is tried on it, and until when; `jobs` runs one job."""
+
+    device: Mapping[str, Any]
+    free_bytes: int | None
+    level: Level
+    deadline: float
+    say: Say = print
+    jobs: Callable[..., Any] = isolate.run_job
+    expected_context: tuple[int, str] | None = None
+    """(bytes, where from) of this device's context, by an earlier record."""
+    ceilings: Any = field(default=None)
+    """Measured once for all targets."""
+
+    @property
+    def on_gpu(self) -> bool:
+        return bool(self.device["kind"] != "cpu")
+
+    @property
+    def torch_device(self) -> str:
+        return "cuda" if self.on_gpu else "cpu"
+
+    def budget(self) -> int:
+        """Bytes of caches that may be allocated: a share of a GPU's free memory, of main memory a little."""
+        free = self.free_bytes if self.free_bytes is not None else 4 * GIB
+        return int(free * self.level.device_share) if self.on_gpu else min(self.level.host_bytes, free // 3)
+
+    def run(self, name: str, **job: Any) -> Any:
+        """One job's reading, or why there is none."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            return isolate.failed("not run", "the time was up")
+        self.say(name)
+        given = {"job": job.pop("job", name), "device": self.torch_device, **job}
+        return self.jobs(given, timeout_seconds=min(self.level.job_seconds, max(left, 20.0)))
+
+
+def validate(target: Target, bench: Bench) -> dict[str, Any]:
+    """Measure a target and set it against its prediction: the document."""
+    started = time.monotonic()
+    cases = shrunk(target.cases, bench.budget())
+    readings = measure(target, cases, bench)
+    document = {
+        "schema": SCHEMA,
+        "kvplan_version": __version__,
+        "device": dict(bench.device),
+        "model": target.model,
+        "name": target.name,
+        "inputs": {"level": bench.level.name, "layers_tried": _tried(target.cases, cases)},
+        "cases": [case.to_json() for case in cases],
+        "readings": readings,
+    }
+    return document | judged(cases, readings) | {"total_seconds": round(time.monotonic() - started, 1)}
+
+
+def measure(target: Target, cases: Sequence[Case], bench: Bench) -> Readings:
+    """All readings of a target, one process each."""
+    sent = [case.to_json() for case in cases]
+    readings: Readings = {"memory": bench.run("memory", cases=sent)}
+    if bench.expected_context and "failure" not in readings["memory"]:
+        readings["memory"]["expected_context_bytes"], readings["memory"]["expected_context_note"] = (
+            bench.expected_context
+        )
+    readings["correctness"] = bench.run("correctness", cases=sent)
+    shapes = bench.level.shapes if bench.on_gpu else bench.level.host_shapes
+    softmax = [case for case in cases if case.kind not in ("linear", "sparse")]
+    readings["transient"] = bench.run(
+        "transient", cases=[case.to_json() for case in softmax], shapes=[list(one) for one in shapes]
+    )
+    if bench.on_gpu:
+        readings |= _timed(cases, bench)
+    if target.framework_config is not None:
+        readings["framework"] = _framework(target, bench)
+    return readings
+
+
+def _timed(cases: Sequence[Case], bench: Bench) -> Readings:
+    """Ceilings, then every kind of layer in a process of its own: a kernel that loses the device loses one kind."""
+    if bench.ceilings is None or isolate.is_failure(bench.ceilings):
+        bench.ceilings = bench.run("ceilings", effort=dict(bench.level.effort))
+    rows: list[Any] = []
+    for case in cases:
+        loads = {phase: [list(load) for load in loads] for phase, loads in bench.level.loads(case).items()}
+        found = bench.run(
+            f"throughput, {case.name}", job="throughput", cases=[case.to_json()], loads={case.name: loads},
+            effort=dict(bench.level.effort),
+        )  # fmt: skip
+        rows += [{"case": case.name, "phase": "all", **found}] if isolate.is_failure(found) else found
+    return {"ceilings": bench.ceilings, "throughput": rows}
+
+
+def _framework(target: Target, bench: Bench) -> Any:
+    """transformers' own cache at a small batch; one token past the prompt shows a window's slide."""
+    windows = [case.window for case in target.cases if case.window]
+    encodes = any(case.kind == "cross" for case in target.cases)
+    load = {"batch": 2, "seq_len": min(max(windows, default=64) + 64, 4096), "encoder_seq_len": 96 if encodes else None}
+    dtype = target.cases[0].dtype if target.cases else "bf16"
+    found = bench.run(
+        "framework", config=dict(target.framework_config or {}), dtype=dtype, max_bytes=bench.budget() * 2, **load
+    )
+    return found if isolate.is_failure(found) else found | load
+
+
+def shrunk(cases: Sequence[Case], budget: int) -> list[Case]:
+    """As many of each kind's layers as fit into the budget, in proportion, and at least one."""
+    total = sum(case.num_layers * predict.pool_bytes(case) for case in cases)
+    if total <= budget:
+        return list(cases)
+    return [replace(case, num_layers=max(1, case.num_layers * budget // total)) for case in cases]
+
+
+def _tried(all_cases: Sequence[Case], cases: Sequence[Case]) -> list[int]:
+    """(layers tried, layers of the model)."""
+    return [sum(case.num_layers for case in group) for group in (cases, all_cases)]
