@@ -8,11 +8,13 @@ from kvplan.cli.estimate import estimate
 from kvplan.cli.group import CONTEXT, KvplanGroup, examples
 from kvplan.cli.inspect import inspect
 from kvplan.cli.listing import gpus, models
+from kvplan.cli.validate import validate
 
 _EXAMPLES = examples(
     "kvplan estimate meta-llama/Llama-2-70b --seq 4096",
     "kvplan estimate Qwen/Qwen3-8B --seq 32K --batch 16 --gpu H100",
     "kvplan inspect ./my-model/config.json",
+    "kvplan validate mistralai/Mistral-7B-v0.1 --quick",
 )
 
 
@@ -22,8 +24,8 @@ _EXAMPLES = examples(
 def cli(ctx: click.Context) -> None:
     """What serving a language model takes: weights, KV cache and working memory, in exact bytes.
 
-    Exit codes: 0 answered; 1 answered, it does not fit; 2 bad input; 3 architecture not supported;
-    4 the Hub was not reached or shows nothing; 101 a bug.
+    Exit codes: 0 answered; 1 answered: it does not fit, or is out of tolerance; 2 bad input;
+    3 architecture not supported; 4 the Hub was not reached or shows nothing; 101 a bug.
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
@@ -31,6 +33,7 @@ def cli(ctx: click.Context) -> None:
 
 cli.add_command(estimate)
 cli.add_command(inspect)
+cli.add_command(validate)
 cli.add_command(models)
 cli.add_command(gpus)
 cli.add_command(completion)

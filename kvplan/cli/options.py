@@ -144,6 +144,11 @@ QUANT = Named("scheme", _quants)
 
 def source_options(command: Command) -> Command:
     """MODEL, and how its facts are found."""
+    return source_flags(click.argument("model", type=MODEL)(command))
+
+
+def source_flags(command: Command) -> Command:
+    """How a model's facts are found."""
     for decorate in (
         click.option("--timeout", "timeout_seconds", type=SECONDS, default="14", help="Seconds to wait for the Hub."),
         click.option("--hub", is_flag=True, help="Ask the Hub even where the catalog has the model."),
@@ -151,7 +156,6 @@ def source_options(command: Command) -> Command:
         click.option(
             "--set", "facts", type=FACT, multiple=True, metavar="KEY=VALUE", help="Set a fact of the config yourself."
         ),
-        click.argument("model", type=MODEL),
     ):
         command = decorate(command)
     return command

@@ -8,7 +8,7 @@ One stream of one device with default settings (no `max_split_size_mb`, `roundup
 collection; `expandable_segments` on demand), graphs' private pools apart. Memory has no end here: what torch gives back
 before it runs out is not modelled. New segments lie at rising addresses, which decides only between blocks of one size.
 
-Source: torch 2.13, c10/core/AllocatorConfig.h:16-25, 340 (sizes) and c10/cuda/CUDACachingAllocator.cpp (rules, here by
+Source: torch 2.13, c10/core/AllocatorConfig.h:17-25, 340 (sizes) and c10/cuda/CUDACachingAllocator.cpp (rules, here by
 the function's name)
 """
 

@@ -69,7 +69,8 @@ def raw_config(model: ModelSpec) -> Mapping[str, Any]:
     elif model.source.kind == "hub":
         from kvplan.sources.hub import fetch
 
-        raw = fetch(HubRef(repo_id=model.id, revision=model.source.revision)).config or {}
+        # What was read lies in huggingface_hub's cache: the Hub is not asked twice.
+        raw = fetch(HubRef(repo_id=model.id, revision=model.source.revision), offline=True).config or {}
     else:
         path = Path(model.source.location)
         raw = read_json_file(path, what=path.name, max_bytes=MAX_CONFIG_BYTES, finite=False)

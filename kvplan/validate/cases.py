@@ -34,13 +34,28 @@ class Load:
 
 
 def cases_of(model: ModelSpec, load: Load) -> list[Case]:
-    """The model's kinds of layers with their counts, in the order in which they first stand."""
+    """The model's kinds of layers with their counts, in the order in which they first stand; names are unique."""
     found: dict[Case, int] = {}
     for layer, count in model.layer_counts():
         for mixer in layer.mixers:
             case = _case(mixer, layer, load)
             found[case] = found.get(case, 0) + count
-    return [replace(case, num_layers=count, name=f"{count} × {case.name}") for case, count in found.items()]
+    cases = [replace(case, num_layers=count, name=f"{count} × {case.name}") for case, count in found.items()]
+    names = [case.name for case in cases]
+    return [
+        case if names.count(case.name) == 1 else replace(case, name=f"{case.name} ({names[:i].count(case.name) + 1})")
+        for i, case in enumerate(cases)
+    ]
+
+
+def order_of(model: ModelSpec, load: Load) -> list[list[int]]:
+    """For every layer of the model, in order, which of `cases_of` it holds."""
+    distinct: dict[Case, int] = {}
+    places = [
+        [distinct.setdefault(_case(mixer, layer, load), len(distinct)) for mixer in layer.mixers]
+        for layer in model.layers
+    ]
+    return [places[index] for index in model.layer_order]
 
 
 def _case(mixer: Mixer, layer: Layer, load: Load) -> Case:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from kvplan.core.units import MIB
 from kvplan.validate import predict
 from kvplan.validate.case import Case
+from kvplan.validate.predict_ranks import job_cache_bytes
 
 Verdict = Literal["ok", "off", "inconclusive", "info"]
 EXACT = 0.0
@@ -259,11 +260,39 @@ def _under(case: Case, reading: Mapping[str, Any], more: int) -> Case:
     return replace(case, batch=reading["batch"], seq_len=tokens)
 
 
+def _ranks(cases: Mapping[str, Case], reading: Mapping[str, Any]) -> Iterator[Row]:
+    """Bytes of every rank, what it computed with the others, what went from stage to stage."""
+    layout = {name: reading[name] for name in ("tp", "pp", "cp")}
+    planned = job_cache_bytes(list(cases.values()), reading["layer_order"], **layout)
+    for rank, held in zip(planned, reading["ranks"], strict=True):
+        name = f"rank {held['rank']} (tp {held['tp']}, cp {held['cp']}, stage {held['stage']})"
+        yield Row(
+            section="ranks", case=name, term="cache", unit="bytes", predicted=rank, measured=held["cache_bytes"],
+            note=f"{reading['backend']}, on {held['host']}",
+        )  # fmt: skip
+        if held["requested_bytes"] is not None:
+            yield Row(
+                section="ranks", case=name, term="requested", unit="bytes", predicted=rank + held["table_bytes"],
+                measured=held["requested_bytes"], note="pools and block tables, as torch's allocator says",
+            )  # fmt: skip
+    for check in reading["checks"]:
+        yield Row(
+            section="ranks", case=check["case"], term=f"decode, stage {check['stage']}", unit="relative error",
+            predicted=0.0, measured=check["error"], slack=check["tolerance"], note="merged over ranks, against float64",
+        )  # fmt: skip
+    for sent in reading["transfers"]:
+        yield Row(
+            section="ranks", case=f"rank {sent['from']} to {sent['to']}", term="activations", unit="bytes",
+            predicted=sent["bytes"], measured=sent["bytes"] if sent["ok"] else 0, note="arrived as they were sent",
+        )  # fmt: skip
+
+
 _SECTIONS: dict[str, Callable[[Mapping[str, Case], Any], Iterator[Row]]] = {
     "memory": _memory,
     "correctness": _correctness,
     "transient": _transient,
     "throughput": _work,
     "framework": _framework,
+    "ranks": _ranks,
 }
 """How the rows of a reading are made, by the reading's name, in the order in which they are shown."""

@@ -34,6 +34,8 @@ class Level:
     shapes: tuple[tuple[int, int, int], ...]
     """(sequences, queries, keys) of single calls, on a GPU."""
     host_shapes: tuple[tuple[int, int, int], ...]
+    minutes: float
+    """After that nothing new is started, unless told otherwise."""
     job_seconds: float
     """How long one job may take."""
     effort: Mapping[str, Any] = field(default_factory=dict)
@@ -59,10 +61,11 @@ LEVELS = {
             name="quick",
             host_bytes=512 * MIB,
             device_share=0.25,
-            num_loads=6,
+            num_loads=8,
             shapes=((1, 2048, 2048), (8, 1, 4096)),
             host_shapes=((1, 128, 128),),
-            job_seconds=60,
+            minutes=2,
+            job_seconds=90,
             effort={"rounds": 5, "max_seconds": 0.3, "max_replay_seconds": 0.05},
         ),
         Level(
@@ -72,6 +75,7 @@ LEVELS = {
             num_loads=10,
             shapes=((1, 2048, 2048), (4, 1024, 1024), (8, 1, 4096)),
             host_shapes=((1, 256, 256), (2, 128, 128), (4, 1, 512)),
+            minutes=15,
             job_seconds=240,
             effort={"rounds": 8, "max_seconds": 1.0, "max_replay_seconds": 0.1},
         ),
@@ -82,6 +86,7 @@ LEVELS = {
             num_loads=16,
             shapes=((1, 1024, 1024), (1, 4096, 4096), (4, 1024, 1024), (8, 1, 4096), (32, 1, 8192)),
             host_shapes=((1, 256, 256), (1, 512, 512), (2, 128, 128), (4, 1, 512), (1, 1, 2048)),
+            minutes=60,
             job_seconds=600,
             effort={"rounds": 8, "max_seconds": 0.6, "max_replay_seconds": 0.05},
         ),

@@ -50,10 +50,10 @@ def mixer_of(case: Case) -> Mixer:
     return FullAttention(cached=case.kind == "full", transformers_kv_heads=copied, **heads, **dims)
 
 
-def cache_of(case: Case) -> Cache | None:
-    """The cache of one layer of one sequence; None for a layer that keeps nothing."""
+def cache_of(case: Case, tp: int = 1) -> Cache | None:
+    """The cache of one layer of one sequence on one of `tp` GPUs; None for a layer that keeps nothing."""
     layer = Layer(mixers=(mixer_of(case),), weights=())
-    caches = caches_of(layer, parse_kv_dtype(case.kv_dtype), model_dtype=_dtype(case))
+    caches = caches_of(layer, parse_kv_dtype(case.kv_dtype), tp, _dtype(case))
     return caches[0][1] if caches else None
 
 

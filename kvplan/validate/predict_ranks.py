@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kvplan.core.cache import Cache, caches_of
 from kvplan.core.dtypes import BF16, DType
 from kvplan.core.errors import InputError
@@ -9,6 +11,8 @@ from kvplan.core.layout import context_tokens, stage_bounds, tp_accepted
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import positive
 from kvplan.core.units import round_up
+from kvplan.validate.case import Case
+from kvplan.validate.predict import cache_of
 
 
 def rank_cache_bytes(
@@ -42,8 +46,7 @@ def rank_cache_bytes(
 
     def held(cache: Cache, index: int) -> int:
         num_tokens = seq_len if not cache.over_encoder or encoder_seq_len is None else encoder_seq_len
-        tokens = context_tokens(num_tokens, cp, index, cache.max_tokens)
-        return round_up(tokens, page_size) * cache.bytes_per_token + cache.fixed_bytes
+        return share_bytes(cache, num_tokens, page_size, cp, index)
 
     by_rank = []
     for start, stop in stage_bounds(model.num_layers, pp):
@@ -51,4 +54,28 @@ def rank_cache_bytes(
         caches = [(n, cache) for layer, n in counts for _, cache in caches_of(layer, kv_dtype, tp, dtype)]
         for index in range(cp):
             by_rank += [batch_size * sum(n * held(cache, index) for n, cache in caches)] * tp
+    return by_rank
+
+
+def share_bytes(cache: Cache, num_tokens: int, page_size: int, cp: int, index: int) -> int:
+    """What one of `cp` ranks holds of one layer's cache of one sequence, in whole pages."""
+    tokens = context_tokens(num_tokens, cp, index, cache.max_tokens)
+    return round_up(tokens, page_size) * cache.bytes_per_token + cache.fixed_bytes
+
+
+def job_cache_bytes(
+    cases: Sequence[Case], layer_order: Sequence[Sequence[int]], *, tp: int, pp: int, cp: int
+) -> list[int]:
+    """The same of a record, which has cases in the place of a model."""
+    caches = [cache_of(case, tp) for case in cases]
+    by_rank = []
+    for start, stop in stage_bounds(len(layer_order), pp):
+        held = [index for layer in layer_order[start:stop] for index in layer]
+        for place in range(cp):
+            total = 0
+            for index in held:
+                cache, case = caches[index], cases[index]
+                if cache is not None:
+                    total += case.batch * share_bytes(cache, case.seq_len, case.page_size, cp, place)
+            by_rank += [total] * tp
     return by_rank

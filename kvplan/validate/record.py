@@ -18,6 +18,7 @@ from kvplan.validate import isolate
 from kvplan.validate.case import Case
 from kvplan.validate.compare import compare, overall
 from kvplan.validate.speeds import judge, tokens_per_second
+from kvplan.validate.variants import against_mha
 
 SCHEMA = "kvplan/validate/1"
 _HINT = "`kvplan validate --out FILE` writes one"
@@ -38,6 +39,7 @@ def judged(cases: Sequence[Case], readings: Mapping[str, Any]) -> dict[str, Any]
         "rows": [row.to_json() for row in rows],
         "fits": fits,
         "tokens_per_second": tokens_per_second(cases, timed),
+        "variants": against_mha(cases, readings),
         "failures": failures,
         "verdict": verdict,
     }

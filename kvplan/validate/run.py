@@ -12,12 +12,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kvplan._version import __version__
+from kvplan.core.model import ModelSpec, SlidingAttention
 from kvplan.core.units import GIB
 from kvplan.validate import isolate, predict
 from kvplan.validate.case import Case
+from kvplan.validate.cases import Load, cases_of
 from kvplan.validate.levels import Level
 from kvplan.validate.record import SCHEMA, judged
 
+MIN_TOKENS = 64
 Say = Callable[[str], None]
 Readings = dict[str, Any]
 
@@ -46,6 +49,7 @@ class Bench:
     jobs: Callable[..., Any] = isolate.run_job
     expected_context: tuple[int, str] | None = None
     """(bytes, where from) of this device's context, by an earlier record."""
+    clock: Callable[[], float] = time.monotonic
     ceilings: Any = field(default=None)
     """Measured once for all targets."""
 
@@ -64,7 +68,7 @@ class Bench:
 
     def run(self, name: str, **job: Any) -> Any:
         """One job's reading, or why there is none."""
-        left = self.deadline - time.monotonic()
+        left = self.deadline - self.clock()
         if left <= 0:
             return isolate.failed("not run", "the time was up")
         self.say(name)
@@ -74,7 +78,7 @@ class Bench:
 
 def validate(target: Target, bench: Bench) -> dict[str, Any]:
     """Measure a target and set it against its prediction: the document."""
-    started = time.monotonic()
+    started = bench.clock()
     cases = shrunk(target.cases, bench.budget())
     readings = measure(target, cases, bench)
     document = {
@@ -87,7 +91,7 @@ def validate(target: Target, bench: Bench) -> dict[str, Any]:
         "cases": [case.to_json() for case in cases],
         "readings": readings,
     }
-    return document | judged(cases, readings) | {"total_seconds": round(time.monotonic() - started, 1)}
+    return document | judged(cases, readings) | {"total_seconds": round(bench.clock() - started, 1)}
 
 
 def measure(target: Target, cases: Sequence[Case], bench: Bench) -> Readings:
@@ -140,10 +144,36 @@ def _framework(target: Target, bench: Bench) -> Any:
 
 def shrunk(cases: Sequence[Case], budget: int) -> list[Case]:
     """As many of each kind's layers as fit into the budget, in proportion, and at least one."""
-    total = sum(case.num_layers * predict.pool_bytes(case) for case in cases)
+    total = _total_bytes(cases)
     if total <= budget:
         return list(cases)
     return [replace(case, num_layers=max(1, case.num_layers * budget // total)) for case in cases]
+
+
+def num_jobs(target: Target, bench: Bench) -> int:
+    """How many jobs a target is."""
+    timed = len(target.cases) + (bench.ceilings is None) if bench.on_gpu else 0
+    return 3 + timed + (target.framework_config is not None)
+
+
+def chosen_load(model: ModelSpec, bench: Bench, *, seq_len: int | None, batch: int | None) -> dict[str, int]:
+    """Length, batch and chunk where the user left them open.
+
+    Long enough that every window slides and that prompts come in several chunks, halved until all layers fit.
+    """
+    batch, chunk = batch or (8 if bench.on_gpu else 1), 2048 if bench.on_gpu else 512
+    if seq_len is not None:
+        return {"seq_len": seq_len, "batch": batch, "chunk": chunk}
+    windows = [m.window for layer in model.layers for m in layer.mixers if isinstance(m, SlidingAttention)]
+    tokens = max(8192 if bench.on_gpu else 256, max(windows, default=0) + 2 * chunk)
+    tokens = min(tokens, model.max_seq_len or tokens)
+    while tokens > MIN_TOKENS and _total_bytes(cases_of(model, Load(seq_len=tokens, batch=batch))) > bench.budget():
+        tokens = max(tokens // 2, MIN_TOKENS)
+    return {"seq_len": tokens, "batch": batch, "chunk": chunk}
+
+
+def _total_bytes(cases: Sequence[Case]) -> int:
+    return sum(case.num_layers * predict.pool_bytes(case) for case in cases)
 
 
 def _tried(all_cases: Sequence[Case], cases: Sequence[Case]) -> list[int]:

@@ -83,14 +83,13 @@ def test_a_freed_block_merges_with_its_neighbours_and_only_a_whole_segment_goes_
 def test_the_lower_of_two_equal_blocks_is_taken():
     # BlockComparatorSize: by size, then by address.
     allocator = CachingAllocator()
-    handles = [allocator.allocate(9 * MIB) for _ in range(4)]
-    allocator.allocate(2 * MIB)
+    handles = [allocator.allocate(half_mib * MIB // 2) for half_mib in (18, 19, 21)]
+    assert allocator.reserved_bytes == (20 + 12) * MIB  # each with a rest of 1.5
+    allocator.allocate(3 * MIB // 2)
     for handle in handles:
         allocator.free(handle)
     allocator.empty_cache()
     assert allocator.reserved_bytes == 20 * MIB
-    allocator.allocate(19 * MIB)  # the lower segment has 18 MiB free
-    assert allocator.reserved_bytes == 40 * MIB
 
 
 def test_peaks_stay_when_everything_has_gone():

@@ -93,7 +93,8 @@ def warm_up(cases: Sequence[Case], device: torch.device) -> None:
 
 def capture_step(layers: Sequence[tuple[Case, Sequence[Pool]]], device: torch.device) -> tuple[Any, list[Tensor]]:
     """(a CUDA graph of one decode step through all layers, its inputs, which must live as long)."""
-    calls, inputs = [], []
+    calls: list[Callable[[], None]] = []
+    inputs: list[Tensor] = []
     for case, pools in layers:
         given = state_inputs(case, device) if case.kind == "linear" else (queries(case, device),)
         inputs += given
@@ -111,7 +112,10 @@ def capture_step(layers: Sequence[tuple[Case, Sequence[Pool]]], device: torch.de
 def _layer_call(case: Case, pool: Pool, given: tuple[Tensor, ...]) -> Callable[[], None]:
     if isinstance(pool, PagedCache):
         return lambda: run_all(decode_of(case, pool, *given)[1])
-    return lambda: run_all(linear.plan_delta_step(pool.recurrent, *given)[1])
+    state = pool.recurrent
+    if state is None:
+        return lambda: None
+    return lambda: run_all(linear.plan_delta_step(state, *given)[1])
 
 
 def workspace(case: Case, pool: Pool) -> dict[str, Any]:

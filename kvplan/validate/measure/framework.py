@@ -189,12 +189,19 @@ def _run_on_meta(model: Any, batch: int, seq_len: int, encoder_seq_len: int) -> 
 def _cache_in(model: Any, out: Mapping[str, Any]) -> tuple[str, Any]:
     """(name, cache) of what a model gives back to go on from; ("", None) of one that keeps nothing."""
     name, cache = next(((name, out[name]) for name in _STATES if out.get(name) is not None), ("", None))
-    if cache is None and model.can_generate():
-        raise FrameworkError(f"`{type(model).__name__}` generates, but gives no cache back that could be measured")
+    if cache is None and (model.can_generate() or not _encodes(model)):
+        raise FrameworkError(f"`{type(model).__name__}` is no encoder, but gives no cache back that could be measured")
     if cache is not None and not isinstance(cache, _cache_classes()[0]):
         what = type(cache).__name__
         raise FrameworkError(f"`{type(model).__name__}` keeps its state in a {what}, which is no cache of transformers")
     return name, cache
+
+
+def _encodes(model: Any) -> bool:
+    """Whether transformers counts a model's type among those that read text and write none."""
+    auto = import_module("transformers.models.auto.modeling_auto")
+    listed = auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.keys() | auto.MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES.keys()
+    return model.config.model_type in listed
 
 
 def _check_size(run: Run, max_bytes: int | None) -> None:

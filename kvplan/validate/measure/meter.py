@@ -177,7 +177,8 @@ def transient_bytes(call: Callable[[], Any], device: torch.device) -> int:
 
 def returned_bytes(call: Callable[[], Any], before: Iterable[Tensor]) -> int:
     """The same seen from outside the operators: what they work in, which differs from device to device, is left out."""
-    with _Returned(before) as mode:
+    mode = _Returned(before)
+    with mode:
         call()
     return mode.peak
 

@@ -1,0 +1,266 @@
+"""`kvplan validate`: what the calculator says of a model's attention, against what this machine measures."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kvplan.cli import options
+from kvplan.cli.group import examples
+from kvplan.cli.output import note, say, show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kvplan.core.model import ModelSpec
+    from kvplan.validate.cases import Load
+    from kvplan.validate.levels import Level
+    from kvplan.validate.run import Bench, Target
+
+_EXAMPLES = examples(
+    "kvplan validate mistralai/Mistral-7B-v0.1 --quick",
+    "kvplan validate google/gemma-3-27b-it --against transformers",
+    "kvplan validate --variants --device cpu",
+    "kvplan validate --case heads=32,kv_heads=8,head_dim=128,window=4096,layers=4",
+    "kvplan validate meta-llama/Llama-3.1-8B openai/gpt-oss-120b --full --save",
+    "torchrun --nproc-per-node 2 -m kvplan.validate meta-llama/Llama-3.1-8B --tp 2",
+)
+
+
+@click.command(short_help="Measure MODEL's attention on this machine against the plan.", epilog=_EXAMPLES)
+@click.argument("models", type=options.MODEL, nargs=-1, metavar="[MODEL]...")
+@click.option(
+    "--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", help="Where [a GPU if there is one]."
+)
+@click.option("--quick", "level", flag_value="quick", help="About a minute: fewer loads, less memory.")
+@click.option("--full", "level", flag_value="full", help="All loads, as much memory as there is, and the variants.")
+@click.option("--variants", is_flag=True, help="MHA, GQA, MQA, MLA, sliding, sparse and linear at one shape.")
+@click.option(
+    "--case",
+    "by_hand",
+    multiple=True,
+    metavar="KEY=N,…",
+    help="A layer by hand, e.g. heads=32,kv_heads=8,head_dim=128.",
+)
+@click.option("--against", type=click.Choice(["transformers"]), help="Also build that framework's own cache.")
+@click.option(
+    "--seq",
+    "--context",
+    "-c",
+    "seq_len",
+    type=options.COUNT,
+    help="Tokens held per sequence [windows are passed, memory allowing].",
+)
+@click.option("--batch", "batch_size", type=options.COUNT, help="Sequences at once [1; 8 on a GPU].")
+@click.option("--encoder-seq", "encoder_seq_len", type=options.COUNT, help="Tokens of the encoder [as --seq].")
+@click.option("--dtype", type=options.DTYPE, help="Queries and activations: bf16, fp16 [as the checkpoint].")
+@click.option("--kv-dtype", type=options.KV_DTYPE, help="KV cache: bf16, fp16, fp8, int8 [as --dtype].")
+@click.option("--block-size", "page_size", type=options.COUNT, default="16", help="Tokens of a page [16].")
+@click.option("--tp", type=options.COUNT, help="Under torchrun: tensor-parallel ranks [1].")
+@click.option("--pp", type=options.COUNT, help="Under torchrun: pipeline stages [1].")
+@click.option("--cp", type=options.COUNT, help="Under torchrun: ranks that share out a sequence's tokens [1].")
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Start nothing new after that [2, 15, 60 by level]."
+)
+@click.option("--save", is_flag=True, help="Keep the record: `estimate` then uses what was measured of the device.")
+@click.option("--out", "out", type=click.Path(), help="Write the record here (of several models: into this folder).")
+@click.option("--plot", type=click.Path(), help="Draw predicted against measured (PNG, SVG or PDF).")
+@options.source_flags
+@options.format_options()
+@click.pass_context
+def validate(
+    ctx: click.Context, /, models: "Sequence[str]", format: str | None, as_json: bool, **given: Any
+) -> None:  # fmt: skip
+    """Run attention over MODEL's real KV cache on this machine, and set what is measured beside the plan.
+
+    On a GPU: memory as torch and the driver see it, time against a model fitted on half of the loads. Without one:
+    the real caches in main memory, the kernels interpreted, and no GPU figure. Without a MODEL: the variants.
+
+    Exit code 1 means that something is out of tolerance.
+    """
+    format = options.chosen_format(format, as_json)
+    how = {key: given.pop(key) for key in ("facts", "offline", "hub", "timeout_seconds")}
+    specs = [options.load(model, **how) for model in models]
+    if any(given[name] is not None for name in ("tp", "pp", "cp")) or _is_started_by_torchrun():
+        documents = _together(specs, given)
+    else:
+        documents = _alone(specs, given)
+    _keep(documents, given)
+    _print(documents, format)
+    ctx.exit(1 if any(document["verdict"] == "off" for document in documents) else 0)
+
+
+def _is_started_by_torchrun() -> bool:
+    import os
+
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _together(specs: "Sequence[ModelSpec]", given: dict[str, Any]) -> list[dict[str, Any]]:
+    """Several processes: the first has the document, the others nothing to say."""
+    from kvplan.validate.isolate import require_torch
+    from kvplan.validate.together import require_world, validate_together
+
+    layout = {name: given[name] or 1 for name in ("tp", "pp", "cp")}
+    if len(specs) != 1:
+        raise click.UsageError("several processes try one model at a time: name one MODEL")
+    require_world(**layout)
+    require_torch()
+    device = given["device"] if given["device"] != "auto" else _seen_device()
+    load = _load(specs[0], given, seq_len=given["seq_len"] or 64, batch=given["batch_size"] or 2)
+    document = validate_together(specs[0], load, device=device, **layout)
+    return [] if document is None else [document]
+
+
+def _seen_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _alone(specs: "Sequence[ModelSpec]", given: dict[str, Any]) -> list[dict[str, Any]]:
+    """One process, which starts others: a target after another on one bench."""
+    from kvplan.validate import run
+
+    bench = _bench(given)
+    targets = _targets(specs, given, bench)
+    total = sum(run.num_jobs(target, bench) for target in targets)
+    documents = []
+    with click.progressbar(length=total, label="measuring", file=click.get_text_stream("stderr"), show_eta=False,
+                           item_show_func=lambda name: name, width=24) as bar:  # fmt: skip
+        bench.say = lambda name: bar.update(1, name)
+        for target in targets:
+            documents.append(run.validate(target, bench))
+    return documents
+
+
+def _bench(given: dict[str, Any]) -> "Bench":
+    """The device at hand, asked in a process of its own: this one stays free of torch."""
+    import time
+
+    from kvplan.core.errors import InputError
+    from kvplan.validate import isolate
+    from kvplan.validate.levels import LEVELS
+    from kvplan.validate.run import Bench
+
+    isolate.require_torch()
+    level = LEVELS[given["level"] or "standard"]
+    found = isolate.run_job({"job": "probe", "device": given["device"]}, timeout_seconds=300)
+    if isolate.is_failure(found):
+        raise InputError(
+            f"the device cannot be asked: {found['failure']['message']}", hint="`--device cpu` does without a GPU"
+        )
+    if found["device"] is None:
+        raise InputError("torch sees no GPU here", hint="`--device cpu` measures what can be measured without one")
+    return Bench(
+        device=found["device"], free_bytes=found["free_bytes"], level=level, deadline=_deadline(level, given),
+        expected_context=_expected_context(found["device"]["name"]), clock=time.monotonic,
+    )  # fmt: skip
+
+
+def _deadline(level: "Level", given: dict[str, Any]) -> float:
+    import time
+
+    return time.monotonic() + 60 * (given["minutes"] or level.minutes)
+
+
+def _expected_context(device_name: str) -> tuple[int, str] | None:
+    """What an earlier record of such a device says of its context."""
+    from kvplan.sources.records import device_named
+
+    found = device_named(device_name)
+    return None if found is None else (found.context_bytes, found.source)
+
+
+def _targets(specs: "Sequence[ModelSpec]", given: dict[str, Any], bench: "Bench") -> "list[Target]":
+    from kvplan.validate.cases import Load, case_by_hand, cases_of, variants
+    from kvplan.validate.run import Target, chosen_load
+
+    targets = []
+    for model in specs:
+        load = _load(model, given, **chosen_load(model, bench, seq_len=given["seq_len"], batch=given["batch_size"]))
+        identity = {"id": model.id, "model_type": model.model_type, "num_layers": model.num_layers}
+        config = _framework_config(model, given["against"])
+        targets.append(Target(name=model.id, cases=cases_of(model, load), model=identity, framework_config=config))
+    tokens, batch = (
+        given["seq_len"] or (8192 if bench.on_gpu else 2048),
+        given["batch_size"] or (8 if bench.on_gpu else 1),
+    )
+    shape: Load = _load(None, given, seq_len=tokens, batch=batch, chunk=2048 if bench.on_gpu else 512)
+    if given["by_hand"]:
+        targets.append(Target(name="layers by hand", cases=[case_by_hand(text, shape) for text in given["by_hand"]]))
+    if given["variants"] or given["level"] == "full" or not targets:
+        targets.append(Target(name="variants", cases=variants(shape)))
+    return targets
+
+
+def _framework_config(model: "ModelSpec", against: str | None) -> Any:
+    if against is None:
+        return None
+    from kvplan.sources.load import raw_config
+
+    return raw_config(model)
+
+
+def _load(model: "ModelSpec | None", given: dict[str, Any], **chosen: Any) -> "Load":
+    """The load that the options name; a type that no kernel multiplies is refused here."""
+    from kvplan.core.dtypes import parse_dtype, parse_kv_dtype
+    from kvplan.core.errors import InputError
+    from kvplan.validate.cases import Load
+
+    stated = model.dtype.name if model is not None and model.dtype is not None else "bf16"
+    dtype = parse_dtype(given["dtype"]).name if given["dtype"] else "bf16" if stated == "fp32" else stated
+    kv_dtype = dtype if given["kv_dtype"] in (None, "auto") else parse_kv_dtype(given["kv_dtype"]).name
+    if dtype == "fp32" or kv_dtype in ("fp32", "int4"):
+        wrong = dtype if dtype == "fp32" else kv_dtype
+        raise InputError(
+            f"the kernels do not run in {wrong}", hint="`--dtype bf16` or fp16; `--kv-dtype` also fp8, int8"
+        )
+    return Load(
+        encoder_seq_len=given["encoder_seq_len"], page_size=given["page_size"], dtype=dtype, kv_dtype=kv_dtype, **chosen
+    )
+
+
+def _keep(documents: "Sequence[dict[str, Any]]", given: dict[str, Any]) -> None:
+    """Write records and plot where that was asked for, and say where."""
+    from pathlib import Path
+
+    from kvplan.validate import record
+
+    for document in documents:
+        paths = []
+        if given["out"]:
+            out = Path(given["out"])
+            paths.append(out if len(documents) == 1 else out / record.file_name(document))
+        if given["save"]:
+            from kvplan.sources.records import own_folder
+            from kvplan.validate.devices import remember
+
+            paths.append(own_folder() / record.file_name(document))
+            remember(document, own_folder())
+        for path in paths:
+            record.write(document, path)
+        note([f"record written to {path}" for path in paths])
+    if given["plot"] and documents:
+        _draw(documents, given["plot"])
+
+
+def _draw(documents: "Sequence[dict[str, Any]]", path: str) -> None:
+    from kvplan.report.validation_plot import plot_validation
+
+    figure = plot_validation(documents)
+    save: Callable[..., None] = figure.savefig
+    save(path)
+    note([f"drawn to {path}"])
+
+
+def _print(documents: "Sequence[dict[str, Any]]", format: str) -> None:
+    from kvplan.report import data
+    from kvplan.report.validation import validation_page, validation_rows
+
+    if format == "json":
+        say(data.dump_json(documents[0] if len(documents) == 1 else list(documents)))
+    elif format == "csv":
+        say(data.dump_csv([row for document in documents for row in validation_rows(document)]))
+    else:
+        for document in documents:
+            show(validation_page(document), format)
