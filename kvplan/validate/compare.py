@@ -244,13 +244,16 @@ def _framework(cases: Mapping[str, Case], reading: Mapping[str, Any]) -> Iterato
     source = f"{reading['framework']} {reading['version']}, {reading['cache_class'] or 'no cache'}"
     for held, more in ((reading, 0), (reading["after_decode"], 1)):
         loaded = [_under(case, reading, more) for case in cases.values()]
-        planned = predict.framework_bytes(loaded)
-        for kind in sorted(planned.keys() | held["kinds"].keys()):
-            yield Row(
-                section="framework", case=kind, term="after one more" if more else "after the prompt", unit="bytes",
-                predicted=planned.get(kind, 0), measured=held["kinds"].get(kind, {}).get("tensor_bytes", 0),
-                note=source,
-            )  # fmt: skip
+        when = "after one more" if more else "after the prompt"
+        for term, name, planned in (
+            (when, "tensor_bytes", predict.framework_bytes(loaded)),
+            (f"storage {when}", "storage_bytes", predict.framework_storage_bytes(loaded, decoding=bool(more))),
+        ):
+            for kind in sorted(planned.keys() | held["kinds"].keys()):
+                yield Row(
+                    section="framework", case=kind, term=term, unit="bytes", predicted=planned.get(kind, 0),
+                    measured=held["kinds"].get(kind, {}).get(name, 0), note=source,
+                )  # fmt: skip
 
 
 def _under(case: Case, reading: Mapping[str, Any], more: int) -> Case:

@@ -5,7 +5,7 @@ The other hand is `measure`; this one never sees a device.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kvplan.core import speed
 from kvplan.core.allocator import CachingAllocator
@@ -171,11 +171,29 @@ def _pairs(case: Case, seq_len: int) -> int:
 
 def framework_bytes(cases: Sequence[Case]) -> dict[str, int]:
     """What transformers' cache holds of these layers after a prompt of `seq_len` tokens, by kind."""
+    return _by_kind(cases, TRANSFORMERS.reserve)
+
+
+def framework_storage_bytes(cases: Sequence[Case], *, decoding: bool) -> dict[str, int]:
+    """What that cache keeps alive: a sliding layer's slice is a view of all that it was cut from.
+
+    After the prompt that is the prompt; decoding, the window with its newest token.
+    """
+    if decoding:
+        return _by_kind(cases, lambda cache, mixer: cache if cache.kind == "sliding" else _reserved(cache, mixer))
+    return _by_kind(cases, TRANSFORMERS.during_prefill or _reserved)
+
+
+def _reserved(cache: Cache, mixer: Mixer) -> Cache:
+    return TRANSFORMERS.reserve(cache, mixer)
+
+
+def _by_kind(cases: Sequence[Case], hold: Callable[[Cache, Mixer], Cache]) -> dict[str, int]:
     held: dict[str, int] = {}
     for case in cases:
         cache = cache_of(case)
         if cache is not None:
-            one = TRANSFORMERS.reserve(cache, mixer_of(case)).bytes_for(case.seq_len)
+            one = hold(cache, mixer_of(case)).bytes_for(case.seq_len)
             held[case.kind] = held.get(case.kind, 0) + case.num_layers * case.batch * one
     return held
 

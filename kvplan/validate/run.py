@@ -131,15 +131,25 @@ def _timed(cases: Sequence[Case], bench: Bench) -> Readings:
 
 
 def _framework(target: Target, bench: Bench) -> Any:
-    """transformers' own cache at a small batch; one token past the prompt shows a window's slide."""
+    """transformers' own cache: two sequences, long enough that windows slide, as far as memory allows."""
     windows = [case.window for case in target.cases if case.window]
     encodes = any(case.kind == "cross" for case in target.cases)
-    load = {"batch": 2, "seq_len": min(max(windows, default=64) + 64, 4096), "encoder_seq_len": 96 if encodes else None}
+    longest = min(max(windows, default=64) + 64, 4096)
+    batch, tokens = next(
+        (load for load in ((2, longest), (1, longest), (1, longest // 4)) if _held(target, *load) <= bench.budget()),
+        (1, MIN_TOKENS),
+    )
+    load = {"batch": batch, "seq_len": tokens, "encoder_seq_len": 96 if encodes else None}
     dtype = target.cases[0].dtype if target.cases else "bf16"
     found = bench.run(
-        "framework", config=dict(target.framework_config or {}), dtype=dtype, max_bytes=bench.budget() * 2, **load
+        "framework", config=dict(target.framework_config or {}), dtype=dtype, max_bytes=3 * bench.budget(), **load
     )
     return found if isolate.is_failure(found) else found | load
+
+
+def _held(target: Target, batch: int, tokens: int) -> int:
+    cases = [replace(case, batch=batch, seq_len=tokens) for case in target.cases]
+    return sum(predict.framework_storage_bytes(cases, decoding=False).values())
 
 
 def shrunk(cases: Sequence[Case], budget: int) -> list[Case]:

@@ -37,7 +37,9 @@ def _failure(error: Exception) -> dict[str, str]:
     kind = type(error).__name__
     if kind in ("OutOfMemoryError", "MemoryError"):
         kind = "out of memory"
-    return {"kind": kind, "message": lines[0] if lines else ""}
+    hint = getattr(error, "hint", "")
+    message = lines[0] if lines else ""
+    return {"kind": kind, "message": f"{message} ({hint})" if hint else message}
 
 
 def _device(job: Job) -> Any:
@@ -111,10 +113,10 @@ def throughput(job: Job) -> list[dict[str, Any]]:
 
 
 def framework(job: Job) -> dict[str, Any]:
-    """config, batch, seq_len, encoder_seq_len, dtype: the cache that transformers itself builds."""
+    """config, batch, seq_len, encoder_seq_len, dtype, max_bytes: the cache that transformers itself builds."""
     from kvplan.validate.measure.framework import measure_framework
 
-    return measure_framework(dict(job))
+    return measure_framework(job)
 
 
 JOBS: dict[str, Callable[[Job], Any]] = {

@@ -1,0 +1,60 @@
+"""Records as files, and every shipped one judged again by today's prediction."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import kvplan
+from kvplan.core.errors import InputError
+from kvplan.validate import record
+
+SHIPPED = sorted(
+    path
+    for path in (Path(kvplan.__file__).parent / "validate" / "records").glob("*.json")
+    if path.name != "devices.json"
+)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_todays_prediction_reproduces_a_shipped_record(path: Path) -> None:
+    document = record.read(path)
+    today = record.recompute(document)
+    assert today == {key: document[key] for key in today}
+    assert document["verdict"] in ("ok", "inconclusive")
+
+
+def test_a_record_is_written_whole_and_read_back(tmp_path: Path) -> None:
+    document: dict[str, Any] = {"schema": record.SCHEMA, "name": "x", "rows": []}
+    path = tmp_path / "new folder" / "x.json"
+    record.write(document, path)
+    assert record.read(path) == document
+    assert [child.name for child in path.parent.iterdir()] == ["x.json"]
+
+
+def test_what_cannot_be_written_leaves_the_file_of_before(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    record.write({"schema": record.SCHEMA}, path)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        record.write({"schema": record.SCHEMA, "bad": float("nan")}, path)
+    assert record.read(path) == {"schema": record.SCHEMA}
+
+
+def test_a_folder_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        record.write({"schema": record.SCHEMA}, tmp_path / "file" / "x.json")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"schema": "kvplan/estimate/1"})])
+def test_a_file_that_is_no_record(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"x\.json"):
+        record.read(path)
+
+
+def test_a_name_says_device_model_and_day() -> None:
+    document = {"device": {"name": "NVIDIA H100 80GB HBM3", "date": "2026-01-02T03:04:05+00:00"}, "name": "a/B-8.1b"}
+    assert record.file_name(document) == "nvidia-h100-80gb-hbm3--a-b-8.1b--2026-01-02.json"
