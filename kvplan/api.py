@@ -120,6 +120,6 @@ def _gpu(gpu: Gpu | str | None) -> Gpu | None:
         return gpu
     if not isinstance(gpu, str):
         raise InputError(f"`gpu` cannot be {gpu!r}", hint='give a name like "H100", a size like "80GiB", or a Gpu')
-    from kvplan.sources.gpus import find_gpu
+    from kvplan.sources.records import named_gpu
 
-    return find_gpu(gpu)
+    return named_gpu(gpu)

@@ -92,10 +92,10 @@ def _gpu(name: str | None, memory_bytes: int | None) -> "Gpu | None":
 
     from kvplan.core.hardware import Gpu
     from kvplan.core.units import format_bytes
-    from kvplan.sources.gpus import find_gpu
+    from kvplan.sources.records import named_gpu
 
     if memory_bytes is None:
-        return find_gpu(name or "")
+        return named_gpu(name or "")
     if name is None:
         return Gpu(name=f"GPU of {format_bytes(memory_bytes)}", memory_bytes=memory_bytes, memory_note="as given")
-    return replace(find_gpu(name), memory_bytes=memory_bytes, memory_note="as given")
+    return replace(named_gpu(name), memory_bytes=memory_bytes, memory_note="as given")

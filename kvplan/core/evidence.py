@@ -2,7 +2,7 @@
 
 exact       the architecture's arithmetic, or what a named engine holds, to the byte
 derived     a closed formula that leaves something out, or a size known in total only
-calibrated  somebody's measurement of an engine on a machine
+calibrated  somebody's measurement of an engine, or of a device of this kind
 assumed     nobody stated it
 """
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from kvplan.core.dtypes import FP32
 from kvplan.core.layout import GpuUse, total_weight_bytes, tp_accepted
 from kvplan.core.model import LinearAttention, ModelSpec
+from kvplan.core.overhead import CUDA_CONTEXT, overheads
 from kvplan.core.serving import Serving
 from kvplan.core.units import format_bytes
 from kvplan.core.weights import computed_weight_bytes
@@ -37,7 +38,7 @@ def evidence(model: ModelSpec, serving: Serving) -> dict[str, str]:
         "attention": "derived",
         "activations": "derived",
         "graphs": "assumed",
-        "context": "calibrated" if serving.tp > 1 else "assumed",
+        "context": "assumed" if CUDA_CONTEXT in overheads(serving.tp, serving.gpu) else "calibrated",
     }
 
 

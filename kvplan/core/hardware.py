@@ -8,6 +8,20 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredDevice:
+    """What `kvplan validate` measured on one device of a kind; a rate is None where none was measured."""
+
+    context_bytes: int
+    """What a process takes of the device before its first tensor."""
+    read_bytes_per_second: float | None = None
+    copy_bytes_per_second: float | None = None
+    """Read and written bytes together."""
+    matmul_flops_per_second: float | None = None
+    source: str
+    """The device, what drove it, when, and the record that keeps it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
     """One device as the driver lists it; rates are dense, None means not known or not supported."""
 
@@ -29,3 +43,4 @@ class Gpu:
     """CUDA compute capability such as `9.0`, or the maker's architecture such as `gfx942`."""
     source: str = ""
     note: str = ""
+    measured: MeasuredDevice | None = None

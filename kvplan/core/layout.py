@@ -93,7 +93,7 @@ def stage_uses(model: ModelSpec, serving: Serving) -> list[GpuUse]:
                 kv_cache_bytes=_stage_cache(serving, counts),
                 activation_bytes=_stage_activations(model, serving, counts, last=stage == serving.pp - 1),
                 graph_bytes=0,
-                context_bytes=context_bytes(serving.tp),
+                context_bytes=context_bytes(serving.tp, serving.gpu),
                 capacity_bytes=serving.capacity_bytes,
             )
         )

@@ -3,11 +3,12 @@
 Constants here are measurements with spread and source, never bare numbers in formulas.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 from kvplan.core.attention import BACKENDS, PassShape, kept_weights_bytes
 from kvplan.core.dtypes import DType
+from kvplan.core.hardware import Gpu
 from kvplan.core.model import Layer, LinearAttention
 from kvplan.core.units import MIB, ceil_div, larger
 
@@ -43,16 +44,27 @@ TENSOR_PARALLEL_PROCESS = Measured(
     source="vLLM 0.19 on H100: 2.06-2.17 GiB outside torch with tensor parallelism, 0.25 GiB without "
     "(llm-d-incubation/llm-d-planner, accuracy/results/v0.19.0)",
 )
+CONTEXT_SPREAD = 32 * MIB
+"""How far the contexts of equal devices with equal drivers are believed to differ."""
 
 
-def overheads(tp: int) -> tuple[Measured, ...]:
-    """What a process takes outside its tensors; pipeline stages alone bring no collectives' buffers."""
-    return (DRIVER_RESERVE, TENSOR_PARALLEL_PROCESS if tp > 1 else CUDA_CONTEXT)
+def overheads(tp: int, gpu: Gpu | None = None) -> tuple[Measured, ...]:
+    """What a process takes outside its tensors; pipeline stages alone bring no collectives' buffers.
+
+    The context is that of this kind of device where one was measured; with tensor parallelism no record has it.
+    """
+    if tp > 1:
+        return (DRIVER_RESERVE, TENSOR_PARALLEL_PROCESS)
+    if gpu is None or gpu.measured is None:
+        return (DRIVER_RESERVE, CUDA_CONTEXT)
+    found = gpu.measured
+    own = replace(CUDA_CONTEXT, num_bytes=found.context_bytes, spread_bytes=CONTEXT_SPREAD, source=found.source)
+    return (DRIVER_RESERVE, own)
 
 
-def context_bytes(tp: int) -> int:
+def context_bytes(tp: int, gpu: Gpu | None = None) -> int:
     """The sum of `overheads`."""
-    return sum(overhead.num_bytes for overhead in overheads(tp))
+    return sum(overhead.num_bytes for overhead in overheads(tp, gpu))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from kvplan.core.attention import transient_bytes
 from kvplan.core.cache import caches_of
+from kvplan.core.decode import SpeedFloor, speed_floor
 from kvplan.core.evidence import PlanWarning, evidence, warnings
 from kvplan.core.layout import (
     MAX_SEARCHED_GPUS,
@@ -96,6 +97,8 @@ class Plan:
     fits: bool | None
     """None where no GPU was named."""
     smallest_fit: SmallestFit | None
+    speed: SpeedFloor | None
+    """None where no GPU was named, and where nothing can be said (`core.decode`)."""
     evidence: dict[str, str]
     overheads: tuple[Measured, ...]
     """What `context_bytes` is the sum of, with spread and source."""
@@ -129,8 +132,9 @@ def plan_memory(model: ModelSpec, serving: Serving) -> Plan:
         per_gpu=per_gpu,
         fits=fits,
         smallest_fit=None if fits is None else _smallest_fit(model, serving, whole_bytes),
+        speed=speed_floor(model, serving),
         evidence=evidence(model, serving),
-        overheads=overheads(serving.tp),
+        overheads=overheads(serving.tp, serving.gpu),
         warnings=warnings(model, serving, stages),
     )
 

@@ -19,6 +19,8 @@ MAX_COUNT = 2**40
 """Beyond any machine; a bound keeps every product a number that can be printed."""
 MIN_CAPACITY = MIB
 """Less than any accelerator has; `80` for 80 GiB is a slip of the pen."""
+RATES = (1e6, 1e18)
+"""Bytes per second of a memory, least and most: `3.35` for 3.35 TB/s is a slip of the pen."""
 MAX_GPUS = 4096
 """GPUs of one replica: tensor-parallel ranks times pipeline stages."""
 
@@ -125,6 +127,7 @@ def resolve(
         gpu_memory_utilization=gpu_memory_utilization,
     )
     _check_capacity(serving.capacity_bytes)
+    _check_bandwidth(gpu)
     return serving
 
 
@@ -148,6 +151,12 @@ def _check_texts(engine: object, **optional: object) -> None:
 def _check_capacity(num_bytes: int | None) -> None:
     if num_bytes is not None and num_bytes < MIN_CAPACITY:
         raise InputError(f"{num_bytes} bytes are no GPU's memory", hint="give a size like 80GiB, and a share like 0.9")
+
+
+def _check_bandwidth(gpu: Gpu | None) -> None:
+    rate = None if gpu is None else gpu.bandwidth_bytes_per_second
+    if rate is not None and not (isinstance(rate, int | float) and RATES[0] <= rate <= RATES[1]):
+        raise InputError(f"{rate!r} bytes per second are no GPU's bandwidth", hint="3.35e12 means 3.35 TB/s")
 
 
 def _check_layout(model: ModelSpec, tp: int, pp: int) -> None:

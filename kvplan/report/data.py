@@ -34,6 +34,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         "per_gpu": _per_gpu(plan),
         "fits": plan.fits,
         "smallest_fit": _smallest_fit(plan),
+        "speed": _speed(plan),
         "evidence": cast("dict[str, schema.Basis]", dict(plan.evidence)),
         "overheads": [_overhead(measured) for measured in plan.overheads],
         "warnings": [{"code": warning.code, "message": warning.message} for warning in plan.warnings],
@@ -221,3 +222,17 @@ def _per_gpu(plan: Plan) -> "list[schema.GpuInfo]":
 def _smallest_fit(plan: Plan) -> "schema.SmallestFitInfo | None":
     found = plan.smallest_fit
     return None if found is None else {"num_gpus": found.num_gpus, "tp": found.tp, "pp": found.pp}
+
+
+def _speed(plan: Plan) -> "schema.Speed | None":
+    floor = plan.speed
+    if floor is None:
+        return None
+    return {
+        "decode_read_bytes": floor.decode_read_bytes,
+        "decode_seconds_at_least": floor.decode_seconds_at_least,
+        "tokens_per_second_at_most": floor.tokens_per_second_at_most,
+        "bandwidth_bytes_per_second": floor.bandwidth_bytes_per_second,
+        "basis": cast("schema.RateBasis", floor.basis),
+        "source": floor.source,
+    }

@@ -7,15 +7,16 @@ from kvplan.core.model import ModelSpec
 from kvplan.core.plan import Plan
 from kvplan.core.text import printable
 from kvplan.core.units import format_bytes, format_count
-from kvplan.report.page import LINE_LENGTH, Line, Page, Table, exact_bytes, gib, percent, plural
+from kvplan.report.page import LINE_LENGTH, Line, Page, Table, exact_bytes, gib, milliseconds, percent, plural
 
 
 def plan_page(plan: Plan) -> Page:
     """The answer of `kvplan estimate`."""
     tables = [_memory(plan), *_stages(plan), _whole(plan), *_cache_groups(plan), *_attention(plan)]
+    lines = (source_line(plan.model, max_length=LINE_LENGTH), _inputs_line(plan), _measured_line(plan))
     return Page(
         title=model_title(plan.model, plan.weights.num_parameters, plan.weights.active_parameters),
-        lines=(Line(source_line(plan.model, max_length=LINE_LENGTH), "faint"), Line(_inputs_line(plan), "faint")),
+        lines=tuple(Line(line, "faint") for line in lines if line),
         tables=tuple(tables),
     )
 
@@ -57,6 +58,17 @@ def _inputs_line(plan: Plan) -> str:
     return ", ".join(word for word in words if word)
 
 
+def _measured_line(plan: Plan) -> str:
+    """What rests on a record of the device, and on which; nothing where nothing does."""
+    measured = plan.serving.gpu.measured if plan.serving.gpu else None
+    if measured is None:
+        return ""
+    context = any(overhead.source == measured.source for overhead in plan.overheads)
+    speed = plan.speed is not None and plan.speed.basis == "measured"
+    figures = " and ".join(["context"] * context + ["bandwidth"] * speed)
+    return f"{figures} as measured: {printable(measured.source, max_length=400)}" if figures else ""
+
+
 def _memory(plan: Plan) -> Table:
     """What the fullest GPU holds, part by part, with the verdict."""
     use, evidence = plan.fullest_gpu, plan.evidence
@@ -79,7 +91,12 @@ def _memory(plan: Plan) -> Table:
     share = "share" if capacity is None else "of capacity"
     header = ("", "GiB", share, "basis")
     return Table(
-        title=_where(plan), header=header, align="lrrl", rows=tuple(rows), bars=tuple(bars), after=_verdict(plan)
+        title=_where(plan),
+        header=header,
+        align="lrrl",
+        rows=tuple(rows),
+        bars=tuple(bars),
+        after=(*_verdict(plan), *_decode(plan)),
     )
 
 
@@ -120,6 +137,27 @@ def _verdict(plan: Plan) -> tuple[Line, ...]:
         else f"nor do {MAX_SEARCHED_GPUS} GPUs hold it"
     )
     return (Line(f"does not fit: {format_bytes(-free)} too much; {would_do}", "bad"),)
+
+
+def _decode(plan: Plan) -> tuple[Line, ...]:
+    """The ceiling of the speed, where the plan may fit; stages read in turn."""
+    floor = plan.speed
+    if floor is None or plan.fits is False:
+        return ()
+    in_turn = " in turn" if plan.serving.pp > 1 else ""
+    read = f"reads {format_bytes(floor.decode_read_bytes)}{in_turn} a step"
+    time = f"{milliseconds(floor.decode_seconds_at_least)} at {_rate(floor.bandwidth_bytes_per_second)}"
+    return (Line(f"decode: {read}, {time} ({floor.basis}): at most {_tokens(floor.tokens_per_second_at_most)}"),)
+
+
+def _rate(bytes_per_second: float) -> str:
+    """`3.35 TB/s`, `300 GB/s`: decimal, as makers quote it."""
+    return f"{bytes_per_second / 1e12:,.4g} TB/s" if bytes_per_second >= 1e12 else f"{bytes_per_second / 1e9:,.4g} GB/s"
+
+
+def _tokens(per_second: float) -> str:
+    """Whole tokens, below ten a tenth more."""
+    return f"{per_second:,.{0 if per_second >= 10 else 1}f} tokens/s"
 
 
 def _smallest(plan: Plan) -> str:

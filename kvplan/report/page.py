@@ -64,6 +64,12 @@ def percent(part: int, whole: int) -> str:
     return f"{share:,.0f} %" if share >= 9.95 or part == 0 else f"{share:.1f} %"
 
 
+def milliseconds(seconds: float) -> str:
+    """`41.4 ms`: three digits that count, more where there are more before the point."""
+    amount = 1000 * seconds
+    return f"{amount:,.0f} ms" if amount >= 100 else f"{amount:.3g} ms"
+
+
 def plural(number: int, noun: str) -> str:
     """`1 layer`, `80 layers`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -18,6 +18,7 @@ Bytes = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Basis = Literal["exact", "derived", "calibrated", "assumed"]
+RateBasis = Literal["measured", "data sheet"]
 
 described = with_config(use_attribute_docstrings=True)
 
@@ -172,6 +173,20 @@ class SmallestFitInfo(TypedDict):
 
 
 @described
+class Speed(TypedDict):
+    """What reading memory alone allows one decode step; arithmetic and communication are not counted."""
+
+    decode_read_bytes: Bytes
+    """What is read one after another until every sequence has its next token."""
+    decode_seconds_at_least: Annotated[float, Field(gt=0)]
+    tokens_per_second_at_most: Annotated[float, Field(gt=0)]
+    """Of all sequences together, whether the plan fits or not."""
+    bandwidth_bytes_per_second: Annotated[float, Field(gt=0)]
+    basis: RateBasis
+    source: str
+
+
+@described
 class Overhead(TypedDict):
     """A measured figure that `context_bytes` is made of."""
 
@@ -204,6 +219,8 @@ class EstimateDocument(TypedDict):
     fits: bool | None
     """null where no GPU was named, or its memory is not known."""
     smallest_fit: SmallestFitInfo | None
+    speed: Speed | None
+    """null where no GPU of known bandwidth was named, and where no tokens are generated."""
     evidence: dict[str, Basis]
     """How sure each figure is."""
     overheads: list[Overhead]

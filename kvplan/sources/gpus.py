@@ -35,8 +35,7 @@ def find_gpu(name: str) -> Gpu:
     """
     if size := _MEMORY_SIZE.fullmatch(name):
         return _anonymous(size[1], size[2])
-    words = _words(name)
-    key = "".join(words)
+    words, key = _words(name), key_of(name)
     exact = [gpu for gpu, keys in _table() if key in keys]
     found = exact or [gpu for gpu, _ in _table() if words and _holds_all(gpu, words)]
     if len(found) == 1:
@@ -45,6 +44,17 @@ def find_gpu(name: str) -> Gpu:
         choices = ", ".join(f"`{gpu.name}`" for gpu in found)
         raise InputError(f"`{name[:40]}` may mean {len(found)} GPUs", hint=f"name one of {choices}")
     raise _unknown(name, key)
+
+
+def key_of(name: str) -> str:
+    """What is left of a name when all that is ignored has gone: two ways of writing one device have it in common."""
+    return "".join(_words(name))
+
+
+def keys_of(gpu: Gpu) -> frozenset[str]:
+    """The keys that mean this device and no other; none of a device that the table does not have."""
+    own = key_of(gpu.name)
+    return next((keys for _, keys in _table() if own in keys), frozenset())
 
 
 @cache
@@ -78,7 +88,7 @@ def _scaled(text: str, unit: float) -> float | None:
 
 def _keys(row: dict[str, str]) -> frozenset[str]:
     names = [row["name"], *row["aliases"].split("|")]
-    return frozenset("".join(_words(name)) for name in names if name)
+    return frozenset(key_of(name) for name in names if name)
 
 
 def _words(name: str) -> list[str]:

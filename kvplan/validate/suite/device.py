@@ -10,8 +10,10 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,8 +67,7 @@ def describe(device: torch.device | str) -> Device:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     if device.type != "cuda":
-        name = platform.processor() or platform.machine()
-        return Device("cpu", name, None, None, None, None, None, None, **software, state=State())
+        return Device("cpu", _cpu_name(), None, None, None, None, None, None, **software, state=State())
     properties = torch.cuda.get_device_properties(device)
     driver, state = _driver_and_state(device)
     return Device(
@@ -81,6 +82,15 @@ def describe(device: torch.device | str) -> Device:
         **software,
         state=state,
     )
+
+
+def _cpu_name() -> str:
+    """The processor as its maker calls it where the system tells, else its architecture."""
+    with suppress(OSError), Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def read_state(device: torch.device | str) -> State:
