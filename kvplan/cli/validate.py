@@ -165,9 +165,9 @@ def _deadline(level: "Level", given: dict[str, Any]) -> float:
 
 def _expected_context(device_name: str) -> tuple[int, str] | None:
     """What an earlier record of such a device says of its context."""
-    from kvplan.sources.records import device_named
+    from kvplan.sources.records import measured_by_driver
 
-    found = device_named(device_name)
+    found = measured_by_driver(device_name)
     return None if found is None else (found.context_bytes, found.source)
 
 

@@ -87,21 +87,28 @@ _EAGER_SCORE_BYTES: dict[EagerSoftmax, tuple[int, int, int]] = {
 def _eager(call: AttentionCall) -> int:
     """Scores and probabilities in full: what transformers' eager attention holds at its peak, on CUDA.
 
-        bytes = R + max(S · per score, w · S + 2 · w · O)
+        bytes = R + max(S · per score, w · S + K', w · S + max(V' + w · O, 2 · w · O))
         R     = w · b · h · k · (key_dim + value_dim) where heads are grouped: `repeat_kv` copies K and V
+
+    A single KV head is repeated as a view, and R is nothing; where there are several sequences, each product then
+    copies its own operand: K' = w · b · h · k · key_dim, V' likewise with value_dim, else nothing.
 
     Per score, with its softmax in fp32 as most classes have it: fp32 4 + 4, bf16 2 + 4 + 4, fp16 2 + 4 + 2.
     CUDA widens fp16 inside the softmax kernel; bf16 is copied to fp32 first.
 
-    Source: transformers 5.23, models/*/modeling_*.py `eager_attention_forward`; ATen/native/SoftMax.cpp
+    Source: transformers 5.23, models/*/modeling_*.py `eager_attention_forward`; ATen/native/SoftMax.cpp,
+    LinearAlgebra.cpp `matmul`
     """
-    repeated = call.width * call.repeated_elements
+    shared = call.num_kv_heads == 1 < call.num_heads
+    repeated = 0 if shared else call.width * call.repeated_elements
+    copied = smaller(call.batch_size - 1, 1) * call.width * call.num_heads * call.total_key_tokens if shared else 0
     if call.eager_softmax == "sinks":
-        return repeated + _sinks(call)
+        return repeated + copied * call.value_dim + _sinks(call)
     at = ("fp32", "bf16", "fp16").index(call.dtype.name)
     softmax = call.num_scores * _EAGER_SCORE_BYTES[call.eager_softmax][at]
-    output = call.width * call.num_scores + 2 * call.output_bytes
-    return repeated + larger(softmax, output)
+    scores = call.width * call.num_scores
+    output = scores + larger(copied * call.value_dim + call.output_bytes, 2 * call.output_bytes)
+    return repeated + reduce(larger, (softmax, scores + copied * call.key_dim, output))
 
 
 def _sinks(call: AttentionCall) -> int:

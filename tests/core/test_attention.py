@@ -125,6 +125,26 @@ def test_grouped_heads_are_copied_out_by_eager_attention():
     assert decode.bytes_per_backend["eager"] == 32 * 4096 * 128 * 2 * 2 + 10 * 32 * 4096
 
 
+# What operators returned at the peak on torch 2.13's CPU, 8 query heads on one KV head, (batch, queries, keys):
+# the repeat is a view, and where there are several sequences a product copies its own operand.
+ONE_KV_HEAD = [
+    ("bfloat16", 128, (1, 128, 128), 10 * 8 * 128 * 128),  # the softmax alone
+    ("bfloat16", 128, (1, 1, 512), 10 * 8 * 512),
+    ("bfloat16", 256, (3, 64, 192), 3_735_552),  # 2·3·8·64·192 scores, V' = 2·3·8·192·256, the output
+    ("bfloat16", 128, (4, 1, 512), 4_235_264),
+    ("float32", 128, (3, 64, 192), 4_325_376),
+    ("float32", 64, (4, 1, 512), 4_268_032),
+]
+
+
+@pytest.mark.parametrize(("dtype", "dim", "shape", "measured"), ONE_KV_HEAD)
+def test_a_single_kv_head_is_repeated_as_a_view(dtype, dim, shape, measured):
+    batch, queries, keys = shape
+    row = {"family": "llama", "batch": batch, "heads": 8, "kv_heads": 1, "query": queries, "key": keys,
+           "head_dim": dim, "dtype": dtype, "causal": queries > 1}  # fmt: skip
+    assert transient_bytes(call_of(row))["eager"] == measured
+
+
 def test_a_window_bounds_the_decode_step():
     config = {**LLAMA, "model_type": "mistral", "architectures": ["MistralForCausalLM"], "sliding_window": 1024}
     _, decode = estimate(spec(config), seq_len=4096).attention
