@@ -2,6 +2,9 @@
 # PYTHON chooses the interpreter, e.g. `make test PYTHON=python3.12`.
 
 PYTHON ?= python3
+# Grouped heads, 80 layers, a window, 5 windows to 1 global, window and sinks, latent, hybrid.
+GPU_MODELS ?= meta-llama/Llama-3.1-8B meta-llama/Llama-2-70b mistralai/Mistral-7B-v0.1 google/gemma-3-27b-it \
+	openai/gpt-oss-120b deepseek-ai/DeepSeek-V3 Qwen/Qwen3-Next-80B-A3B-Instruct
 BIN := .venv/bin
 
 .PHONY: run test lint bench gpu notebooks clean
@@ -22,8 +25,10 @@ bench: .venv/.dev  ## cold start and sweep, on this machine
 	$(BIN)/python benchmarks/cold_start.py
 	$(BIN)/python benchmarks/sweep.py
 
-gpu: .venv/.gpu  ## the kernels on this machine's GPU: right, and how fast; writes a record
-	$(BIN)/python -m kvplan.validate.suite
+# Ten minutes: neither starts anything new after its own share of them.
+gpu: .venv/.gpu  ## on this machine's GPU: the kernels, right and how fast; prediction against measurement; writes records
+	$(BIN)/python -m kvplan.validate.suite --minutes 3
+	$(BIN)/kvplan validate --full --minutes 6 --save --out gpu-records $(GPU_MODELS)
 
 notebooks: .venv/.dev  ## execute the notebooks in place
 	$(BIN)/python -m tests.test_notebooks

@@ -92,9 +92,9 @@ Usage: kvplan [OPTIONS] [COMMAND] [ARGS]...
   What serving a language model takes: weights, KV cache and working memory, in
   exact bytes.
 
-  Exit codes: 0 answered; 1 answered, it does not fit; 2 bad input; 3
-  architecture not supported; 4 the Hub was not reached or shows nothing; 101 a
-  bug.
+  Exit codes: 0 answered; 1 answered: it does not fit, or is out of tolerance; 2
+  bad input; 3 architecture not supported; 4 the Hub was not reached or shows
+  nothing; 101 a bug.
 
 Options:
   --version   Show the version and exit.
@@ -106,11 +106,13 @@ Commands:
   gpus        The GPUs that --gpu knows.
   inspect     The layers of MODEL as they were read.
   models      The models of the offline catalog.
+  validate    Measure MODEL's attention on this machine against the plan.
 
   Examples:
     kvplan estimate meta-llama/Llama-2-70b --seq 4096
     kvplan estimate Qwen/Qwen3-8B --seq 32K --batch 16 --gpu H100
     kvplan inspect ./my-model/config.json
+    kvplan validate mistralai/Mistral-7B-v0.1 --quick
 """)
 
 
@@ -192,6 +194,41 @@ def test_sizes_and_counts() -> None:
     named = json.loads(run("estimate", MODEL, "--gpu", "H100", "--gpu-memory", "1TiB", "--json").stdout)
     assert named["inputs"]["gpu"] == "H100-SXM5-80GB"
     assert named["fits"] is True
+
+
+def test_a_record_of_the_device_is_used_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = {
+        "context_bytes": 300 * 2**20,
+        "read_bytes_per_second": 3e12,
+        "driver": "580.65.06",
+        "torch": "2.13.0",
+        "date": "2026-01-02T03:04:05+00:00",
+        "record": "a-record.json",
+    }
+    document = {"schema": "kvplan/devices/1", "devices": {"NVIDIA H100 80GB HBM3": entry}}
+    (tmp_path / "devices.json").write_text(json.dumps(document))
+    asked = ("estimate", "Qwen/Qwen3-8B", "--gpu", "H100")
+    before = json.loads(run(*asked, "--json").stdout)
+    monkeypatch.setenv("KVPLAN_RECORDS", str(tmp_path))
+    shown = run(*asked).stdout
+    source = (
+        "kvplan validate on NVIDIA H100 80GB HBM3, driver 580.65.06, torch 2.13.0, 2026-01-02, record a-record.json"
+    )
+    assert f"context and bandwidth as measured: {source}" in " ".join(shown.split())
+    for gpu in ("H100", "NVIDIA H100 80GB HBM3"):
+        found = json.loads(run("estimate", "Qwen/Qwen3-8B", "--gpu", gpu, "--gpu-memory", "80GiB", "--json").stdout)
+        SCHEMA.validate(found)
+        assert (before["evidence"]["context"], found["evidence"]["context"]) == ("assumed", "calibrated")
+        assert found["overheads"][1]["source"] == found["speed"]["source"] == source
+        gained = before["per_gpu"][0]["context_bytes"] - found["per_gpu"][0]["context_bytes"]
+        assert gained == (512 - 300) * 2**20
+        assert (before["speed"]["basis"], found["speed"]["basis"]) == ("data sheet", "measured")
+    (tmp_path / "devices.json").write_text("{")
+    broken = run(*asked)
+    assert (broken.exit_code, broken.stdout) == (2, "")
+    assert str(tmp_path / "devices.json") in broken.stderr
+    assert "KVPLAN_RECORDS" in broken.stderr
+    assert run("estimate", "Qwen/Qwen3-8B", "--gpu", "80GiB").exit_code == 0
 
 
 def test_a_gpu_of_unknown_memory_asks_for_it() -> None:

@@ -1,5 +1,6 @@
 """`kvplan validate`: what the calculator says of a model's attention, against what this machine measures."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -78,6 +79,8 @@ def validate(
     Exit code 1 means that something is out of tolerance.
     """
     format = options.chosen_format(format, as_json)
+    if given["against"] and not models:
+        raise click.UsageError("--against builds a model's own cache: name a MODEL")
     how = {key: given.pop(key) for key in ("facts", "offline", "hub", "timeout_seconds")}
     specs = [options.load(model, **how) for model in models]
     if any(given[name] is not None for name in ("tp", "pp", "cp")) or _is_started_by_torchrun():
@@ -96,7 +99,7 @@ def _is_started_by_torchrun() -> bool:
 
 
 def _together(specs: "Sequence[ModelSpec]", given: dict[str, Any]) -> list[dict[str, Any]]:
-    """Several processes: the first has the document, the others nothing to say."""
+    """Several processes: the first has the document, the others have nothing to say."""
     from kvplan.validate.isolate import require_torch
     from kvplan.validate.together import require_world, validate_together
 
@@ -124,13 +127,12 @@ def _alone(specs: "Sequence[ModelSpec]", given: dict[str, Any]) -> list[dict[str
     bench = _bench(given)
     targets = _targets(specs, given, bench)
     total = sum(run.num_jobs(target, bench) for target in targets)
-    documents = []
-    with click.progressbar(length=total, label="measuring", file=click.get_text_stream("stderr"), show_eta=False,
-                           item_show_func=lambda name: name, width=24) as bar:  # fmt: skip
+    bar: Any = click.progressbar(
+        length=total, label="measuring", file=sys.stderr, show_eta=False, width=24, item_show_func=lambda name: name
+    )
+    with bar:
         bench.say = lambda name: bar.update(1, name)
-        for target in targets:
-            documents.append(run.validate(target, bench))
-    return documents
+        return [run.validate(target, bench) for target in targets]
 
 
 def _bench(given: dict[str, Any]) -> "Bench":
@@ -224,7 +226,9 @@ def _keep(documents: "Sequence[dict[str, Any]]", given: dict[str, Any]) -> None:
     """Write records and plot where that was asked for, and say where."""
     from pathlib import Path
 
+    from kvplan.sources.records import own_folder
     from kvplan.validate import record
+    from kvplan.validate.devices import remember
 
     for document in documents:
         paths = []
@@ -232,13 +236,11 @@ def _keep(documents: "Sequence[dict[str, Any]]", given: dict[str, Any]) -> None:
             out = Path(given["out"])
             paths.append(out if len(documents) == 1 else out / record.file_name(document))
         if given["save"]:
-            from kvplan.sources.records import own_folder
-            from kvplan.validate.devices import remember
-
             paths.append(own_folder() / record.file_name(document))
-            remember(document, own_folder())
         for path in paths:
             record.write(document, path)
+        if given["save"]:
+            remember(document, own_folder())
         note([f"record written to {path}" for path in paths])
     if given["plot"] and documents:
         _draw(documents, given["plot"])

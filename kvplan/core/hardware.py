@@ -1,4 +1,4 @@
-"""The machine a plan is for: one accelerator and its published figures.
+"""The machine a plan is for: one accelerator, its published figures, and what was measured on one of its kind.
 
 The table itself is data and lives in `kvplan.sources.gpus`; to add a card, add a line there.
 A plain dataclass, not pydantic: `kvplan gpus` and every cold start read the whole table.

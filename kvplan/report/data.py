@@ -4,7 +4,7 @@ The document's keys are types in `report.schema`; to add one, add it there and h
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from kvplan._version import __version__
@@ -51,7 +51,7 @@ def _overhead(measured: Measured) -> "schema.Overhead":
     }
 
 
-def dump_json(document: Mapping[str, Any]) -> str:
+def dump_json(document: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
     """JSON with sorted keys and nothing but ASCII: the same document is the same bytes."""
     return json.dumps(document, sort_keys=True, allow_nan=False, ensure_ascii=True, indent=2) + "\n"
 

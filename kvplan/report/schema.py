@@ -1,8 +1,9 @@
-"""The published shape of `kvplan estimate --json`, as types, and the JSON Schema that is made from them.
+"""The published shape of `kvplan estimate --json`, as types, and the JSON Schemas that are made from such types.
 
-`python -m kvplan.report.schema` writes `schemas/estimate-1.json` anew. Changes within a major only add keys:
-the schema leaves objects open, so that consumers tolerate keys that they do not know yet.
-To add a key: its line in a type below, its value in `report.data`, and write the schema anew.
+`python -m kvplan.report.schema` writes the files in `schemas` anew. Changes within a major only add keys: a schema
+leaves objects open, so that consumers tolerate keys that they do not know yet.
+To add a key: its line in a type below, its value in `report.data`, and write the schemas anew. The types of
+`kvplan validate` are in `report.validation_schema`.
 """
 
 import json
@@ -12,7 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-SCHEMA_FILE = Path(__file__).with_name("schemas") / "estimate-1.json"
+from kvplan.report.validation_schema import ValidateDocument
+
+SCHEMAS = Path(__file__).with_name("schemas")
 
 Bytes = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
@@ -228,23 +231,28 @@ class EstimateDocument(TypedDict):
     warnings: list[Warning]
 
 
-def build_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of `EstimateDocument`."""
-    schema = TypeAdapter(EstimateDocument).json_schema(mode="serialization")
+DOCUMENTS: dict[str, Any] = {"estimate": EstimateDocument, "validate": ValidateDocument}
+"""The types by the command that prints them."""
+
+
+def build_schema(command: str = "estimate") -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of what a command prints."""
+    schema = TypeAdapter(DOCUMENTS[command]).json_schema(mode="serialization")
     dialect = "https://json-schema.org/draft/2020-12/schema"
-    return {"$schema": dialect, "$id": "urn:kvplan:estimate:1"} | schema
+    return {"$schema": dialect, "$id": f"urn:kvplan:{command}:1"} | schema
 
 
-def schema_text() -> str:
+def schema_text(command: str = "estimate") -> str:
     """The published schema as it lies in its file."""
-    return SCHEMA_FILE.read_text(encoding="utf-8")
+    return (SCHEMAS / f"{command}-1.json").read_text(encoding="utf-8")
 
 
-def write_schema() -> None:
-    """Write the published schema anew."""
-    text = json.dumps(build_schema(), indent=2, ensure_ascii=True, sort_keys=True)
-    SCHEMA_FILE.write_text(f"{text}\n", encoding="utf-8", newline="\n")
+def write_schemas() -> None:
+    """Write the published schemas anew."""
+    for command in DOCUMENTS:
+        text = json.dumps(build_schema(command), indent=2, ensure_ascii=True, sort_keys=True)
+        (SCHEMAS / f"{command}-1.json").write_text(f"{text}\n", encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":
-    write_schema()
+    write_schemas()

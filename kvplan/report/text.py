@@ -6,7 +6,8 @@ BAR_WIDTH = 24
 _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 _STYLES: dict[Tone, str] = {"plain": "", "good": "1;32", "bad": "1;31", "faint": "2"}
 _ASCII = str.maketrans(
-    {"█": "#", "▏": ".", "▎": ".", "▍": "-", "▌": "-", "▋": "=", "▊": "=", "▉": "#", "×": "x", "·": "-", "…": "..."}
+    {"█": "#", "▏": ".", "▎": ".", "▍": "-", "▌": "-", "▋": "=", "▊": "=", "▉": "#"}
+    | {"×": "x", "·": "-", "…": "...", "µ": "u", "°": ""}
 )
 
 
@@ -49,7 +50,7 @@ def _table(table: Table, color: bool) -> list[str]:
     if any(header):
         lines.append(_styled(indent + _row(header, widths, align), "2", color))
     lines += [indent + _row(row, widths, align) for row in rows]
-    return lines + [indent + _line(line, color) for line in table.after]
+    return lines + _lines(table.after, color, indent)
 
 
 def _row(cells: tuple[str, ...], widths: list[int], align: str) -> str:
@@ -60,13 +61,14 @@ def _row(cells: tuple[str, ...], widths: list[int], align: str) -> str:
     return "  ".join(padded).rstrip()
 
 
-def _lines(lines: tuple[Line, ...], color: bool) -> list[str]:
+def _lines(lines: tuple[Line, ...], color: bool, indent: str = "") -> list[str]:
     import textwrap
 
+    room = LINE_LENGTH - len(indent)
     return [
-        _line(Line(part, line.tone), color)
+        indent + _line(Line(part, line.tone), color)
         for line in lines
-        for part in textwrap.wrap(line.text, LINE_LENGTH, break_long_words=False, break_on_hyphens=False)
+        for part in textwrap.wrap(line.text, room, break_long_words=False, break_on_hyphens=False)
     ]
 
 

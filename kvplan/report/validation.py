@@ -4,7 +4,7 @@ Everything is read from the document `kvplan/validate/1`, be it of this hour or 
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kvplan.core.errors import InputError
@@ -20,18 +20,21 @@ from kvplan.report.validation_tables import (
     amounts,
     fitted,
     label,
+    multiple,
     seconds_text,
+    share,
     short_names,
     signed,
     some,
-    times,
 )
-from kvplan.report.validation_times import fit_sentence, time_tables, timed_rows
+from kvplan.report.validation_times import SECTION as TIMES
+from kvplan.report.validation_times import time_tables, timed_rows
 
 SCHEMA = "kvplan/validate/1"
 _MOST_NAMED = 4
-_FIGURES = ("predicted", "measured", "error", "tolerance", "slack", "spread", "verdict", "note")
-_COLUMNS = ("section", "case", "term", "unit", *_FIGURES)
+_TONES: dict[str, Tone] = {"ok": "good", "off": "bad", "inconclusive": "plain", "info": "plain"}
+_FIGURES = ("predicted", "measured", "error", "tolerance", "slack", "spread")
+_COLUMNS = ("section", "case", "term", "unit", *_FIGURES, "verdict", "note")
 _PARTS = ("device", "name", "inputs", "cases", "readings", "rows", "fits", "tokens_per_second", "failures", "verdict")
 
 
@@ -70,7 +73,7 @@ def validation_rows(document: Document) -> list[dict[str, Any]]:
 
 
 def checked_rows(document: Document) -> Sequence[Row]:
-    """The rows of a document. Raises InputError if it is none of `kvplan/validate/1`, or lacks a part or a column."""
+    """The rows of a document. Raises InputError for what is none of `kvplan/validate/1`, or lacks a part of it."""
     hint = "`kvplan validate --out FILE` writes one"
     if not isinstance(document, Mapping) or document.get("schema") != SCHEMA:
         raise InputError(f"this is no document of the schema `{SCHEMA}`", hint=hint)
@@ -80,8 +83,11 @@ def checked_rows(document: Document) -> Sequence[Row]:
     for row in rows:
         if lost := [name for name in _COLUMNS if name not in row]:
             raise InputError(f"a row of this document of `{SCHEMA}` has no `{lost[0]}`", hint=hint)
-        if row["verdict"] not in WORST_FIRST:
-            raise InputError(f"`{str(row['verdict'])[:40]}` is not a verdict", hint=f"one of {', '.join(WORST_FIRST)}")
+        if wrong := [name for name in _FIGURES if not isinstance(row[name], int | float | None)]:
+            raise InputError(f"`{wrong[0]}` in a row of this document of `{SCHEMA}` is no number", hint=hint)
+    if strange := [one for one in (document, *rows) if one["verdict"] not in WORST_FIRST]:
+        told = printable(str(strange[0]["verdict"]), max_length=40)
+        raise InputError(f"`{told}` is not a verdict", hint=f"one of {', '.join(WORST_FIRST)}")
     return rows
 
 
@@ -104,7 +110,8 @@ def _device_line(device: Mapping[str, Any], version: str | None) -> str:
     runtime = "HIP" if device["kind"] == "hip" else "CUDA"
     memory = device.get("memory_bytes")
     facts = (
-        (f"{format_bytes(memory)}" if memory else "", True),
+        ("{}", device["name"]),
+        ("{}", memory and format_bytes(memory)),
         ("{} SMs", device.get("num_sms")),
         ("compute capability {}", device.get("compute_capability")),
         ("driver {}", device.get("driver")),
@@ -115,8 +122,7 @@ def _device_line(device: Mapping[str, Any], version: str | None) -> str:
         ("kvplan {}", version),
         ("{}", device["date"][:16].replace("T", " ") + " UTC"),
     )
-    words = [printable(device["name"]), *(printable(form.format(fact)) for form, fact in facts if fact)]
-    return ", ".join(word for word in words if word)
+    return ", ".join(printable(form.format(fact)) for form, fact in facts if fact)
 
 
 def _state(state: Mapping[str, Any]) -> str:
@@ -185,9 +191,9 @@ def _variants(document: Document) -> list[Table]:
         predicted, measured = one["predicted_bytes"], one["measured_bytes"]
         held = f"{predicted:,} ({format_bytes(predicted)})" if predicted else "nothing"
         same = "equal" if predicted == measured else f"{measured:,}"
-        cells = [printable(one["name"], max_length=24), held, same, times(one["memory_against_mha"])]
+        cells = [printable(one["name"], max_length=24), held, same, multiple(one["memory_against_mha"])]
         for phase in timed:
-            cells += [seconds_text(one[f"{phase}_seconds"]), times(one[f"{phase}_speed_against_mha"])]
+            cells += [seconds_text(one[f"{phase}_seconds"]), multiple(one[f"{phase}_speed_against_mha"])]
         rows.append(tuple(cells))
     header = ("", "pool, bytes", "measured", "less", *(word for phase in timed for word in (phase, "faster")))
     title = "Variants at one shape; less memory and faster: against MHA"
@@ -200,20 +206,22 @@ def _verdict(document: Document, rows: Sequence[Row], names: Names) -> Table:
     for row in rows:
         counts.setdefault(row["section"], Counter())[row["verdict"]] += 1
     for fit in document["fits"]:
-        counts.setdefault("times", Counter())[fit["verdict"]] += 1
+        counts.setdefault(TIMES, Counter())[fit["verdict"]] += 1
     cells = tuple(
         (printable(name), *(f"{found[verdict] or '-'}" for verdict in ("ok", "off", "inconclusive", "info")))
         for name, found in counts.items()
     )
     total = sum(counts.values(), Counter[str]())
-    failed = [
-        Line(f"{printable(one['where'])} failed: {printable(one['message'])} ({printable(one['kind'])})", "bad")
-        for one in document["failures"]
-    ]
-    tones: dict[str, Tone] = {"ok": "good", "off": "bad"}
-    last = Line(_sentence(document, total, _disagreeing(document, rows, names)), tones.get(document["verdict"], "plain"))
+    last = Line(_sentence(document, total, _disagreeing(document, rows, names)), _TONES[document["verdict"]])
+    after = (*_left_out(document, names), *_failures(document), last)
     header = ("", "agree", "off", "inconclusive", "not judged")
-    return Table(title="Verdict", header=header, align="lrrrr", rows=cells, after=(*_left_out(document), *failed, last))
+    return Table(title="Verdict", header=header, align="lrrrr", rows=cells, after=after)
+
+
+def _failures(document: Document) -> Iterator[Line]:
+    for one in document["failures"]:
+        where, kind, message = (printable(one[name], max_length=400) for name in ("where", "kind", "message"))
+        yield Line(f"{where} failed: {message} ({kind})", "bad")
 
 
 def _sentence(document: Document, total: Mapping[str, int], wrong: Sequence[str]) -> str:
@@ -241,19 +249,24 @@ def _disagreeing(document: Document, rows: Sequence[Row], names: Names) -> list[
     words = []
     for row in rows:
         if row["verdict"] == worst:
-            error = "" if row["unit"] == "relative error" or row["error"] is None else f" ({signed(row['error'])})"
-            words.append(f"{printable(row['section'])}, {printable(row['term'])} of {label(row, names)}{error}")
-    return words + [fit_sentence(fit, names) for fit in document["fits"] if fit["verdict"] == worst]
+            error = "" if row["unit"] == "relative error" or row["error"] is None else f", {signed(row['error'])}"
+            words.append(f"{printable(row['term'])} of {label(row, names)} ({printable(row['section'])}{error})")
+    for fit in document["fits"]:
+        if fit["verdict"] == worst:
+            told = f"{TIMES}, median {share(fit['median_error'])}"
+            words.append(f"{printable(fit['phase'])} of {label(fit, names)} ({told})")
+    return words
 
 
-def _left_out(document: Document) -> list[Line]:
+def _left_out(document: Document, names: Names) -> list[Line]:
     """What there was no time or no memory for; not a failure, and not measured."""
     told: Counter[str] = Counter()
     for name, reading in document["readings"].items():
         for part in reading if isinstance(reading, list) else [reading]:
             failure = part.get("failure") if isinstance(part, Mapping) else None
             if failure and failure["kind"] in ("MemoryError", "not run"):
-                where = ", ".join(printable(str(one)) for one in (name, part.get("case"), part.get("phase")) if one)
+                who = [part.get("phase"), label(part, names)] if "case" in part else []
+                where = ", ".join(printable(str(one)) for one in (name, *who) if one)
                 why = "too little memory" if failure["kind"] == "MemoryError" else printable(failure["message"])
                 told[f"not measured: {where}: {why}"] += 1
     return [Line(text + (f" ({plural(count, 'load')})" if count > 1 else ""), "faint") for text, count in told.items()]

@@ -1,7 +1,7 @@
 """The sections of a validation as tables: words and figures of rows, fits and readings as the document holds them.
 
-A document is a mapping of the schema `kvplan/validate/1`. `kvplan.report.validation` puts the tables on a page; to add a
-section: a function from its rows and the layers' short names to a table, and its line in `SECTIONS`.
+A document is a mapping of the schema `kvplan/validate/1`; `kvplan.report.validation` puts the tables on a page. To add
+a section: a function from its rows and the layers' short names to a table, and its line in `SECTIONS`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,12 +19,12 @@ Names = Mapping[str, str]
 """Of the layers: short ones by those of the document."""
 
 WORST_FIRST = ("off", "inconclusive", "ok", "info")
-_MAX_NOTES = 6
+_MOST_LINES = 6
 _INDENT = 2
 
 
 def short_names(cases: Sequence[Row]) -> dict[str, str]:
-    """`sliding 128` for `18 × sliding 128, 64/8 heads × 64`; `A sliding 128` where kinds alone do not tell them apart."""
+    """`sliding 128` for `18 × sliding 128, 64/8 heads × 64`; `A sliding 128` where two kinds are called the same."""
     kinds = []
     for case in cases:
         head = printable(case["name"].partition(", ")[0], max_length=40)
@@ -71,7 +71,7 @@ def share(fraction: float | None) -> str:
     return f"{100 * fraction:.0f} %" if fraction >= 0.0995 else f"{100 * fraction:.1f} %"
 
 
-def times(ratio: float | None) -> str:
+def multiple(ratio: float | None) -> str:
     """`4.0×`, `32×`, `0.25×`."""
     if ratio is None:
         return "-"
@@ -119,21 +119,24 @@ def amount(row: Row, side: str) -> str:
     return f"{int(value):,}" if value == int(value) else f"{value:,.3f}"
 
 
-def notes(rows: Sequence[Row], names: Names) -> tuple[Line, ...]:
-    """Which rows do not agree, and why others were not judged: a line each, equal reasons together."""
-    wrong = [row for row in rows if row["verdict"] in ("off", "inconclusive")]
-    lines = [Line(_wrong(row, names), "bad" if row["verdict"] == "off" else "plain") for row in wrong[:_MAX_NOTES]]
-    if len(wrong) > _MAX_NOTES:
-        lines.append(Line(f"and {len(wrong) - _MAX_NOTES} more; `--format csv` lists every one", "bad"))
-    reasons: dict[tuple[str, str], list[str]] = {}
+def reasons(rows: Sequence[Row], names: Names) -> tuple[Line, ...]:
+    """Why rows were not judged: a line a reason."""
+    found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row["verdict"] == "info" and (reason := _reason(row)):
-            reasons.setdefault((row["term"], reason), []).append(label(row, names))
-    told = [
-        Line(f"not judged: {term} of {some(dict.fromkeys(who))}: {printable(reason)}", "faint")
-        for (term, reason), who in reasons.items()
-    ]
-    return (*lines, *told)
+            found.setdefault((row["term"], reason), []).append(label(row, names))
+    return tuple(
+        Line(f"not judged: {printable(term)} of {some(dict.fromkeys(who))}: {printable(reason)}", "faint")
+        for (term, reason), who in found.items()
+    )
+
+
+def disagreements(rows: Sequence[Row], names: Names) -> tuple[Line, ...]:
+    """The rows that do not agree, for tables that show several rows as one."""
+    wrong = [row for row in rows if row["verdict"] in ("off", "inconclusive")]
+    lines = [Line(_wrong(row, names), "bad" if row["verdict"] == "off" else "plain") for row in wrong[:_MOST_LINES]]
+    more = len(wrong) - _MOST_LINES
+    return (*lines, *([Line(f"and {more} more; `--format csv` lists every one", "bad")] if more > 0 else []))
 
 
 def some(words: Iterable[str], most: int = 3) -> str:
@@ -163,7 +166,7 @@ def amounts(title: str, rows: Sequence[Row], names: Names, *, what: str = "layer
     cells = tuple(
         (
             label(row, names),
-            printable(row["term"]).removeprefix("decode "),
+            printable(row["term"]),
             amount(row, "predicted"),
             amount(row, "measured"),
             _error(row),
@@ -172,11 +175,12 @@ def amounts(title: str, rows: Sequence[Row], names: Names, *, what: str = "layer
         for row in rows
     )
     header = (what, "", "predicted", "measured", "error", "verdict")
-    after = (*_allowances(rows), *notes(rows, names))
+    after = (*_allowances(rows), *reasons(rows, names))
     return Table(title=title, header=header, align="llrrrl", rows=cells, after=after)
 
 
 def word(verdict: str) -> str:
+    """A verdict for people."""
     return "not judged" if verdict == "info" else verdict
 
 
@@ -204,7 +208,8 @@ def _allowance(row: Row) -> str:
 
 def _memory(rows: Sequence[Row], names: Names) -> Table:
     """Pools to the byte, then what torch's allocator and the process hold."""
-    return amounts("Memory, bytes", rows, names)
+    shortened = [{**row, "term": row["term"].removeprefix("decode ")} for row in rows]
+    return amounts("Memory, bytes", shortened, names)
 
 
 def _correctness(rows: Sequence[Row], names: Names) -> Table:
@@ -214,11 +219,12 @@ def _correctness(rows: Sequence[Row], names: Names) -> Table:
     )
     title = "Correctness of the kernels that are measured, against float64"
     header = ("layers", "phase", "largest error", "allowed", "verdict")
-    return Table(title=title, header=header, align="llrrl", rows=cells, after=notes(rows, names))
+    return Table(title=title, header=header, align="llrrl", rows=cells, after=reasons(rows, names))
 
 
 def _against_allowed(row: Row) -> tuple[str, str]:
-    return ("-" if row["measured"] is None else f"{row['measured']:.2g}"), f"{row['slack']:.2g}"
+    allowed = "-" if row["predicted"] is None else f"{row['slack']:.2g}"
+    return ("-" if row["measured"] is None else f"{row['measured']:.2g}"), allowed
 
 
 def _transient(rows: Sequence[Row], names: Names) -> Table:
@@ -236,7 +242,7 @@ def _transient(rows: Sequence[Row], names: Names) -> Table:
         header=("layers", "call", *map(printable, backends), "ratio", "error"),
         align="lr" + "r" * len(backends) + "rr",
         rows=cells,
-        after=(*_allowances(rows), *notes(rows, names)),
+        after=(*_allowances(rows), *disagreements(rows, names), *reasons(rows, names)),
     )
 
 
@@ -248,7 +254,7 @@ def _held(row: Row | None) -> str:
 
 def _ratio(found: Mapping[str, Row]) -> str:
     eager, flash = (found[name]["measured"] if name in found else None for name in ("eager", "flash"))
-    return times(eager / flash if eager is not None and flash else None)
+    return multiple(eager / flash if eager is not None and flash else None)
 
 
 def _outcome(found: Mapping[str, Row]) -> str:
@@ -274,13 +280,13 @@ def _work(rows: Sequence[Row], names: Names) -> Table:
     )
     title = "Bytes and operations of the timed calls, counted on tensors and by the plan"
     header = ("", "calls", "equal", "worst error", "verdict")
-    return Table(title=title, header=header, align="lrrrl", rows=cells, after=notes(rows, names))
+    return Table(title=title, header=header, align="lrrrl", rows=cells, after=disagreements(rows, names))
 
 
 def _framework(rows: Sequence[Row], names: Names) -> Table:
     """What a framework's own cache holds of each kind of layer."""
-    table = amounts("The framework's own cache, bytes", rows, names)
     sources = dict.fromkeys(printable(row["note"]) for row in rows if row["note"])
+    table = amounts("The framework's own cache, bytes", [{**row, "note": ""} for row in rows], names)
     return replace(table, after=(Line(f"measured: {some(sources)}", "faint"), *table.after))
 
 

@@ -17,7 +17,7 @@ from kvplan.report.validation_tables import (
     word,
 )
 
-SECTION = "speed"
+SECTION = "times"
 
 
 def time_tables(document: Document, names: Names) -> list[Table]:
@@ -54,8 +54,8 @@ def timed_rows(document: Document) -> Iterator[dict[str, Any]]:
         }
 
 
-def fit_sentence(fit: Mapping[str, Any], names: Names) -> str:
-    """`decode of full: median 8.0 %, worst 25 % at 1 × 2,048, spread 2.0 %`."""
+def _fit_sentence(fit: Mapping[str, Any], names: Names) -> str:
+    """`decode of full: median 8.0 %, worst 25 % at 1 × 2,048, measurements spread 2.0 %`."""
     batch, tokens = fit["worst_load"]
     return (
         f"{printable(fit['phase'])} of {label(fit, names)}: median {share(fit['median_error'])}, "
@@ -94,18 +94,18 @@ def _ceilings(ceilings: Mapping[str, Any]) -> str:
     """States are written as much as they are read, so their ceiling is the copy's."""
     kinds = (
         ("read", "read_bytes_per_second", 1e9, "GB/s"),
-        ("copy", "copy_bytes_per_second", 1e9, "GB/s (states are held to it)"),
-        ("matrix product", "matmul_flops_per_second", 1e12, "TFLOP/s"),
+        ("copy", "copy_bytes_per_second", 1e9, "GB/s (for states)"),
+        ("product", "matmul_flops_per_second", 1e12, "TFLOP/s"),
     )
     told = [f"{name} {ceilings[key] / unit:,.0f} {what}" for name, key, unit, what in kinds if ceilings[key]]
-    return f"ceilings, measured in the same run: {join_words(told)}"
+    return f"ceilings of the same run: {join_words(told)}"
 
 
 def _models(fits: Sequence[Mapping[str, Any]], names: Names) -> Table:
     """t0, the shares, and the errors on calls that the model was not made from."""
     header = ("layers", "phase", "t0", "memory", "product", "n", "median", "p90", "worst", "bias", "verdict")
     return Table(
-        title="Times: t0 + the longer of bytes and operations at a share of their ceiling, fitted on half of the loads",
+        title="Times: t0 + the longer of bytes and operations at a share of the ceilings, fitted on half the loads",
         header=header,
         align="llrrrrrrrrl",
         rows=tuple((label(fit, names), printable(fit["phase"]), *_fit_cells(fit)) for fit in fits),
@@ -133,9 +133,10 @@ def _tolerances(fits: Sequence[Mapping[str, Any]]) -> tuple[Line, ...]:
 def _fit_notes(fits: Sequence[Mapping[str, Any]], names: Names) -> Iterator[Line]:
     for fit in fits:
         if fit["verdict"] in ("off", "inconclusive"):
-            yield Line(f"{fit['verdict']}: {fit_sentence(fit, names)}", "bad" if fit["verdict"] == "off" else "plain")
+            yield Line(f"{fit['verdict']}: {_fit_sentence(fit, names)}", "bad" if fit["verdict"] == "off" else "plain")
         elif fit.get("note"):
-            yield Line(f"not judged: {printable(fit['phase'])} of {label(fit, names)}: {printable(fit['note'])}", "faint")
+            which = f"{printable(fit['phase'])} of {label(fit, names)}"
+            yield Line(f"not judged: {which}: {printable(fit['note'])}", "faint")
 
 
 def _steps(document: Document) -> Table:

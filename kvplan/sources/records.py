@@ -65,7 +65,7 @@ def measured_device(gpu: Gpu) -> MeasuredDevice | None:
     return None
 
 
-def device_named(name: str) -> MeasuredDevice | None:
+def measured_by_driver(name: str) -> MeasuredDevice | None:
     """What was measured on a device that its driver calls `name`, whether the table of GPUs has it or not."""
     for folder in _folders():
         path = folder / DEVICES_FILE

@@ -116,6 +116,8 @@ def _host_memory(requests: Sequence[int], tallied: int, points: Mapping[str, Any
         section="memory", case="all layers", term="requested", unit="bytes", predicted=total, measured=tallied,
         note="pools and block tables, as torch's allocator reports them",
     )  # fmt: skip
+    if not total:
+        return  # what a process takes for nothing is not the cache's
     grown = _difference(points, "run", "start", "process")
     yield Row(
         section="memory", case="all layers", term="process", unit="bytes", predicted=total, measured=grown,
@@ -242,6 +244,13 @@ def _work(cases: Mapping[str, Case], reading: Sequence[Mapping[str, Any]]) -> It
 def _framework(cases: Mapping[str, Case], reading: Mapping[str, Any]) -> Iterator[Row]:
     """What the framework's own cache holds, kind by kind, after a prompt and, where windows slid, one token later."""
     source = f"{reading['framework']} {reading['version']}, {reading['cache_class'] or 'no cache'}"
+    if reading["cache_class"] is None:
+        total = sum(predict.framework_bytes(list(cases.values())).values())
+        yield Row(
+            section="framework", case="no cache", term="after the prompt", unit="bytes", predicted=total,
+            measured=reading["tensor_bytes"], note=source,
+        )  # fmt: skip
+        return
     for held, more in ((reading, 0), (reading["after_decode"], 1)):
         loaded = [_under(case, reading, more) for case in cases.values()]
         when = "after one more" if more else "after the prompt"

@@ -15,6 +15,14 @@ from typing import Any
 
 from kvplan.core.errors import InputError
 
+_ALLOCATOR = (
+    "PYTORCH_ALLOC_CONF",
+    "PYTORCH_CUDA_ALLOC_CONF",
+    "PYTORCH_HIP_ALLOC_CONF",
+    "PYTORCH_NO_CUDA_MEMORY_CACHING",
+)
+"""What would change torch's allocator: its defaults are what is predicted, and so what is measured."""
+
 
 def require_torch() -> None:
     """Raises InputError, with what to install, where torch or Triton is missing."""
@@ -38,14 +46,15 @@ def run_job(job: Mapping[str, Any], *, timeout_seconds: float) -> Any:
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             return failed("timeout", f"not done after {timeout_seconds:.0f} seconds")
-        if out.exists():
+        try:
             return json.loads(out.read_text(encoding="utf-8"))
-        return failed(*_cause(done))
+        except (OSError, ValueError):  # none, or one that was cut off
+            return failed(*_cause(done))
 
 
 def environment(device: str) -> dict[str, str]:
-    """The process's, with Triton interpreting on a CPU and not elsewhere."""
-    inherited = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    """The process's, with torch's allocator as it is by default, and Triton interpreting on a CPU and not elsewhere."""
+    inherited = {name: value for name, value in os.environ.items() if name not in ("TRITON_INTERPRET", *_ALLOCATOR)}
     return inherited | ({"TRITON_INTERPRET": "1"} if device == "cpu" else {})
 
 
@@ -56,13 +65,19 @@ def failed(kind: str, message: str) -> dict[str, Any]:
 
 def _cause(done: subprocess.CompletedProcess[str]) -> tuple[str, str]:
     """Why a process left no reading: the signal that ended it, or the last thing it said."""
-    if done.returncode == -signal.SIGKILL:
+    ended_by = _signal(done.returncode)
+    if ended_by == "SIGKILL":
         return "out of memory", "the operating system ended the process, as it does when memory runs out"
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     said = lines[-1].strip() if lines else "it said nothing"
-    if done.returncode < 0:
-        return "crash", f"ended by {signal.Signals(-done.returncode).name}: {said}"
-    return "crash", f"exit code {done.returncode}: {said}"
+    return "crash", f"{f'ended by {ended_by}' if ended_by else f'exit code {done.returncode}'}: {said}"
+
+
+def _signal(returncode: int) -> str | None:
+    """The name of the signal that ended a process; None where none did, as on Windows."""
+    if returncode >= 0:
+        return None
+    return next((one.name for one in signal.Signals if one == -returncode), f"signal {-returncode}")
 
 
 def is_failure(reading: Any) -> bool:

@@ -25,6 +25,10 @@ Say = Callable[[str], None]
 Readings = dict[str, Any]
 
 
+def _in_a_process(job: Mapping[str, Any], *, timeout_seconds: float) -> Any:
+    return isolate.run_job(job, timeout_seconds=timeout_seconds)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """What is tried: a model's layers, or some by hand."""
@@ -46,7 +50,7 @@ class Bench:
     level: Level
     deadline: float
     say: Say = print
-    jobs: Callable[..., Any] = isolate.run_job
+    jobs: Callable[..., Any] = _in_a_process
     expected_context: tuple[int, str] | None = None
     """(bytes, where from) of this device's context, by an earlier record."""
     clock: Callable[[], float] = time.monotonic

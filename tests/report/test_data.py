@@ -7,15 +7,16 @@ from typing import Any
 import jsonschema
 import pytest
 
-from kvplan.core.hardware import Gpu
+from kvplan.core.hardware import Gpu, MeasuredDevice
 from kvplan.core.model import Fact, ModelSpec
 from kvplan.core.plan import Plan, plan_memory
 from kvplan.core.serving import resolve
-from kvplan.core.units import GIB
+from kvplan.core.units import GIB, MIB
 from kvplan.report import data, schema
 from tests.models import LLAMA, spec
 
 H80 = Gpu(name="H80", memory_bytes=80 * GIB)
+MEASURED = MeasuredDevice(context_bytes=300 * MIB, read_bytes_per_second=3e12, source="a record")
 BASE = LLAMA | {"architectures": None, "num_key_value_heads": 8}
 MISTRAL = BASE | {"model_type": "mistral", "sliding_window": 1024}
 MIXTRAL = BASE | {"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2}
@@ -48,6 +49,8 @@ PLANS = {
     "window": lambda: plan(MISTRAL, engine="transformers", seq_len=8192),
     "experts": lambda: plan(MIXTRAL, kv_dtype="fp8", quant="int4"),
     "encoder only": lambda: plan(BERT),
+    "known bandwidth": lambda: plan(gpu=replace(H80, bandwidth_bytes_per_second=3.35e12)),
+    "measured": lambda: plan(gpu=replace(H80, measured=MEASURED)),
 }
 
 
@@ -153,6 +156,25 @@ def test_without_a_gpu_nothing_is_said_about_fitting() -> None:
     assert document["fits"] is None
     assert document["smallest_fit"] is None
     assert document["per_gpu"][0]["capacity_bytes"] is None
+
+
+def test_the_speed_is_there_where_a_bandwidth_is_known() -> None:
+    # Llama-2-7B's shape: 6,607,343,616 parameters less the token table of 32000 × 4096, and 4096 tokens of 524,288.
+    read = 2 * (6_738_415_616 - 32000 * 4096) + 4096 * 524_288
+    assert data.plan_to_dict(plan(gpu=H80))["speed"] is None
+    document = data.plan_to_dict(plan(gpu=replace(H80, measured=MEASURED)))
+    assert document["speed"] == {
+        "decode_read_bytes": read,
+        "decode_seconds_at_least": pytest.approx(read / 3e12),
+        "tokens_per_second_at_most": pytest.approx(3e12 / read),
+        "bandwidth_bytes_per_second": 3e12,
+        "basis": "measured",
+        "source": "a record",
+    }
+    assert document["evidence"]["context"] == "calibrated"
+    assert document["overheads"][1] == {
+        "name": "CUDA context", "bytes": 300 * MIB, "spread_bytes": 32 * MIB, "source": "a record",
+    }  # fmt: skip
 
 
 def with_facts(*facts: Fact) -> ModelSpec:

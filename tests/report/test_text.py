@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from inline_snapshot import snapshot
 
-from kvplan.core.hardware import Gpu
+from kvplan.core.hardware import Gpu, MeasuredDevice
 from kvplan.core.plan import Plan, plan_memory
 from kvplan.core.serving import resolve
 from kvplan.core.text import printable
@@ -52,6 +52,70 @@ On one H80
   capacity     72.00               ████████████████████████  0.9 of the memory
   fits: 56.13 GiB free\
 """)
+
+
+MEASURED = MeasuredDevice(
+    context_bytes=300 * 2**20,
+    read_bytes_per_second=3e12,
+    source="kvplan validate on Imaginary GPU, driver 580.65.06, torch 2.13.0, 2026-01-02, record "
+    "imaginary-gpu--meta-llama-llama-3.1-8b--2026-01-02.json",
+)
+
+
+def test_what_was_measured_is_named_with_its_record() -> None:
+    shown = render(plan(gpu=replace(H80, measured=MEASURED), batch_size=4)).split("\n\n")[:2]
+    assert "\n\n".join(shown) == snapshot("""\
+test/model: 6.74 B parameters, 32 layers, LlamaForCausalLM
+facts from a config: tests
+4 sequences of 4,096 tokens each, passes of 8,192, weights bf16, KV cache bf16, flash attention,
+engine exact
+context and bandwidth as measured: kvplan validate on Imaginary GPU, driver 580.65.06, torch 2.13.0,
+2026-01-02, record imaginary-gpu--meta-llama-llama-3.1-8b--2026-01-02.json
+
+On one H80
+                 GiB  of capacity                            basis
+  weights      12.55         16 %  ███▊                      exact
+  KV cache      8.00         10 %  ██▍                       exact
+  activations   0.63        0.8 %  ▎                         derived
+  context       0.79        1.0 %  ▎                         calibrated
+  total        21.97         27 %  ██████▋
+  capacity     80.00               ████████████████████████
+  fits: 58.03 GiB free
+  decode: reads 20.31 GiB a step, 7.27 ms at 3 TB/s (measured): at most 550 tokens/s\
+""")
+
+
+def test_only_what_rests_on_a_record_is_said_to() -> None:
+    slow = replace(MEASURED, read_bytes_per_second=None)
+    context = render(plan(gpu=replace(H80, measured=slow)))
+    both = render(plan(gpu=replace(H80, measured=MEASURED)))
+    bandwidth = render(plan(gpu=replace(H80, measured=MEASURED), tp=2))
+    neither = render(plan(gpu=replace(H80, measured=slow), tp=2))
+    said = [re.findall("(.*) as measured: ", shown) for shown in (context, both, bandwidth, neither)]
+    assert said == [["context"], ["context and bandwidth"], ["bandwidth"], []]
+
+
+RATED = replace(H80, bandwidth_bytes_per_second=0.3e12)
+# Weights less the token table: 13,214,687,232 bytes (12.31 GiB), of the second of two stages 6,738,419,712 (6.28 GiB);
+# the cache of a sequence: 2 GiB at 4096 tokens.
+DECODES = {
+    "one GPU": ({}, "decode: reads 14.31 GiB a step, 51.2 ms at 300 GB/s (data sheet): at most 20 tokens/s"),
+    "slow": (
+        {"seq_len": 131_072},
+        "decode: reads 76.31 GiB a step, 273 ms at 300 GB/s (data sheet): at most 3.7 tokens/s",
+    ),
+    "stages": (
+        {"pp": 2, "batch_size": 16},
+        "decode: reads 22.28 GiB in turn a step, 79.7 ms at 300 GB/s (data sheet): at most 201 tokens/s",
+    ),
+    "does not fit": ({"batch_size": 64}, None),
+}
+
+
+@pytest.mark.parametrize(("how", "line"), DECODES.values(), ids=DECODES)
+def test_the_speed(how: dict[str, Any], line: str | None) -> None:
+    shown = [row.strip() for row in render(plan(gpu=RATED, **how)).splitlines() if "decode: " in row]
+    assert shown == ([] if line is None else [line])
 
 
 def test_the_whole_model_and_its_windows() -> None:

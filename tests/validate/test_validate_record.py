@@ -8,7 +8,7 @@ import pytest
 
 import kvplan
 from kvplan.core.errors import InputError
-from kvplan.validate import record
+from kvplan.validate import record, shipped
 
 SHIPPED = sorted(
     path
@@ -58,3 +58,15 @@ def test_a_file_that_is_no_record(text: str, tmp_path: Path) -> None:
 def test_a_name_says_device_model_and_day() -> None:
     document = {"device": {"name": "NVIDIA H100 80GB HBM3", "date": "2026-01-02T03:04:05+00:00"}, "name": "a/B-8.1b"}
     assert record.file_name(document) == "nvidia-h100-80gb-hbm3--a-b-8.1b--2026-01-02.json"
+
+
+def test_the_page_shows_what_the_records_say() -> None:
+    documents = [record.read(path) for path in shipped.paths()]
+    assert shipped.PAGE.read_text(encoding="utf-8") == shipped.into_page(shipped.table(documents))
+
+
+def test_at_least_twenty_models_of_every_kind_of_layer_are_shipped() -> None:
+    documents = [record.read(path) for path in shipped.paths()]
+    kinds = {case["kind"] for document in documents for case in document["cases"]}
+    assert kinds == {"full", "sliding", "latent", "cross", "encoder", "linear", "sparse"}
+    assert len({document["name"] for document in documents}) >= 20

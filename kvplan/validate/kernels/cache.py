@@ -211,11 +211,14 @@ class PagedCache:
         returned = 0
         for sequence, pages in enumerate(self._pages):
             gone = min(max(self._lengths[sequence] - window + 1, 0) // self.page_size, len(pages))
-            leaving = [page for page in pages[:gone] if page != EVICTED]
-            self.free_pages += leaving
-            returned += len(leaving)
-            pages[:gone] = [EVICTED] * gone
-            self.block_table[sequence, :gone] = EVICTED
+            before = gone  # what has gone already lies in front, and a long sequence is not searched for it each time
+            while before and pages[before - 1] != EVICTED:
+                before -= 1
+            if before < gone:
+                self.free_pages += pages[before:gone]
+                returned += gone - before
+                pages[before:gone] = [EVICTED] * (gone - before)
+                self.block_table[sequence, before:gone] = EVICTED
         return returned
 
     def take(self, counts: Sequence[int]) -> Tensor:
@@ -233,10 +236,13 @@ class PagedCache:
         for sequence, count in enumerate(counts):
             pages, start = self._pages[sequence], self._lengths[sequence]
             if missing[sequence]:
+                held = len(pages)
                 pages += [self.free_pages.pop() for _ in range(missing[sequence])]
-                self.block_table[sequence, : len(pages)] = torch.tensor(pages, dtype=torch.int32)
+                self.block_table[sequence, held : len(pages)] = torch.tensor(pages[held:], dtype=torch.int32)
             position = torch.arange(start, start + count)
-            slots.append(torch.tensor(pages, dtype=torch.int64)[position // self.page_size] * self.page_size)
+            first = start // self.page_size  # earlier pages take nothing
+            own = torch.tensor(pages[first:], dtype=torch.int64)
+            slots.append(own[position // self.page_size - first] * self.page_size)
             slots[-1] += position % self.page_size
             self._lengths[sequence] = start + count
         self.lengths.copy_(torch.tensor(self._lengths, dtype=torch.int32))

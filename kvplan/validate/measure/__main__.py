@@ -35,17 +35,18 @@ def main(arguments: list[str]) -> int:
 def _failure(error: Exception) -> dict[str, str]:
     lines = str(error).strip().splitlines()
     kind = type(error).__name__
-    if kind in ("OutOfMemoryError", "MemoryError"):
+    message = lines[0] if lines else ""
+    # torch's CPU allocator raises a RuntimeError
+    if kind in ("OutOfMemoryError", "MemoryError") or "DefaultCPUAllocator: can't allocate memory" in message:
         kind = "out of memory"
     hint = getattr(error, "hint", "")
-    message = lines[0] if lines else ""
     return {"kind": kind, "message": f"{message} ({hint})" if hint else message}
 
 
 def _device(job: Job) -> Any:
     import torch
 
-    return torch.device(job["device"])
+    return torch.device("cuda:0" if job["device"] == "cuda" else job["device"])  # torch.cuda.set_device takes no other
 
 
 def _cases(job: Job) -> list[Any]:

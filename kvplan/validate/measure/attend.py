@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from triton.errors import TritonError
 
 from kvplan.validate.case import Case
 from kvplan.validate.kernels import linear
 from kvplan.validate.kernels.cache import PagedCache
 from kvplan.validate.kernels.decode import plan_decode
-from kvplan.validate.kernels.launch import Launch, run_all
+from kvplan.validate.kernels.launch import Launch, Unsupported, run_all
 from kvplan.validate.kernels.mla_decode import plan_mla_decode
 from kvplan.validate.kernels.prefill import prefill
 from kvplan.validate.kernels.prefill_call import Pattern, Ragged
@@ -27,22 +28,36 @@ from kvplan.validate.measure.pools import DTYPES, Write, allocate, append_number
 Pool = PagedCache | StatePool
 
 
-def step(case: Case, cache: PagedCache, slots: Tensor, write: Write) -> None:
-    """New tokens into their slots, then their attention: prefill of a chunk, or decode of one token each."""
-    write(cache, slots)
-    count = len(slots) // case.batch
-    if case.kind == "cross":
-        return  # the encoder's keys: decoder tokens read them, none belongs to them
-    if count == 1:
-        run_all(decode_of(case, cache, queries(case, slots.device))[1])
-    elif case.kind != "latent":  # a latent's prompt is computed on expanded heads, not on what is cached
-        _prefill(case, cache, count)
+def steps_of(case: Case) -> Write:
+    """What a step of the case does: tokens into their slots, then a chunk's prefill or the decode of one token each.
+
+    From where a kernel of ours fails on, that phase's tokens are only written: memory is measured all the same, and
+    what failed is told by `checks`.
+    """
+    failed: set[str] = set()
+
+    def step(cache: PagedCache, slots: Tensor) -> None:
+        append_numbers(cache, slots)
+        count = len(slots) // case.batch
+        phase = "decode" if count == 1 else "prefill"
+        # a cross-attention's keys are the encoder's; a latent's prompt is computed on expanded heads, not on the cache
+        if case.kind == "cross" or (case.kind, phase) == ("latent", "prefill") or phase in failed:
+            return
+        try:
+            if phase == "decode":
+                run_all(decode_of(case, cache, queries(case, slots.device))[1])
+            else:
+                _prefill(case, cache, count)
+        except (Unsupported, TritonError):
+            failed.add(phase)
+
+    return step
 
 
 def queries(case: Case, device: torch.device) -> Tensor:
     """One new token's queries of every sequence; against a latent, absorbed into its space."""
     dim = case.latent_dim + case.rope_dim if case.kind == "latent" else case.key_dim
-    return torch.randn(case.batch, case.num_heads, dim, device=device).to(DTYPES[case.dtype])
+    return torch.randn(case.batch, case.num_heads, dim, dtype=DTYPES[case.dtype], device=device)
 
 
 def decode_of(case: Case, cache: PagedCache, q_BHD: Tensor) -> tuple[Tensor, list[Launch]]:
@@ -56,7 +71,8 @@ def decode_of(case: Case, cache: PagedCache, q_BHD: Tensor) -> tuple[Tensor, lis
 
 def _prefill(case: Case, cache: PagedCache, count: int) -> None:
     device = cache.keys.device
-    q_THD = torch.randn(count * case.batch, case.num_heads, case.key_dim, device=device).to(DTYPES[case.dtype])
+    shape = (count * case.batch, case.num_heads, case.key_dim)
+    q_THD = torch.randn(shape, dtype=DTYPES[case.dtype], device=device)
     lengths = [cache.length(sequence) for sequence in range(case.batch)]
     batch = Ragged.pack([count] * case.batch, lengths, device)
     pattern = Pattern.window(case.window) if case.window else Pattern.causal()
@@ -67,8 +83,9 @@ def state_inputs(case: Case, device: torch.device) -> tuple[Tensor, ...]:
     """Slots, and one token's inputs of a gated delta step: queries, keys, values, log decay, step size."""
     dtype, heads = DTYPES[case.dtype], (case.batch, case.num_kv_heads)
     slots_B = torch.arange(case.batch, dtype=torch.int32, device=device)
-    q, k = (torch.randn(case.batch, case.num_heads, case.key_dim, device=device).to(dtype) for _ in range(2))
-    v = torch.randn(*heads, case.value_dim, device=device).to(dtype)
+    keys = (case.batch, case.num_heads, case.key_dim)
+    q, k = (torch.randn(keys, dtype=dtype, device=device) for _ in range(2))
+    v = torch.randn(*heads, case.value_dim, dtype=dtype, device=device)
     return slots_B, q, k, v, -torch.rand(*heads, device=device), torch.rand(*heads, device=device)
 
 
@@ -86,26 +103,33 @@ def warm_up(cases: Sequence[Case], device: torch.device) -> None:
         small = replace(case, batch=1, seq_len=4 * case.page_size, decode_steps=1, chunk=2 * case.page_size)
         pool = allocate(small, device)
         if isinstance(pool, PagedCache):
-            grow(pool, small, lambda cache, slots, small=small: step(small, cache, slots, append_numbers))  # type: ignore[misc]
+            grow(pool, small, steps_of(small))
         elif pool is not None:
             state_step(small, pool)
 
 
 def capture_step(layers: Sequence[tuple[Case, Sequence[Pool]]], device: torch.device) -> tuple[Any, list[Tensor]]:
-    """(a CUDA graph of one decode step through all layers, its inputs, which must live as long)."""
+    """(a CUDA graph of one decode step through all layers, its inputs, which must live as long).
+
+    Raises what a capture raises, with the main stream current again.
+    """
     calls: list[Callable[[], None]] = []
     inputs: list[Tensor] = []
     for case, pools in layers:
         given = state_inputs(case, device) if case.kind == "linear" else (queries(case, device),)
         inputs += given
         calls += [_layer_call(case, pool, given) for pool in pools]
-    for call in calls:
+    for call in calls:  # a graph cannot be captured while kernels are built
         call()
     torch.cuda.synchronize(device)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for call in calls:
-            call()
+    main = torch.cuda.current_stream(device)
+    try:
+        with torch.cuda.graph(graph):
+            for call in calls:
+                call()
+    finally:
+        torch.cuda.set_stream(main)
     return graph, inputs
 
 
@@ -118,11 +142,17 @@ def _layer_call(case: Case, pool: Pool, given: tuple[Tensor, ...]) -> Callable[[
     return lambda: run_all(linear.plan_delta_step(state, *given)[1])
 
 
-def workspace(case: Case, pool: Pool) -> dict[str, Any]:
-    """What one decode call of a layer holds beside cache and queries, and into how many splits it cut the keys."""
+def workspace(case: Case, pool: Pool) -> dict[str, Any] | None:
+    """What one decode call of a layer holds beside cache and queries, and into how many splits it cut the keys.
+
+    None where no kernel runs, or what it works in is its states.
+    """
     if not isinstance(pool, PagedCache):
-        return {"case": case.name, "splits": 1, "bytes": None}
+        return None
     q_BHD = queries(case, pool.keys.device)
-    first = decode_of(case, pool, q_BHD)[1][0]
-    taken = transient_bytes(lambda: run_all(decode_of(case, pool, q_BHD)[1]), q_BHD.device)
+    try:
+        first = decode_of(case, pool, q_BHD)[1][0]
+        taken = transient_bytes(lambda: run_all(decode_of(case, pool, q_BHD)[1]), q_BHD.device)
+    except (Unsupported, TritonError):
+        return None
     return {"case": case.name, "splits": int(first.args["num_splits"]), "bytes": taken}

@@ -45,14 +45,16 @@ def measure_correctness(cases: Sequence[Case], device: torch.device) -> list[dic
 def checks(case: Case, device: torch.device) -> list[tuple[str, Check]]:
     """(phase, check) of everything that the case's layers do."""
     stored = stored_type(case.kv_dtype)
+    queries = torch.float16 if case.dtype == "fp16" else torch.bfloat16
     capability = (8, 9) if stored == torch.float8_e4m3fn else (8, 0)
     check = partial(Check, case.name, compute_capability=capability)
+    interpreted = device.type == "cpu"
     if case.kind == "linear":
         return [("decode", Check("gated delta step", run_delta))]
     if case.kind == "latent":
-        heads = min(case.num_heads, 16) if device.type == "cpu" else case.num_heads
-        return [("decode", check(partial(run_mla, heads=heads, stored=stored, page_size=max(case.page_size, 16))))]
-    interpreted = device.type == "cpu"
+        mla = {"latent_dim": case.latent_dim, "rope_dim": case.rope_dim, "page_size": max(case.page_size, 16)}
+        heads = min(case.num_heads, 16) if interpreted else case.num_heads
+        return [("decode", check(partial(run_mla, heads=heads, dtype=queries, stored=stored, **mla), queries))]
     kv_heads = min(case.num_kv_heads, 2) if interpreted else case.num_kv_heads
     shape = {
         "num_kv_heads": kv_heads,
@@ -68,7 +70,8 @@ def checks(case: Case, device: torch.device) -> list[tuple[str, Check]]:
         return [("prefill", check(partial(run_prefill, pattern=pattern, reach=SHORT_WINDOW, new=new, **same)))]
     window: dict[str, Any] = {"window": min(case.window, SHORT_WINDOW)} if case.window else {}
     prefill: dict[str, Any] = {"pattern": "window", "reach": window["window"]} if window else {"pattern": "causal"}
-    found = [("decode", check(partial(run_decode, sinks=case.sinks, evict=bool(window), **window, **same)))]
+    decode = partial(run_decode, dtype=queries, sinks=case.sinks, evict=bool(window), **window, **same)
+    found = [("decode", check(decode, queries))]
     if min(case.key_dim, case.value_dim) >= 16 and padded(same["group"]) <= 128:
         found.append(("prefill", check(partial(run_prefill, paged=True, **prefill, **same))))
     return found

@@ -2,7 +2,7 @@
 
     start     before the device is touched        context   the device's, before anything is in it
     warm-up   a matrix product, a tiny decode     pool      every layer's cache
-    run       prompt and decode through all layers, twice: the first builds kernels     graphs    a decode step captured
+    run       prompt and decode through all layers     graphs    a decode step of all layers, captured and replayed
 
 On a CPU there are start, pool and run, tokens are written without attention, and the allocations are tallied.
 """
@@ -19,8 +19,8 @@ from kvplan.validate.case import Case
 from kvplan.validate.kernels.cache import PagedCache
 from kvplan.validate.kernels.state import StatePool
 from kvplan.validate.measure import attend
-from kvplan.validate.measure.meter import Meter, Tally
-from kvplan.validate.measure.pools import allocate, append_numbers, grow, pages_held, write_bytes
+from kvplan.validate.measure.meter import Meter, Reading, Tally
+from kvplan.validate.measure.pools import allocate, grow, pages_held, write_bytes
 from kvplan.validate.suite.device import used_bytes
 
 Pool = PagedCache | StatePool
@@ -76,7 +76,7 @@ def _on_gpu(cases: Sequence[Case], device: torch.device) -> dict[str, Any]:
     meter = Meter(device)
     torch.cuda.init()
     torch.cuda.set_device(device)
-    torch.cuda.synchronize()
+    torch.cuda.synchronize(device)
     meter.read("context")
     attend.warm_up(cases, device)
     torch.cuda.empty_cache()
@@ -87,13 +87,26 @@ def _on_gpu(cases: Sequence[Case], device: torch.device) -> dict[str, Any]:
     for one in layers:
         _run(one)
     meter.read("run")
-    graph, outputs = attend.capture_step([(one.case, one.pools) for one in layers], device)
-    graph.replay()
-    meter.read("graphs")
-    del graph, outputs
     workspaces = [attend.workspace(one.case, one.pools[0]) for one in layers if one.pools]
-    found = {"device_bytes_before": before, "free_blocks": free_blocks, "workspaces": workspaces}
-    return _reading(meter, layers) | found
+    failure = _read_graphs(layers, meter)
+    return _reading(meter, layers) | {
+        "device_bytes_before": before,
+        "free_blocks": free_blocks,
+        "workspaces": [one for one in workspaces if one is not None],
+        "graph_failure": failure,
+    }
+
+
+def _read_graphs(layers: Sequence[Layers], meter: Meter) -> str | None:
+    """Read memory while a captured decode step lives; the reason where there is none, and the point knows nothing."""
+    try:
+        graph, _inputs = attend.capture_step([(one.case, one.pools) for one in layers], meter.device)
+        graph.replay()
+        meter.read("graphs")
+    except Exception as error:  # what was measured so far stands without it
+        meter.readings.append(Reading("graphs"))
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return None
 
 
 def _reading(meter: Meter, layers: Sequence[Layers]) -> dict[str, Any]:
@@ -117,13 +130,13 @@ def _fill(pool: StatePool) -> None:
 
 def _run(layers: Layers) -> None:
     """Prompt and decode of every layer: tokens appended by the kernel, attention computed at each step."""
-    case = layers.case
+    step = attend.steps_of(layers.case)
     for pool in layers.pools:
         if isinstance(pool, PagedCache):
-            grow(pool, case, lambda cache, slots: attend.step(case, cache, slots, append_numbers))
+            grow(pool, layers.case, step)
         else:
             _fill(pool)
-            attend.state_step(case, pool)
+            attend.state_step(layers.case, pool)
 
 
 def _free_blocks() -> dict[str, list[int]]:

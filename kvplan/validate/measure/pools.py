@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kvplan.validate.case import Case
 from kvplan.validate.kernels.cache import PagedCache
-from kvplan.validate.kernels.launch import Unsupported
+from kvplan.validate.kernels.launch import Unsupported, run_all
 from kvplan.validate.kernels.state import StatePool
 
 DTYPES = {
@@ -24,6 +24,9 @@ DTYPES = {
     "fp8": torch.float8_e4m3fn,
     "int8": torch.int8,
 }
+STATE_DTYPES = {32: torch.float32, 16: torch.bfloat16}
+AT_ONCE = 8192
+"""Tokens that are written at once: what is drawn for them stays small, and its offsets fit into 32 bits."""
 Write = Callable[[PagedCache, Tensor], None]
 """Puts new tokens into given slots."""
 
@@ -81,13 +84,18 @@ def paged(case: Case, num_pages: int, device: torch.device | str, seed: int | No
 
 
 def states(case: Case, device: torch.device | str) -> StatePool:
-    """A slot for every sequence in one layer's pool of recurrent states and convolution columns."""
+    """A slot for every sequence in one layer's pool of recurrent states and convolution columns.
+
+    Raises `Unsupported` for a state of other than 32 or 16 bits.
+    """
+    if case.state_bits not in STATE_DTYPES:
+        raise Unsupported(f"no kernel reads a state of {case.state_bits} bits; 32 and 16 are supported")
     return StatePool.allocate(
         num_slots=case.batch,
         device=device,
         num_heads=case.num_kv_heads,
         head_state=(case.key_dim, case.value_dim),
-        state_dtype={32: torch.float32, 16: torch.bfloat16}[case.state_bits],
+        state_dtype=STATE_DTYPES[case.state_bits],
         channels=case.conv_channels,
         columns=case.conv_columns,
         conv_dtype=stored_type(case.dtype),
@@ -107,7 +115,8 @@ def write_bytes(cache: PagedCache, slots: Tensor) -> None:
     """Random bytes into the slots: every byte of a token is touched, whatever its type."""
     for pool in (cache.keys,) if cache.is_latent else (cache.keys, cache.values):
         rows = pool.view(torch.uint8).flatten(2).flatten(0, 1)
-        rows[slots] = torch.randint(256, (len(slots), rows.shape[1]), dtype=torch.uint8, device=rows.device)
+        for part in slots.split(AT_ONCE):
+            rows[part] = torch.randint(256, (len(part), rows.shape[1]), dtype=torch.uint8, device=rows.device)
     for scales in (cache.key_scales, cache.value_scales):
         if scales is not None:
             scales.flatten(0, 1)[slots] = 1.0
@@ -115,10 +124,12 @@ def write_bytes(cache: PagedCache, slots: Tensor) -> None:
 
 def append_numbers(cache: PagedCache, slots: Tensor) -> None:
     """Random numbers into the slots by the append kernel, quantised as the pool is."""
-    tokens, heads = len(slots), cache.num_kv_heads
-    k_TKD = torch.randn(tokens, heads, cache.keys.shape[3], dtype=torch.bfloat16, device=slots.device)
-    v_TKE = None
-    if not cache.is_latent:
-        v_TKE = torch.randn(tokens, heads, cache.values.shape[3], dtype=torch.bfloat16, device=slots.device)
-    for launch in cache.plan_append(k_TKD, v_TKE, slots):
-        launch.run()
+    for part in slots.split(AT_ONCE):
+        k_TKD = _numbers(part, cache.keys)
+        v_TKE = None if cache.is_latent else _numbers(part, cache.values)
+        run_all(cache.plan_append(k_TKD, v_TKE, part))
+
+
+def _numbers(slots: Tensor, pool_PNKD: Tensor) -> Tensor:
+    """One token of a pool's shape for every slot."""
+    return torch.randn(len(slots), *pool_PNKD.shape[2:], dtype=torch.bfloat16, device=slots.device)

@@ -1,26 +1,31 @@
 """How long one layer's attention takes at several loads, and how many bytes and operations any program needs for it.
 
 Calls are replayed from a graph over input sets that outgrow the cache (`suite.timing`); the answer of each is checked
-first. Bytes are counted on the tensors that are there, operations on the visible pairs.
+first. Bytes are counted on the tensors that are there, operations on the visible pairs. Types of 16 bits are timed as
+bf16: they are as many bytes, and as fast.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from kvplan.validate.case import Case
 from kvplan.validate.kernels import linear, select
+from kvplan.validate.kernels.launch import Unsupported
 from kvplan.validate.measure.pools import stored_type
 from kvplan.validate.suite import bench
 from kvplan.validate.suite.problems import DecodeCase, PrefillCase, StateCase
-from kvplan.validate.suite.timing import Effort, Failure, Guard, stopwatch_for
+from kvplan.validate.suite.timing import Effort, Failure, Guard, num_sets, stopwatch_for
 
 MEMORY_SHARE = 0.7
 """Of the free memory that the input sets of one load may take."""
+LARGEST_TILE = 256
+"""Of keys, in any kernel."""
 Load = tuple[int, int]
 """Sequences, tokens of each."""
 
@@ -34,7 +39,12 @@ def measure_throughput(
 
 
 def problem(case: Case, phase: str, load: Load) -> bench.Case:
-    """The layer under one load, as the suite times it; prefill of a latent layer on its expanded heads."""
+    """The layer under one load, as the suite times it; prefill of a latent layer on its expanded heads.
+
+    Raises `Unsupported` for what is timed in no such type.
+    """
+    if "fp32" in (case.dtype, case.kv_dtype) or (case.kind == "linear" and case.state_bits != 32):
+        raise Unsupported("calls are timed in 16 bits or 8, steps of a state in 32")
     batch, tokens = load
     if phase == "prefill":
         return PrefillCase(
@@ -52,15 +62,16 @@ def problem(case: Case, phase: str, load: Load) -> bench.Case:
     if case.kind == "linear":
         return StateCase(case.name, batch, case.num_heads, case.num_kv_heads, case.key_dim, case.value_dim)
     latent = case.kind == "latent"
+    stored = stored_type(case.kv_dtype)
     return DecodeCase(
         case.name,
         batch,
-        tokens,
+        _kept(case, tokens),
         case.num_heads,
         1 if latent else case.num_kv_heads,
         case.latent_dim + case.rope_dim if latent else case.key_dim,
         case.latent_dim if latent else case.value_dim,
-        stored=stored_type(case.kv_dtype),
+        stored=torch.bfloat16 if stored == torch.float16 else stored,
         page_size=case.page_size,
         window=case.window,
         sinks=case.sinks,
@@ -68,14 +79,26 @@ def problem(case: Case, phase: str, load: Load) -> bench.Case:
     )
 
 
+def _kept(case: Case, tokens: int) -> int:
+    """Tokens whose pages have not left the window: the others are not there, and no kernel looks for them.
+
+    As many go as leave the window where it was in pages and tiles.
+    """
+    if case.window is None:
+        return tokens
+    whole = math.lcm(case.page_size, LARGEST_TILE)
+    return tokens - max(tokens - case.window, 0) // whole * whole
+
+
 def _row(
     case: Case, phase: str, load: Load, device: torch.device, guard: Guard, effort: Effort | None
 ) -> dict[str, Any]:
     row = {"case": case.name, "phase": phase, "batch": load[0], "seq_len": load[1]}
-    tried = problem(case, phase, load)
-    outcome = guard.attempt(case.name, lambda: _timed(tried, device, guard, effort))
+    outcome = guard.attempt(case.name, lambda: _timed(problem(case, phase, load), device, guard, effort))
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    if isinstance(outcome, Failure) and outcome.kind == "OutOfMemoryError":  # torch's word for what did not fit
+        outcome = replace(outcome, kind="MemoryError")
     return row | ({"failure": asdict(outcome)} if isinstance(outcome, Failure) else outcome)
 
 
@@ -86,8 +109,9 @@ def _timed(tried: bench.Case, device: torch.device, guard: Guard, effort: Effort
         l2_bytes = torch.cuda.get_device_properties(device).L2_cache_size or 64 << 20
         free = MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]
         one_set = tried.make(torch.device("meta"), 0)
-        if _set_bytes(one_set) + 4 * l2_bytes > free:
-            raise MemoryError(f"one input set of {_set_bytes(one_set)} bytes and its rotation do not fit")
+        sets = num_sets(one_set.required_bytes, l2_bytes)
+        if sets * _set_bytes(one_set) > free:
+            raise MemoryError(f"{sets} input sets of {_set_bytes(one_set)} bytes do not fit")
     inputs = bench.make_inputs(tried, device, l2_bytes)
     choice = _choice(tried, device)
     candidate = bench.Candidate(bench.ours(tried, inputs, choice), choice)

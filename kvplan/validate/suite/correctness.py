@@ -175,13 +175,21 @@ def run_decode(
 
 
 def run_mla(
-    device: torch.device, *, heads: int, dtype: torch.dtype = BF16, page_size: int = 64, stored: torch.dtype = BF16
+    device: torch.device,
+    *,
+    heads: int,
+    dtype: torch.dtype = BF16,
+    page_size: int = 64,
+    stored: torch.dtype = BF16,
+    latent_dim: int = 512,
+    rope_dim: int = 64,
 ) -> tuple[Tensor, Tensor]:
     """MLA decode of four sequences with what the table chooses."""
-    shape = {"num_kv_heads": 1, "key_dim": 576, "value_dim": 512, "latent": True}
+    key_dim = latent_dim + rope_dim
+    shape = {"num_kv_heads": 1, "key_dim": key_dim, "value_dim": latent_dim, "latent": True}
     lengths = lengths_on(device)
     cache = poisoned_cache(device, lengths, shape | {"dtype": stored, "page_size": page_size})
-    q_BHD = torch.randn(len(lengths), heads, 576, device=device).to(dtype)
+    q_BHD = torch.randn(len(lengths), heads, key_dim, device=device).to(dtype)
     actual = mla_decode(q_BHD, cache, scale=0.05)
     rows = []
     for sequence, length in enumerate(lengths):

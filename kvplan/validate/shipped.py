@@ -1,0 +1,103 @@
+"""`python -m kvplan.validate.shipped`: judge the shipped records anew, and put what they say into the page.
+
+To add a record: `kvplan validate MODEL --out kvplan/validate/records/NAME.json`, then this. A row that today's
+prediction changes shows in the difference, and must be explained there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kvplan.validate import record
+
+FOLDER = Path(__file__).with_name("records")
+PAGE = Path(__file__).with_name("README.md")
+_MARKS = ("<!-- table: python -m kvplan.validate.shipped -->", "<!-- end of table -->")
+_HEADER = (
+    "| model | layers tried | on | caches, bytes | torch's allocator | process | kernels | one call | transformers | |",
+    "|---|---|---|--:|---|--:|--:|--:|---|---|",
+)
+
+
+def paths() -> list[Path]:
+    """The shipped records, by name."""
+    return sorted(path for path in FOLDER.glob("*.json") if path.name != "devices.json")
+
+
+def table(documents: Iterable[Mapping[str, Any]]) -> str:
+    """A Markdown row a record: what was held, and the worst error of each sort."""
+    return "\n".join((*_HEADER, *(_line(document) for document in documents)))
+
+
+def _line(document: Mapping[str, Any]) -> str:
+    rows = document["rows"]
+    kinds = ", ".join(f"{case['num_layers']} {_kind(case)}" for case in document["cases"])
+    cells = [
+        document["name"],
+        kinds,
+        document["device"]["name"],
+        f"{sum(row['measured'] or 0 for row in _of(rows, 'memory', 'pools')):,}",
+        _equal(_of(rows, "memory", "requested", "allocated", "reserved")),
+        _worst(_of(rows, "memory", "process", "total")),
+        _largest(_of(rows, "correctness")),
+        _worst(_of(rows, "transient")),
+        _equal(_of(rows, "framework")),
+        document["verdict"],
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _kind(case: Mapping[str, Any]) -> str:
+    return case["kind"] if case["window"] is None else f"{case['kind']} {case['window']}"
+
+
+def _of(rows: Sequence[Mapping[str, Any]], section: str, *terms: str) -> list[Mapping[str, Any]]:
+    """The judged rows of a section, of these terms if any are named."""
+    found = [row for row in rows if row["section"] == section and row["verdict"] != "info"]
+    return [row for row in found if not terms or row["term"] in terms]
+
+
+def _equal(rows: Sequence[Mapping[str, Any]]) -> str:
+    """`equal` where every row is, to the byte."""
+    if not rows:
+        return "-"
+    equal = sum(row["predicted"] == row["measured"] for row in rows)
+    return "equal" if equal == len(rows) else f"{equal} of {len(rows)} equal"
+
+
+def _worst(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The largest signed error."""
+    errors = [row["error"] for row in rows if row["error"] is not None]
+    if not errors:
+        return "-"
+    worst = max(errors, key=abs)
+    return "equal" if worst == 0 else "<0.1 %" if abs(worst) < 0.0005 else f"{100 * worst:+.1f} %"
+
+
+def _largest(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The kernels' largest error against float64."""
+    return f"{max(row['measured'] for row in rows):.1e}" if rows else "-"
+
+
+def into_page(text: str) -> str:
+    """The page with this table in it."""
+    page = PAGE.read_text(encoding="utf-8")
+    before, rest = page.split(_MARKS[0])
+    return f"{before}{_MARKS[0]}\n{text}\n{_MARKS[1]}{rest.split(_MARKS[1])[1]}"
+
+
+def main() -> None:
+    """Rewrite what follows from readings: the records' rows, and the page's table."""
+    documents = []
+    for path in paths():
+        document = record.read(path)
+        document |= record.recompute(document)
+        record.write(document, path)
+        documents.append(document)
+    PAGE.write_text(into_page(table(documents)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""`kvplan validate` as a user starts it: real processes on a small model, several ranks, and what it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kvplan.validate import isolate, record
+from kvplan.validate.levels import LEVELS
+from tests.command import config, run
+
+SMALL = {
+    "model_type": "mistral", "architectures": ["MistralForCausalLM"], "hidden_size": 256, "intermediate_size": 64,
+    "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100, "sliding_window": 96,
+    "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+
+def document_of(text: str) -> dict[str, Any]:
+    """The JSON that was printed, after what torchrun may say before it."""
+    found: dict[str, Any] = json.loads(text[text.index("{") :])
+    return found
+
+
+def test_a_model_of_ones_own_without_a_gpu(tmp_path: Path) -> None:
+    model, kept = config(tmp_path, **SMALL), tmp_path / "record.json"
+    result = run(
+        "validate", model, "--device", "cpu", "--quick", "--json", "--against", "transformers", "--out", str(kept)
+    )
+    assert result.exit_code == 0, result.stdout + result.stderr
+    document = document_of(result.stdout)
+    assert document == record.read(kept)
+    assert document["verdict"] == "ok"
+    assert document["failures"] == []
+    # by hand: 256 tokens and more in chunks of 512 held whole at first: every layer has 2 heads of 2 · 64 · 2 bytes
+    (case,) = document["cases"]
+    assert (case["num_layers"], case["window"]) == (3, 96)
+    rows = {(row["section"], row["term"]): row for row in document["rows"]}
+    pools = rows["memory", "pools"]
+    assert pools["predicted"] == pools["measured"] == 3 * document["readings"]["memory"]["pools"][0]["pages"] * 16 * 512
+    assert rows["memory", "requested"]["error"] == 0
+    assert rows["framework", "after the prompt"]["measured"] == 3 * 2 * 95 * 512  # two sequences, W − 1 tokens
+    assert {"decode", "prefill"} == {row["term"] for row in document["rows"] if row["section"] == "correctness"}
+    assert "record written to" in result.stderr
+
+
+def test_several_processes_hold_what_the_plan_of_each_says(tmp_path: Path) -> None:
+    model = config(tmp_path, **SMALL)
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1", "--nproc-per-node", "2",
+        "-m", "kvplan.validate", model, "--tp", "2", "--device", "cpu", "--json",
+    ]  # fmt: skip
+    env = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+    assert done.returncode == 0, done.stderr
+    document = document_of(done.stdout)
+    assert document["verdict"] == "ok"
+    held = [row["measured"] for row in document["rows"] if row["term"] == "cache"]
+    # three layers, two sequences of 64 tokens, one of two heads each: 64 · 2 · 2 bytes
+    assert held == [3 * 2 * 64 * 256] * 2
+
+
+REFUSED = {
+    "no GPU": (["--device", "cuda"], 2, "torch sees no GPU here"),
+    "fp32": (["--dtype", "fp32"], 2, "the kernels do not run in fp32"),
+    "int4": (["--kv-dtype", "int4", "--device", "cpu"], 2, "the kernels do not run in int4"),
+    "ranks without torchrun": (["gpt2", "--tp", "2"], 2, "tp 2 × pp 1 × cp 1 are 2 ranks, and 1 is running"),
+    "ranks of two models": (["gpt2", "bert-base-uncased", "--tp", "2"], 2, "name one MODEL"),
+    "a layer that is none": (["--case", "heads=3", "--device", "cpu"], 2, "`heads=3` lacks `key_dim`"),
+    "params.json": (["meta-llama/Llama-2-7b", "--against", "transformers", "--device", "cpu"], 2, "Llama-2-7b-hf"),
+    "against, of nothing": (["--against", "transformers"], 2, "name a MODEL"),
+    "an unknown model": (["no such model", "--device", "cpu"], 2, "`no such model` is neither"),
+}
+
+
+@pytest.mark.parametrize(("args", "code", "said"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused(args: list[str], code: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    probed = {"device": None} if "cuda" in args else {"device": CPU, "free_bytes": 1 << 34}
+    monkeypatch.setattr(isolate, "run_job", lambda job, timeout_seconds: probed)
+    result = run("validate", *args)
+    assert result.exit_code == code
+    assert said in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+CPU = {
+    "kind": "cpu",
+    "name": "some CPU",
+    "date": "2026-01-02T03:04:05+00:00",
+    "torch": "2",
+    "triton": "3",
+    "python": "3",
+}
+
+
+def test_without_torch_there_is_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolate, "find_spec", lambda name: None)
+    result = run("validate", "gpt2")
+    assert result.exit_code == 2
+    assert "measuring needs torch and triton, which are not installed" in result.stderr
+    assert "pip install 'kvplan[gpu]'" in result.stderr
+
+
+def test_a_term_that_is_off_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def job(asked: dict[str, Any], *, timeout_seconds: float) -> Any:
+        if asked["job"] == "probe":
+            return {"device": CPU, "free_bytes": 1 << 34}
+        if asked["job"] == "memory":
+            pools = [{"case": one["name"], "layers": 1, "pages": 1, "pool_bytes": 7} for one in asked["cases"]]
+            return {
+                "points": [{"point": at, "process": 0} for at in ("start", "run")],
+                "pools": pools,
+                "tallied_bytes": 7,
+            }
+        return []
+
+    monkeypatch.setattr(isolate, "run_job", job)
+    result = run("validate", "gpt2", "--device", "cpu")
+    assert result.exit_code == 1
+    assert "off: " in result.stdout
+
+
+def test_levels_rise() -> None:
+    quick, standard, full = (LEVELS[name] for name in ("quick", "standard", "full"))
+    assert quick.host_bytes < standard.host_bytes < full.host_bytes
+    assert quick.num_loads < standard.num_loads < full.num_loads
