@@ -10,6 +10,7 @@ from inline_snapshot import snapshot
 
 from kvplan._version import __version__
 from kvplan.report.schema import schema_text
+from kvplan.validate import isolate
 from tests.command import MODEL, config, run
 
 SCHEMA = jsonschema.Draft202012Validator(json.loads(schema_text()))
@@ -63,7 +64,15 @@ def test_the_flagship_as_json() -> None:
     assert document["kvplan_version"] == __version__
 
 
-HELP = [(), ("estimate",), ("inspect",), ("models",), ("gpus",), ("completion",)]
+HELP = [(), ("estimate",), ("inspect",), ("validate",), ("models",), ("gpus",), ("completion",)]
+
+
+def no_job(job: dict[str, str], *, timeout_seconds: float) -> dict[str, object]:
+    """In the place of what `validate` measures: a device, and nothing that worked on it."""
+    if job["job"] == "probe":
+        device = {"kind": "cpu", "name": "a CPU", "date": "2026-01-02T03:04:05", "torch": "", "triton": "", "python": ""}
+        return {"device": device, "free_bytes": 1 << 34}
+    return {"failure": {"kind": "crash", "message": "not tried"}}
 
 
 @pytest.mark.parametrize("command", HELP, ids=lambda command: " ".join(command) or "kvplan")
@@ -79,6 +88,7 @@ def test_every_help_has_examples_and_they_run(
     config(tmp_path / "my-model")
     config(tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(isolate, "run_job", no_job)
     for example in examples:
         name, *args = shlex.split(example.partition(" > ")[0])
         if name == "kvplan":
