@@ -21,7 +21,29 @@ def against_mha(cases: Sequence[Case], readings: Mapping[str, Any]) -> list[dict
         return []
     held = {pool["case"]: pool["pool_bytes"] for pool in memory["pools"]}
     timed = [row for row in readings.get("throughput") or [] if "failure" not in row]
-    return [_entry(case, held, timed) for case in cases]
+    transient = readings.get("transient")
+    single = [] if transient is None or isolate.is_failure(transient) else transient
+    return [_entry(case, held, timed) | _flash(case, single) for case in cases]
+
+
+def _flash(case: Case, single: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """How much less memory fused attention takes than eager, and how much faster it is, at the largest single call."""
+    calls = {
+        (one["batch"] * one["queries"] * one["keys"], one["backend"]): one for one in single if one["case"] == case.name
+    }
+    both = [size for size, backend in calls if backend == "eager" and (size, "flash") in calls]
+    if not both:
+        return {"flash_memory_against_eager": None, "flash_speed_against_eager": None}
+    eager, flash = (calls[max(both), backend] for backend in ("eager", "flash"))
+    memory = "bytes" if eager["outside"] is None else "outside"
+    return {
+        "flash_memory_against_eager": _ratio(eager[memory], flash[memory]),
+        "flash_speed_against_eager": _ratio(eager["seconds"], flash["seconds"]),
+    }
+
+
+def _ratio(base: float | None, other: float | None) -> float | None:
+    return base / other if base is not None and other else None
 
 
 def _entry(case: Case, held: Mapping[str, int], timed: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -29,14 +51,14 @@ def _entry(case: Case, held: Mapping[str, int], timed: Sequence[Mapping[str, Any
         "name": case.name,
         "predicted_bytes": predict.pool_bytes(case),
         "measured_bytes": held[case.name],
-        "memory_against_mha": held[BASE] / held[case.name] if held[case.name] else None,
+        "memory_against_mha": _ratio(held[BASE], held[case.name]),
     }
     for phase in ("decode", "prefill"):
         seconds, base, load = _seconds(case, phase, timed)
         entry |= {
             f"{phase}_seconds": seconds,
             f"{phase}_load": load,
-            f"{phase}_speed_against_mha": base / seconds if base is not None and seconds else None,
+            f"{phase}_speed_against_mha": _ratio(base, seconds),
         }
     return entry
 

@@ -85,3 +85,26 @@ def test_variants_against_mha() -> None:
     assert found["sparse 256"]["memory_against_mha"] is None  # it keeps nothing
     assert found["sliding 256"]["decode_seconds"] is None
     assert against_mha(cases[1:], {"memory": memory}) == []
+
+
+def test_flash_against_eager() -> None:
+    cases = variants(Load(seq_len=64))
+    memory = {"pools": [{"case": case.name, "pool_bytes": predict.pool_bytes(case)} for case in cases]}
+
+    def one(backend: str, num_bytes: int | None, seconds: float | None, keys: int = 64) -> dict[str, Any]:
+        shape = {"batch": 1, "queries": 64, "keys": keys}
+        return {"case": "MHA", "backend": backend, "bytes": num_bytes, "outside": None, "seconds": seconds} | shape
+
+    calls = [
+        one("eager", 8000, 3e-3),
+        one("flash", 1000, 1e-3),
+        one("eager", 1, 1.0, keys=2),
+        one("flash", 1, 1.0, keys=2),
+    ]
+    found = {entry["name"]: entry for entry in against_mha(cases, {"memory": memory, "transient": calls})}
+    assert found["MHA"]["flash_memory_against_eager"] == 8.0
+    assert found["MHA"]["flash_speed_against_eager"] == pytest.approx(3.0)
+    assert found["MQA"]["flash_memory_against_eager"] is None
+    refused = [one("eager", 8000, None), one("flash", None, None)]
+    found = {entry["name"]: entry for entry in against_mha(cases, {"memory": memory, "transient": refused})}
+    assert found["MHA"]["flash_memory_against_eager"] is None
