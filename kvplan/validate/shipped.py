@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kvplan.core.units import MIB
 from kvplan.validate import record
 
 FOLDER = Path(__file__).with_name("records")
@@ -33,14 +34,15 @@ def table(documents: Iterable[Mapping[str, Any]]) -> str:
 
 def _line(document: Mapping[str, Any]) -> str:
     rows = document["rows"]
-    kinds = ", ".join(f"{case['num_layers']} {_kind(case)}" for case in document["cases"])
+    one_each = document["model"] is None
+    kinds = ", ".join(case["name"] if one_each else f"{case['num_layers']} {_kind(case)}" for case in document["cases"])
     cells = [
         document["name"],
         kinds,
         document["device"]["name"],
         f"{sum(row['measured'] or 0 for row in _of(rows, 'memory', 'pools')):,}",
         _equal(_of(rows, "memory", "requested", "allocated", "reserved")),
-        _worst(_of(rows, "memory", "process", "total")),
+        _difference(_of(rows, "memory", "process", "total")),
         _largest(_of(rows, "correctness")),
         _worst(_of(rows, "transient")),
         _equal(_of(rows, "framework")),
@@ -74,6 +76,12 @@ def _worst(rows: Sequence[Mapping[str, Any]]) -> str:
         return "-"
     worst = max(errors, key=abs)
     return "equal" if worst == 0 else "<0.1 %" if abs(worst) < 0.0005 else f"{100 * worst:+.1f} %"
+
+
+def _difference(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Predicted less measured, the largest: of a small cache a share would say little."""
+    found = [(row["predicted"] - row["measured"]) / MIB for row in rows]
+    return f"{max(found, key=abs):+.1f} MiB" if found else "-"
 
 
 def _largest(rows: Sequence[Mapping[str, Any]]) -> str:
