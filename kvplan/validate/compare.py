@@ -280,7 +280,7 @@ def _ranks(cases: Mapping[str, Case], reading: Mapping[str, Any]) -> Iterator[Ro
         name = f"rank {held['rank']} (tp {held['tp']}, cp {held['cp']}, stage {held['stage']})"
         yield Row(
             section="ranks", case=name, term="cache", unit="bytes", predicted=rank, measured=held["cache_bytes"],
-            note=f"{reading['backend']}, on {held['host']}",
+            note=f"{reading['backend']}, node {held['node']}",
         )  # fmt: skip
         if held["requested_bytes"] is not None:
             yield Row(

@@ -6,7 +6,7 @@ prediction changes shows in the difference, and must be explained there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ _HEADER = (
     "| model | layers tried | on | caches, bytes | torch's allocator | process | kernels | one call | transformers | |",
     "|---|---|---|--:|---|--:|--:|--:|---|---|",
 )
+_RANKS_HEADER = (
+    "| model | layout | over | ranks | cache of each, bytes | to the plan | decode | |",
+    "|---|---|---|--:|--:|---|--:|---|",
+)
 
 
 def paths() -> list[Path]:
@@ -27,9 +31,30 @@ def paths() -> list[Path]:
     return sorted(path for path in FOLDER.glob("*.json") if path.name != "devices.json")
 
 
-def table(documents: Iterable[Mapping[str, Any]]) -> str:
-    """A Markdown row a record: what was held, and the worst error of each sort."""
-    return "\n".join((*_HEADER, *(_line(document) for document in documents)))
+def table(documents: Sequence[Mapping[str, Any]]) -> str:
+    """Two Markdown tables: of one process, what was held and the worst error of each sort; of several, what each held."""
+    together = [document for document in documents if "ranks" in document["readings"]]
+    alone = [document for document in documents if document not in together]
+    return "\n".join((*_HEADER, *map(_line, alone), "", *_RANKS_HEADER, *map(_ranks_line, together)))
+
+
+def _ranks_line(document: Mapping[str, Any]) -> str:
+    reading, rows = document["readings"]["ranks"], _of(document["rows"], "ranks")
+    layout = ", ".join(f"{name} {reading[name]}" for name in ("tp", "pp", "cp") if reading[name] > 1)
+    held = [row for row in rows if row["term"] == "cache"]
+    largest = _largest([row for row in rows if row["unit"] == "relative error"])
+    sizes = " ".join(dict.fromkeys(f"{row['measured']:,}" for row in held))
+    cells = (
+        document["name"],
+        layout,
+        reading["backend"],
+        str(len(held)),
+        sizes,
+        _equal(held),
+        largest,
+        document["verdict"],
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 def _line(document: Mapping[str, Any]) -> str:

@@ -188,7 +188,7 @@ def test_a_reading_says_where_each_rank_stood(readings):
     }  # fmt: skip
     places = [(rank["rank"], rank["tp"], rank["cp"], rank["stage"]) for rank in reading["ranks"]]
     assert places == [(0, 0, 0, 0), (1, 1, 0, 0), (2, 0, 1, 0), (3, 1, 1, 0)]
-    assert all(rank["requested_bytes"] is None and rank["host"] for rank in reading["ranks"])
+    assert all(rank["requested_bytes"] is None and rank["node"] == 0 for rank in reading["ranks"])
     assert [rank["stage"] for rank in readings["tp2·pp2"]["ranks"]] == [0, 0, 1, 1]
 
 

@@ -84,7 +84,7 @@ def run(found: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
         "tp": rank.place.tp,
         "cp": rank.place.cp,
         "stage": rank.place.stage,
-        "host": socket.gethostname(),
+        "node": socket.gethostname(),
         "cache_bytes": sum(pool.storage_bytes for _, pool in layers),
         "table_bytes": sum(p.block_table.nbytes + p.lengths.nbytes for _, p in layers if isinstance(p, PagedCache)),
         "requested_bytes": requested,
@@ -95,10 +95,16 @@ def run(found: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     head = {"world": job.layout.world, "tp": job.layout.tp, "pp": job.layout.pp, "cp": job.layout.cp}
     return head | {
         "backend": dist.get_backend(),
-        "ranks": [one for one, _ in told],
+        "ranks": numbered([one for one, _ in told]),
         "checks": [check for _, passed in told for check in passed["checks"]],
         "transfers": transfers([passed for _, passed in told], job.layout.tp * job.layout.cp),
     }
+
+
+def numbered(ranks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The ranks with their nodes counted from 0: what a machine is called is nobody's business."""
+    names = list(dict.fromkeys(rank["node"] for rank in ranks))
+    return [rank | {"node": names.index(rank["node"])} for rank in ranks]
 
 
 def _requested(device: torch.device) -> int | None:
