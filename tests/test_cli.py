@@ -70,7 +70,14 @@ HELP = [(), ("estimate",), ("inspect",), ("validate",), ("models",), ("gpus",), 
 def no_job(job: dict[str, str], *, timeout_seconds: float) -> dict[str, object]:
     """In the place of what `validate` measures: a device, and nothing that worked on it."""
     if job["job"] == "probe":
-        device = {"kind": "cpu", "name": "a CPU", "date": "2026-01-02T03:04:05", "torch": "", "triton": "", "python": ""}
+        device = {
+            "kind": "cpu",
+            "name": "a CPU",
+            "date": "2026-01-02T03:04:05",
+            "torch": "",
+            "triton": "",
+            "python": "",
+        }
         return {"device": device, "free_bytes": 1 << 34}
     return {"failure": {"kind": "crash", "message": "not tried"}}
 

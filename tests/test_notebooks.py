@@ -15,7 +15,14 @@ import kvplan
 
 ROOT = Path(kvplan.__file__).parents[1]
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-DOORS = {"kvplan", "kvplan.report.plots", "pandas"}
+DOORS = {
+    "kvplan",
+    "kvplan.report.plots",
+    "kvplan.report.validation",
+    "kvplan.report.validation_plot",
+    "kvplan.sources.records",
+    "pandas",
+}
 
 
 def execute(path, folder):

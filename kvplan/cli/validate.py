@@ -10,7 +10,7 @@ from kvplan.cli.group import examples
 from kvplan.cli.output import note, say, show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from kvplan.core.model import ModelSpec
     from kvplan.validate.cases import Load
@@ -25,6 +25,16 @@ _EXAMPLES = examples(
     "kvplan validate meta-llama/Llama-3.1-8B openai/gpt-oss-120b --full --save",
     "torchrun --nproc-per-node 2 -m kvplan.validate meta-llama/Llama-3.1-8B --tp 2",
 )
+
+_PLOTS = (".png", ".svg", ".pdf")
+
+
+def _print_schema(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from importlib.resources import files
+
+        say((files("kvplan.report") / "schemas" / "validate-1.json").read_text(encoding="utf-8"))
+        ctx.exit()
 
 
 @click.command(short_help="Measure MODEL's attention on this machine against the plan.", epilog=_EXAMPLES)
@@ -65,6 +75,8 @@ _EXAMPLES = examples(
 @click.option("--save", is_flag=True, help="Keep the record: `estimate` then uses what was measured of the device.")
 @click.option("--out", "out", type=click.Path(), help="Write the record here (of several models: into this folder).")
 @click.option("--plot", type=click.Path(), help="Draw predicted against measured (PNG, SVG or PDF).")
+@click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=_print_schema,
+              help="Print the JSON Schema of the answer and exit.")  # fmt: skip
 @options.source_flags
 @options.format_options()
 @click.pass_context
@@ -81,6 +93,8 @@ def validate(
     format = options.chosen_format(format, as_json)
     if given["against"] and not models:
         raise click.UsageError("--against builds a model's own cache: name a MODEL")
+    if given["plot"] and not given["plot"].lower().endswith(_PLOTS):
+        raise click.UsageError(f"--plot draws {', '.join(_PLOTS)} files")
     how = {key: given.pop(key) for key in ("facts", "offline", "hub", "timeout_seconds")}
     specs = [options.load(model, **how) for model in models]
     if any(given[name] is not None for name in ("tp", "pp", "cp")) or _is_started_by_torchrun():
@@ -247,11 +261,10 @@ def _keep(documents: "Sequence[dict[str, Any]]", given: dict[str, Any]) -> None:
 
 
 def _draw(documents: "Sequence[dict[str, Any]]", path: str) -> None:
+    from kvplan.report.plots import save_plot
     from kvplan.report.validation_plot import plot_validation
 
-    figure = plot_validation(documents)
-    save: Callable[..., None] = figure.savefig
-    save(path)
+    save_plot(plot_validation(documents), path)
     note([f"drawn to {path}"])
 
 
@@ -259,6 +272,8 @@ def _print(documents: "Sequence[dict[str, Any]]", format: str) -> None:
     from kvplan.report import data
     from kvplan.report.validation import validation_page, validation_rows
 
+    if not documents:
+        return  # one of several processes: the first speaks for all
     if format == "json":
         say(data.dump_json(documents[0] if len(documents) == 1 else list(documents)))
     elif format == "csv":

@@ -48,9 +48,9 @@ def validation_page(document: Document) -> Page:
     tables += [draw(by_section[name], names) for name, draw in SECTIONS.items() if name in by_section]
     tables += [amounts(printable(name), found, names) for name, found in by_section.items() if name not in SECTIONS]
     tables += [*time_tables(document, names), _verdict(document, rows, names)]
-    where = printable(document["device"]["name"])
+    what, where = printable(document["name"], max_length=44), printable(document["device"]["name"], max_length=24)
     return Page(
-        title=f"{printable(document['name'])} on {where}: predicted against measured",
+        title=f"{what} on {where}: predicted and measured",
         lines=_head(document),
         tables=tuple(fitted(table) for table in tables if table.rows or table.after),
     )
@@ -197,7 +197,21 @@ def _variants(document: Document) -> list[Table]:
         rows.append(tuple(cells))
     header = ("", "pool, bytes", "measured", "less", *(word for phase in timed for word in (phase, "faster")))
     title = "Variants at one shape; less memory and faster: against MHA"
-    return [Table(title=title, header=header, align="lrrr" + "rr" * len(timed), rows=tuple(rows))] if found else []
+    table = Table(title=title, header=header, align="lrrr" + "rr" * len(timed), rows=tuple(rows))
+    return [table, _fused(found)] if found else []
+
+
+def _fused(variants: Sequence[Mapping[str, Any]]) -> Table:
+    """What fused attention saves at the largest single call."""
+    kinds = {"less": "flash_memory_against_eager", "faster": "flash_speed_against_eager"}
+    known = {name: key for name, key in kinds.items() if any(one[key] is not None for one in variants)}
+    rows = tuple(
+        (printable(one["name"], max_length=24), *(multiple(one[key]) for key in known.values()))
+        for one in variants
+        if any(one[key] is not None for key in known.values())
+    )
+    title = "Flash attention against eager, one call: less memory, faster"
+    return Table(title=title, header=("", *known), align="l" + "r" * len(known), rows=rows)
 
 
 def _verdict(document: Document, rows: Sequence[Row], names: Names) -> Table:

@@ -20,7 +20,7 @@ from kvplan.core.units import format_bytes
 from kvplan.report.page import plural
 from kvplan.report.plots import Chart
 from kvplan.report.validation import checked_rows
-from kvplan.report.validation_tables import Document, label, seconds_text, short_names, signed, some
+from kvplan.report.validation_tables import Document, label, seconds_text, short_names, shortened, signed, some
 from kvplan.report.validation_times import timed_rows
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _COLORS = {
     "times": "#E69F00",
 }
 _OTHER, _OFF, _INK, _BAND = "#F0E442", "#D55E00", "#222222", "#DDDDDD"
-_PANEL_INCHES, _ERRORS_INCHES, _MARGIN_INCHES, _TERM_INCHES = 4.4, 6.5, 0.6, 0.24
+_PANEL_INCHES, _ERRORS_INCHES, _MARGIN_INCHES, _TERM_INCHES = 4.4, 7.4, 0.6, 0.24
 _ROOM = 3.2
 """Around the points, so that an axis spans ten times at least, and has a tick."""
 _MOST_LABELS = 3
@@ -109,9 +109,9 @@ def _run(document: Document, documents: Sequence[Document]) -> str:
     return "".join(f", {printable(word, max_length=30)}" for word in words)
 
 
-def _plain(text: str, max_length: int = 30) -> str:
+def _plain(text: str, max_length: int = 24) -> str:
     """What matplotlib takes for text and no formula."""
-    return printable(text, max_length=max_length).replace("$", r"\$")
+    return shortened(printable(text), max_length).replace("$", r"\$")
 
 
 def _points(document: Document, run: str) -> Iterator[_Point]:
@@ -123,7 +123,7 @@ def _points(document: Document, run: str) -> Iterator[_Point]:
         yield _Point(
             section=_plain(row["section"]),
             term=_plain(row["term"]),
-            who=_plain(f"{label(row, names)}{run}", max_length=100),
+            who=_plain(f"{label(row, names)}{run}", max_length=44),
             unit=row["unit"],
             predicted=row["predicted"],
             measured=row["measured"],
@@ -168,8 +168,7 @@ def _draw_agreement(ax: "Axes", points: Sequence[_Point], unit: str) -> None:
         low, high = ([end * (1 + sign * tolerance) for end in ends] for sign in (-1, 1))
         ax.fill_between(ends, low, high, color=_BAND, alpha=0.7, linewidth=0, label=f"± {100 * tolerance:g} %")
     ax.plot(ends, ends, color=_INK, linewidth=0.9, zorder=1.5, label="agreement")
-    for point in shown:
-        _mark(ax, point.measured, point.predicted, point)
+    _mark(ax, [(point.measured, point.predicted) for point in shown], shown)
     for scale, limits in ((ax.set_xscale, ax.set_xlim), (ax.set_yscale, ax.set_ylim)):
         scale("log")
         limits(*ends)
@@ -179,13 +178,19 @@ def _draw_agreement(ax: "Axes", points: Sequence[_Point], unit: str) -> None:
         _corner(ax, [(f"{plural(len(points) - len(shown), 'term')} of zero {unit}, see the errors", _INK)], above=False)
 
 
-def _mark(ax: "Axes", x: float, y: float, point: _Point) -> None:
+def _mark(ax: "Axes", places: Sequence[tuple[float, float]], points: Sequence[_Point]) -> None:
     """Hollow without a GPU, ringed where prediction and measurement do not agree."""
-    color = _COLORS.get(point.section, _OTHER)
-    face = color if point.on_gpu else "none"
-    ax.plot(x, y, "o", color=color, markerfacecolor=face, markersize=6, alpha=0.85, label=point.section)
-    if point.off:
-        ax.plot(x, y, "o", color=_OFF, markerfacecolor="none", markersize=10, markeredgewidth=1.6, label="off")
+    groups: dict[tuple[str, bool], list[tuple[float, float]]] = {}
+    for place, point in zip(places, points, strict=True):
+        groups.setdefault((point.section, point.on_gpu), []).append(place)
+    for (section, on_gpu), found in groups.items():
+        color = _COLORS.get(section, _OTHER)
+        look: dict[str, Any] = {"color": color, "markerfacecolor": color if on_gpu else "none", "alpha": 0.85}
+        ax.plot(*zip(*found, strict=True), "o", markersize=6, label=section, **look)
+    rings = [place for place, point in zip(places, points, strict=True) if point.off]
+    if rings:
+        look = {"color": _OFF, "markerfacecolor": "none", "markeredgewidth": 1.6}
+        ax.plot(*zip(*rings, strict=True), "o", markersize=10, label="off", **look)
 
 
 def _number_worst(ax: "Axes", points: Sequence[_Point]) -> None:
@@ -232,8 +237,7 @@ def _draw_errors(ax: "Axes", points: Sequence[_Point]) -> None:
         own = [point for point in points if (point.section, point.term) == term]
         allowed = 100 * max(point.allowed for point in own)
         ax.barh(height, 2 * min(allowed, _ENDS_AT), left=-min(allowed, _ENDS_AT), height=0.7, color=_BAND, zorder=1)
-        for point in own:
-            _mark(ax, point.percent, height, point)
+        _mark(ax, [(point.percent, height) for point in own], own)
         place: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "fontsize": 8, "va": "center"}
         ax.text(1.01, height, _told(own), color=_OFF if any(point.off for point in own) else _INK, **place)
     ax.set_yticks(range(len(terms)), [f"{section}: {term}" for section, term in terms], fontsize=8)
@@ -241,10 +245,10 @@ def _draw_errors(ax: "Axes", points: Sequence[_Point]) -> None:
     ax.set_xscale("symlog", linthresh=_LINEAR_UP_TO)
     ax.set_xlim(-1.3 * _ENDS_AT, 1.3 * _ENDS_AT)
     ticks = [-100, -10, -1, 0, 1, 10, 100]
-    ax.set_xticks(ticks, [f"{tick:+d} %" if tick else "0" for tick in ticks], fontsize=9)
+    ax.set_xticks(ticks, [f"{tick:+d}" if tick else "0" for tick in ticks], fontsize=8)
     ax.minorticks_off()
     ax.axvline(0, color=_INK, linewidth=0.9, zorder=1.5)
-    ax.set_xlabel("error; left of zero the plan counts too little", fontsize=9)
+    ax.set_xlabel("error in %; left of zero the plan counts too little", fontsize=9)
     _dress(ax)
 
 

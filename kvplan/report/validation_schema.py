@@ -57,6 +57,7 @@ class CaseInfo(TypedDict):
     key_dim: Positive
     value_dim: Positive
     num_layers: Positive
+    model_layers: NotRequired[Positive | None]
     window: int | None
     sinks: bool
     latent_dim: Count
@@ -153,11 +154,12 @@ class FitInfo(TypedDict):
     """The mean error with its sign; the others are magnitudes."""
     tolerance: NotRequired[Allowed]
     worst_load: NotRequired[Load]
+    judged_loads: NotRequired[list[Load]]
 
 
 @described
 class Step(TypedDict):
-    """A decode step of all layers that were tried, attention alone."""
+    """A decode step of all layers of the model, also where fewer were tried; attention alone."""
 
     batch: Positive
     seq_len: Positive
@@ -181,6 +183,9 @@ class VariantInfo(TypedDict):
     prefill_seconds: float | None
     prefill_load: Load | None
     prefill_speed_against_mha: float | None
+    flash_memory_against_eager: float | None
+    """How many times less one fused call holds; null where it is refused."""
+    flash_speed_against_eager: float | None
 
 
 @described

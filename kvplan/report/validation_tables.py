@@ -19,15 +19,15 @@ Names = Mapping[str, str]
 """Of the layers: short ones by those of the document."""
 
 WORST_FIRST = ("off", "inconclusive", "ok", "info")
-_MOST_LINES = 6
-_INDENT = 2
+_MOST_LINES, _LONGEST_NAME, _LONGEST_TERM = 6, 40, 30
+_INDENT, _NARROWEST = 2, 8
 
 
 def short_names(cases: Sequence[Row]) -> dict[str, str]:
     """`sliding 128` for `18 × sliding 128, 64/8 heads × 64`; `A sliding 128` where two kinds are called the same."""
     kinds = []
     for case in cases:
-        head = printable(case["name"].partition(", ")[0], max_length=40)
+        head = shortened(printable(case["name"].partition(", ")[0]), _LONGEST_NAME)
         count, _, kind = head.partition(" × ")
         kinds.append(kind if kind and count.isdigit() else head)
     if len(set(kinds)) < len(kinds):
@@ -36,19 +36,22 @@ def short_names(cases: Sequence[Row]) -> dict[str, str]:
 
 
 def fitted(table: Table) -> Table:
-    """The table within a line's length: what is too much is cut from its widest column of words."""
+    """The table within a line's length: what is too much is cut from its widest columns of words."""
     lines = (table.header, *table.rows)
     widths = [max(len(cells[i]) for cells in lines) for i in range(len(table.header))]
     excess = _INDENT + sum(widths) + 2 * (len(widths) - 1) - LINE_LENGTH
-    if excess <= 0:
+    words = [(width, -i) for i, width in enumerate(widths) if table.align[i] == "l"]
+    width, widest = max(words, default=(0, 0))
+    if excess <= 0 or width <= _NARROWEST:
         return table
-    _, widest = max((width, -i) for i, width in enumerate(widths) if table.align[i] == "l")
-    room = max(widths[-widest] - excess - 1, 3)
-    cut = [
-        tuple(cell if i != -widest or len(cell) <= room + 1 else f"{cell[:room]}…" for i, cell in enumerate(cells))
-        for cells in lines
-    ]
-    return replace(table, header=cut[0], rows=tuple(cut[1:]))
+    room = max(width - excess, _NARROWEST)
+    cut = [tuple(shortened(cell, room) if i == -widest else cell for i, cell in enumerate(cells)) for cells in lines]
+    return fitted(replace(table, header=cut[0], rows=tuple(cut[1:])))
+
+
+def shortened(text: str, most: int) -> str:
+    """What is longer ends in a mark."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def signed(error: float | None) -> str:
@@ -100,7 +103,12 @@ def worst_error(rows: Iterable[Row]) -> float | None:
 
 def label(row: Row, names: Names) -> str:
     """Which layers, or which part of the run."""
-    return names.get(row["case"]) or printable(row["case"], max_length=40)
+    return names.get(row["case"]) or shortened(printable(row["case"]), _LONGEST_NAME)
+
+
+def term_of(row: Row) -> str:
+    """Which figure of them."""
+    return shortened(printable(row["term"]), _LONGEST_TERM)
 
 
 def amount(row: Row, side: str) -> str:
@@ -124,10 +132,10 @@ def reasons(rows: Sequence[Row], names: Names) -> tuple[Line, ...]:
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if row["verdict"] == "info" and (reason := _reason(row)):
-            found.setdefault((row["term"], reason), []).append(label(row, names))
+            found.setdefault((term_of(row), reason), []).append(label(row, names))
+    whose = {about: some(dict.fromkeys(who)) for about, who in found.items()}
     return tuple(
-        Line(f"not judged: {printable(term)} of {some(dict.fromkeys(who))}: {printable(reason)}", "faint")
-        for (term, reason), who in found.items()
+        Line(f"not judged: {term} of {who}: {printable(reason)}", "faint") for (term, reason), who in whose.items()
     )
 
 
@@ -150,7 +158,7 @@ def _wrong(row: Row, names: Names) -> str:
     told = f"; {printable(row['note'])}" if row["note"] else ""
     measured = amount(row, "measured")
     return (
-        f"{row['verdict']}: {printable(row['term'])} of {label(row, names)}: "
+        f"{row['verdict']}: {term_of(row)} of {label(row, names)}: "
         f"predicted {amount(row, 'predicted')}, measured {measured}{told}"
     )
 
@@ -166,7 +174,7 @@ def amounts(title: str, rows: Sequence[Row], names: Names, *, what: str = "layer
     cells = tuple(
         (
             label(row, names),
-            printable(row["term"]),
+            term_of(row),
             amount(row, "predicted"),
             amount(row, "measured"),
             _error(row),
@@ -196,7 +204,7 @@ def _allowances(rows: Sequence[Row]) -> tuple[Line, ...]:
     by_much: dict[str, dict[str, None]] = {}
     for row in rows:
         if row["unit"] == "bytes" and (much := _allowance(row)):
-            by_much.setdefault(much, {})[printable(row["term"])] = None
+            by_much.setdefault(much, {})[term_of(row)] = None
     return tuple(Line(f"{join_words(terms)} may differ by {much}", "faint") for much, terms in by_much.items())
 
 
@@ -208,15 +216,13 @@ def _allowance(row: Row) -> str:
 
 def _memory(rows: Sequence[Row], names: Names) -> Table:
     """Pools to the byte, then what torch's allocator and the process hold."""
-    shortened = [{**row, "term": row["term"].removeprefix("decode ")} for row in rows]
-    return amounts("Memory, bytes", shortened, names)
+    renamed = [{**row, "term": row["term"].removeprefix("decode ")} for row in rows]
+    return amounts("Memory, bytes", renamed, names)
 
 
 def _correctness(rows: Sequence[Row], names: Names) -> Table:
     """The largest error of each phase beside what rounding explains."""
-    cells = tuple(
-        (label(row, names), printable(row["term"]), *_against_allowed(row), word(row["verdict"])) for row in rows
-    )
+    cells = tuple((label(row, names), term_of(row), *_against_allowed(row), word(row["verdict"])) for row in rows)
     title = "Correctness of the kernels that are measured, against float64"
     header = ("layers", "phase", "largest error", "allowed", "verdict")
     return Table(title=title, header=header, align="llrrl", rows=cells, after=reasons(rows, names))
@@ -232,9 +238,10 @@ def _transient(rows: Sequence[Row], names: Names) -> Table:
     backends = tuple(dict.fromkeys(row["term"] for row in rows))
     calls: dict[tuple[str, str], dict[str, Row]] = {}
     for row in rows:
-        calls.setdefault((label(row, names), row["note"].partition(";")[0]), {})[row["term"]] = row
+        shape = shortened(printable(row["note"].partition(";")[0]), _LONGEST_TERM)
+        calls.setdefault((label(row, names), shape), {})[row["term"]] = row
     cells = tuple(
-        (who, printable(shape), *(_held(found.get(backend)) for backend in backends), _ratio(found), _outcome(found))
+        (who, shape, *(_held(found.get(backend)) for backend in backends), _ratio(found), _outcome(found))
         for (who, shape), found in calls.items()
     )
     return Table(
@@ -267,10 +274,10 @@ def _work(rows: Sequence[Row], names: Names) -> Table:
     """Bytes and operations of all loads that were timed, counted on tensors and by the plan."""
     by_term: dict[str, list[Row]] = {}
     for row in rows:
-        by_term.setdefault(row["term"], []).append(row)
+        by_term.setdefault(term_of(row), []).append(row)
     cells = tuple(
         (
-            printable(term),
+            term,
             f"{len(found)}",
             f"{sum(row['measured'] == row['predicted'] for row in found)}",
             signed(worst_error(found)),

@@ -150,5 +150,5 @@ def _steps(document: Document) -> Table:
         )
         for step in document["tokens_per_second"]
     )
-    title = "Decode steps, the attention of all layers tried and nothing else"
+    title = "Decode steps, the attention of all the model's layers and nothing else"
     return Table(title=title, header=("sequences", "tokens each", "a step", "tokens/s"), align="rrrr", rows=rows)

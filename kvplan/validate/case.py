@@ -29,6 +29,8 @@ class Case:
     key_dim: int
     value_dim: int
     num_layers: int = 1
+    model_layers: int | None = None
+    """How many the model has, where fewer are tried."""
     window: int | None = None
     sinks: bool = False
     latent_dim: int = 0

@@ -49,6 +49,8 @@ class Fit:
     bias: float
     worst_point: int
     """Its place in the list that was given."""
+    judged_points: tuple[int, ...]
+    """Likewise, those that the model was not made from."""
 
 
 def fit_speed(
@@ -86,11 +88,12 @@ def fit_speed(
         worst_error=float(magnitudes.max()),
         bias=float(errors.mean()),
         worst_point=judged[int(magnitudes.argmax())],
+        judged_points=tuple(judged),
     )
 
 
 def split_points(points: Sequence[Point]) -> tuple[list[int], list[int]]:
-    """(fitted, judged): the places of the points, sorted by bytes and flops and dealt out in turn.
+    """(fitted, judged): the places of the points, half each; the judged ones are spread evenly over the sizes.
 
     The points with the fewest and the most flops per byte, and as far as half of the points allows it the smallest and
     the largest, are fitted in any case: the model is judged between what it has seen.
@@ -98,7 +101,9 @@ def split_points(points: Sequence[Point]) -> tuple[list[int], list[int]]:
     order = sorted(range(len(points)), key=lambda i: points[i])
     by_intensity = sorted(order, key=lambda i: points[i].flops / points[i].num_bytes)
     ends = list(dict.fromkeys([by_intensity[0], by_intensity[-1], order[-1], order[0]]))[: len(points) // 2]
-    judged = [i for i in order if i not in ends][::2]
+    between = [i for i in order if i not in ends]
+    num_judged = min(len(points) // 2, len(between))
+    judged = [between[(2 * turn + 1) * len(between) // (2 * num_judged)] for turn in range(num_judged)]
     return [i for i in order if i not in judged], judged
 
 

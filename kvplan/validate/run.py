@@ -161,7 +161,10 @@ def shrunk(cases: Sequence[Case], budget: int) -> list[Case]:
     total = _total_bytes(cases)
     if total <= budget:
         return list(cases)
-    return [replace(case, num_layers=max(1, case.num_layers * budget // total)) for case in cases]
+    return [
+        replace(case, num_layers=max(1, case.num_layers * budget // total), model_layers=case.num_layers)
+        for case in cases
+    ]
 
 
 def num_jobs(target: Target, bench: Bench) -> int:

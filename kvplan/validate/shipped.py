@@ -32,7 +32,7 @@ def paths() -> list[Path]:
 
 
 def table(documents: Sequence[Mapping[str, Any]]) -> str:
-    """Two Markdown tables: of one process, what was held and the worst error of each sort; of several, what each held."""
+    """Two Markdown tables: of one process what was held and the worst errors, of several what each held."""
     together = [document for document in documents if "ranks" in document["readings"]]
     alone = [document for document in documents if document not in together]
     return "\n".join((*_HEADER, *map(_line, alone), "", *_RANKS_HEADER, *map(_ranks_line, together)))

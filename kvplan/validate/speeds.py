@@ -47,11 +47,12 @@ def _fit(case: Case, phase: str, rows: Sequence[Mapping[str, Any]], ceilings: Ma
     if verdict == "off" and spread > middle:
         verdict = "inconclusive"
     at = rows[fit.worst_point]
-    figures = {name: value for name, value in asdict(fit).items() if name != "worst_point"}
+    figures = {name: value for name, value in asdict(fit).items() if name not in ("worst_point", "judged_points")}
     return told | figures | {
         "verdict": verdict,
         "tolerance": {"median": middle, "worst": worst},
         "worst_load": [at["batch"], at["seq_len"]],
+        "judged_loads": [[rows[i]["batch"], rows[i]["seq_len"]] for i in fit.judged_points],
     }  # fmt: skip
 
 
@@ -91,5 +92,5 @@ def _seconds(case: Case, decoded: Sequence[Mapping[str, Any]], batch: int, token
     length = 1 if case.kind == "linear" else tokens
     for row in decoded:
         if (row["case"], row["batch"], row["seq_len"]) == (case.name, batch, length):
-            return float(case.num_layers * row["seconds"])
+            return float((case.model_layers or case.num_layers) * row["seconds"])
     return None

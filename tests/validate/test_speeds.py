@@ -1,5 +1,6 @@
 """Fits of a sweep, tokens per second, and the variants' ratios, from made-up times that are known exactly."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,6 +42,8 @@ def test_times_of_a_law_are_found_again() -> None:
     assert fit["model"]["overhead_seconds"] == pytest.approx(3e-6)
     assert fit["model"]["bytes_share"] == pytest.approx(0.8)
     assert fit["worst_error"] < 1e-6
+    assert len(fit["judged_loads"]) == fit["num_judged"] == 4
+    assert all(tuple(load) in LOADS for load in fit["judged_loads"])
     assert fit["best"]["share_of_memory"] == pytest.approx(0.8, abs=0.01)
 
 
@@ -70,6 +73,12 @@ def test_tokens_per_second_sum_all_layers() -> None:
     assert tokens_per_second([FULL, STATE], rows) == [
         {"batch": 4, "seq_len": 1024, "attention_seconds": pytest.approx(4e-4), "tokens_per_second": pytest.approx(1e4)}
     ]
+
+
+def test_a_model_of_which_few_layers_were_tried_still_has_all() -> None:
+    tried = replace(FULL, num_layers=2, model_layers=30)
+    (whole,) = tokens_per_second([tried], [timed(FULL, 1e-4, (4, 1024))])
+    assert whole["attention_seconds"] == pytest.approx(3e-3)
 
 
 def test_variants_against_mha() -> None:
