@@ -8,6 +8,8 @@ import pytest
 
 import kvplan
 from kvplan.core.errors import InputError
+from kvplan.report.text import draw
+from kvplan.report.validation import validation_page
 from kvplan.validate import record, shipped
 
 SHIPPED = sorted(
@@ -70,3 +72,8 @@ def test_at_least_twenty_models_of_every_kind_of_layer_are_shipped() -> None:
     kinds = {case["kind"] for document in documents for case in document["cases"]}
     assert kinds == {"full", "sliding", "latent", "cross", "encoder", "linear", "sparse"}
     assert len({document["name"] for document in documents}) >= 20
+
+
+def test_the_page_shows_a_whole_answer_as_it_is_printed() -> None:
+    shown = draw(validation_page(record.read(shipped.FOLDER / "cpu-gpt-oss-120b.json")), color=False)
+    assert f"```text\n{shown.rstrip()}\n```" in shipped.PAGE.read_text(encoding="utf-8")
