@@ -5,8 +5,9 @@ On a CPU the kernels are interpreted, so that heads and lengths shrink; group, d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -17,13 +18,14 @@ from kvplan.validate.kernels.launch import padded
 from kvplan.validate.measure.pools import stored_type
 from kvplan.validate.suite.correctness import (
     Check,
+    Verdict,
     check_all,
     run_decode,
     run_delta,
     run_mla,
     run_prefill,
 )
-from kvplan.validate.suite.timing import Guard, stopwatch_for
+from kvplan.validate.suite.timing import Failure, Guard, stopwatch_for
 
 SHORT_WINDOW = 40
 """A window that ends within the sequences that are tried."""
@@ -38,8 +40,15 @@ def measure_correctness(cases: Sequence[Case], device: torch.device) -> list[dic
             found = check_all(device, guard, [check])
             if not found:
                 rows.append({"case": case.name, "phase": phase, "skipped": "this device has no such type"})
-            rows += [{"case": case.name, "phase": phase, **asdict(verdict)} for verdict in found]
+            rows += [{"case": case.name, "phase": phase, **asdict(_told(verdict))} for verdict in found]
     return rows
+
+
+def _told(verdict: Verdict) -> Verdict:
+    """The verdict as JSON can tell it, which knows no NaN: an error that is none is a failure."""
+    if verdict.error is None or math.isfinite(verdict.error):
+        return verdict
+    return replace(verdict, error=None, failure=Failure("Wrong", "what the kernel gave is not all numbers"))
 
 
 def checks(case: Case, device: torch.device) -> list[tuple[str, Check]]:
@@ -52,7 +61,11 @@ def checks(case: Case, device: torch.device) -> list[tuple[str, Check]]:
     if case.kind == "linear":
         return [("decode", Check("gated delta step", run_delta))]
     if case.kind == "latent":
-        mla = {"latent_dim": case.latent_dim, "rope_dim": case.rope_dim, "page_size": max(case.page_size, 16)}
+        mla: dict[str, Any] = {
+            "latent_dim": case.latent_dim,
+            "rope_dim": case.rope_dim,
+            "page_size": max(case.page_size, 16),
+        }
         heads = min(case.num_heads, 16) if interpreted else case.num_heads
         return [("decode", check(partial(run_mla, heads=heads, dtype=queries, stored=stored, **mla), queries))]
     kv_heads = min(case.num_kv_heads, 2) if interpreted else case.num_kv_heads

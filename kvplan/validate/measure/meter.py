@@ -9,6 +9,7 @@ On a CPU torch does not keep count; `Tally` has its profiler write down every al
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -49,7 +50,8 @@ class Meter:
     readings: list[Reading] = field(default_factory=list)
 
     def read(self, point: str) -> Reading:
-        """What is in use now; peaks count from here on anew."""
+        """What is in use now; peaks count from here on anew. What Python has yet to collect goes first."""
+        gc.collect()
         cuda = self.device.type == "cuda"
         reading = _cuda(point, self.device) if cuda else Reading(point, process=resident_bytes())
         self.readings.append(reading)
@@ -167,6 +169,7 @@ def transient_bytes(call: Callable[[], Any], device: torch.device) -> int:
         with Tally() as tally:
             call()
         return tally.peak_bytes
+    gc.collect()
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_stats(device)["requested_bytes.all.current"]
     torch.cuda.reset_peak_memory_stats(device)
@@ -196,14 +199,19 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _container_bytes() -> int:
-    """What a container may still take; far more than any machine has where there is no limit."""
+    """What a container may still take; far more than any machine has where there is no limit.
+
+    Files that were read count as used until the kernel drops them, which it does for who asks.
+    """
     limits = []
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    for folder, limit, used, files in (
+        ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
         try:
-            limits.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
+            given, taken = (int(Path(folder, name).read_text(encoding="ascii")) for name in (limit, used))
+            stats = dict(line.split() for line in Path(folder, "memory.stat").read_text(encoding="ascii").splitlines())
+            limits.append(given - taken + int(stats.get(files, 0)))
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return min(limits, default=1 << 62)

@@ -66,8 +66,13 @@ def pages_held(case: Case) -> int:
 
 
 def paged(case: Case, num_pages: int, device: torch.device | str, seed: int | None = None) -> PagedCache:
-    """A pool of so many pages for one layer; with a seed, pages are handed out shuffled."""
+    """A pool of so many pages for one layer; with a seed, pages are handed out shuffled.
+
+    Raises `Unsupported` for a type that no kernel reads.
+    """
     latent = case.kind == "latent"
+    if latent and case.kv_dtype == "int8":
+        raise Unsupported("no kernel reads a latent of int8; choose one of bf16, fp16, fp8")
     return PagedCache.allocate(
         num_pages=num_pages,
         page_size=case.page_size,

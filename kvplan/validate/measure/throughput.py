@@ -95,15 +95,15 @@ def _row(
 ) -> dict[str, Any]:
     row = {"case": case.name, "phase": phase, "batch": load[0], "seq_len": load[1]}
     outcome = guard.attempt(case.name, lambda: _timed(problem(case, phase, load), device, guard, effort))
-    if device.type == "cuda":
+    if device.type == "cuda" and guard.lost is None:  # a lost device answers every call with an error
         torch.cuda.empty_cache()
     if isinstance(outcome, Failure) and outcome.kind == "OutOfMemoryError":  # torch's word for what did not fit
         outcome = replace(outcome, kind="MemoryError")
     return row | ({"failure": asdict(outcome)} if isinstance(outcome, Failure) else outcome)
 
 
-def _timed(tried: bench.Case, device: torch.device, guard: Guard, effort: Effort | None) -> dict[str, Any]:
-    """Bytes, operations, seconds. Raises MemoryError for a load whose inputs do not fit."""
+def _timed(tried: bench.Case, device: torch.device, guard: Guard, effort: Effort | None) -> dict[str, Any] | Failure:
+    """Bytes, operations, seconds; or what failed. Raises MemoryError for a load whose inputs do not fit."""
     l2_bytes = 0
     if device.type == "cuda":
         l2_bytes = torch.cuda.get_device_properties(device).L2_cache_size or 64 << 20
@@ -111,14 +111,14 @@ def _timed(tried: bench.Case, device: torch.device, guard: Guard, effort: Effort
         one_set = tried.make(torch.device("meta"), 0)
         sets = num_sets(one_set.required_bytes, l2_bytes)
         if sets * _set_bytes(one_set) > free:
-            raise MemoryError(f"{sets} input sets of {_set_bytes(one_set)} bytes do not fit")
+            raise MemoryError(f"{sets} × {_set_bytes(one_set):,} bytes of inputs do not fit")
     inputs = bench.make_inputs(tried, device, l2_bytes)
     choice = _choice(tried, device)
     candidate = bench.Candidate(bench.ours(tried, inputs, choice), choice)
     (found,) = bench.benchmark(tried, {choice.kernel: candidate}, inputs, guard, None, effort)
-    if found.failure is not None or found.timing is None:
-        raise ArithmeticError(str(found.failure))
     timing = found.timing
+    if timing is None:
+        return found.failure or Failure("Wrong", "nothing was timed")
     return {
         "kernel": choice.kernel,
         "basis": choice.basis,

@@ -59,21 +59,36 @@ def _measured(call: Callable[[], Tensor], inputs: Sequence[Tensor], device: torc
         warnings.simplefilter("always")
         try:
             call()  # what is built once is not part of it
-        except (RuntimeError, NotImplementedError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            reasons = [_first_line(one.message) for one in said] or [_first_line(error)]
-            return row | {"refused": reasons[-1]}
+        except torch.AcceleratorError:  # a device that is lost is no refusal
+            raise
+        except RuntimeError as error:
+            return row | {"refused": _reason([_first_line(one.message) for one in said], error)}
     row["bytes"] = transient_bytes(call, device)
     if device.type == "cpu":
         row["outside"] = returned_bytes(call, inputs)
     else:
-        row["seconds"] = measure([call], stopwatch_for(device), effort=BRIEFLY).median_seconds
+        row["seconds"] = _seconds(call, device)
     return row
 
 
+def _seconds(call: Callable[[], Tensor], device: torch.device) -> float | None:
+    """None where what is held between calls leaves no room for a graph of several."""
+    try:
+        return measure([call], stopwatch_for(device), effort=BRIEFLY).median_seconds
+    except torch.OutOfMemoryError:
+        return None
+
+
+def _reason(said: Sequence[str], error: RuntimeError) -> str:
+    """Why there is no result: torch warns of every backend in turn, also of those that are switched off here."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return "out of memory"
+    reasons = [line for line in said if not line.endswith("not used because:") and "runtime disabled" not in line]
+    return reasons[0] if reasons else _first_line(error)
+
+
 def _first_line(said: object) -> str:
-    return str(said).strip().splitlines()[0].partition(" (Triggered")[0]
+    return str(said).strip().partition("\n")[0].partition(" (Triggered")[0]
 
 
 Call = tuple[Callable[[], Tensor], tuple[Tensor, ...]]
@@ -84,7 +99,7 @@ def calls(case: Case, shape: Shape, device: torch.device) -> dict[str, Call]:
     dtype = DTYPES[case.dtype]
 
     def random(heads: int, tokens: int, dim: int) -> Tensor:
-        return torch.randn(shape.batch, tokens, heads, dim, device=device).to(dtype).transpose(1, 2)
+        return torch.randn(shape.batch, tokens, heads, dim, dtype=dtype, device=device).transpose(1, 2)
 
     q = random(case.num_heads, shape.queries, case.key_dim)
     k = random(case.num_kv_heads, shape.keys, case.key_dim).contiguous()
