@@ -45,8 +45,8 @@ KV cache by layer
 
 Transient memory of the largest attention call, by backend (the plan counts flash)
            batch × query × key       eager        math  efficient      flash
-  prefill  1 × 4,096 × 4,096     10.12 GiB    9.59 GiB  65.01 MiB     65 MiB
-  decode   1 × 1 × 4,096        130.50 MiB  417.06 MiB     24 KiB  16.25 KiB
+  prefill  1 × 4,096 × 4,096     10.12 GiB    9.59 GiB     64 MiB     65 MiB
+  decode   1 × 1 × 4,096        130.50 MiB  417.06 MiB     16 KiB  16.25 KiB
 """)
     # 70B by hand: 80 layers · 8 KV heads · 128 · 2 · 2 bytes = 327,680 bytes per token, times 4,096.
     for figure in ("68,976,648,192", "137,953,296,384 bytes", "327,680 bytes", "1,342,177,280 bytes (1.25 GiB)"):
@@ -294,8 +294,8 @@ facts from the catalog: Meta's params.json as shipped; dimensions as in llama-mo
 
 |  | batch × query × key | eager | math | efficient | flash |
 | :--- | :--- | ---: | ---: | ---: | ---: |
-| prefill | 1 × 4,096 × 4,096 | 10.12 GiB | 9.59 GiB | 65.01 MiB | 65 MiB |
-| decode | 1 × 1 × 4,096 | 130.50 MiB | 417.06 MiB | 24 KiB | 16.25 KiB |
+| prefill | 1 × 4,096 × 4,096 | 10.12 GiB | 9.59 GiB | 64 MiB | 65 MiB |
+| decode | 1 × 1 × 4,096 | 130.50 MiB | 417.06 MiB | 16 KiB | 16.25 KiB |
 """)
 
 

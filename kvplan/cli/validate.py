@@ -188,6 +188,7 @@ def _expected_context(device_name: str) -> tuple[int, str] | None:
 
 
 def _targets(specs: "Sequence[ModelSpec]", given: dict[str, Any], bench: "Bench") -> "list[Target]":
+    from kvplan.core.errors import InputError
     from kvplan.validate.cases import Load, case_by_hand, cases_of, variants
     from kvplan.validate.run import Target, chosen_load
 
@@ -196,7 +197,10 @@ def _targets(specs: "Sequence[ModelSpec]", given: dict[str, Any], bench: "Bench"
         load = _load(model, given, **chosen_load(model, bench, seq_len=given["seq_len"], batch=given["batch_size"]))
         identity = {"id": model.id, "model_type": model.model_type, "num_layers": model.num_layers}
         config = _framework_config(model, given["against"])
-        targets.append(Target(name=model.id, cases=cases_of(model, load), model=identity, framework_config=config))
+        cases = cases_of(model, load)
+        if load.kv_dtype == "int8" and any(case.kind == "latent" for case in cases):
+            raise InputError("no kernel reads a latent cache of int8", hint="`--kv-dtype` bf16, fp16 or fp8")
+        targets.append(Target(name=model.id, cases=cases, model=identity, framework_config=config))
     tokens, batch = (
         given["seq_len"] or (8192 if bench.on_gpu else 2048),
         given["batch_size"] or (8 if bench.on_gpu else 1),

@@ -74,6 +74,9 @@ class AttentionCall:
         return self.num_heads * self.total_key_tokens * (self.key_dim + self.value_dim)
 
 
+_IN_REGISTERS = 128
+"""Dimensions of a value that memory-efficient attention sums up in registers."""
+
 # Bytes alive per score at the softmax, by the way a class computes it: (fp32, bf16, fp16).
 # Traced on torch 2.13 with transformers 5.23; tests/data/truth/attention.jsonl holds the measurements.
 _EAGER_SCORE_BYTES: dict[EagerSoftmax, tuple[int, int, int]] = {
@@ -148,19 +151,26 @@ def _math(call: AttentionCall) -> int:
 
 
 def _efficient(call: AttentionCall) -> int:
-    """Memory-efficient attention: the output and one fp32 log-sum-exp per query, each sequence's padded to 32.
+    """Memory-efficient attention, without gradients: the output, and beside a wide one in 16 bits an fp32 copy.
 
-        bytes = w · O + h · 4 · (b · q + 31 · b)        31 is the most that padding adds to a sequence
+        bytes = w · O + [4 · O where w = 2 and value_dim > 128]
 
-    Source: Rabe & Staats 2021, https://arxiv.org/abs/2112.05682; ATen `_efficient_attention_forward`
+    Up to 128 the output is summed up in registers. The log-sum-exp is kept for gradients only.
+
+    Source: Rabe & Staats 2021, https://arxiv.org/abs/2112.05682; ATen native/transformers/cuda/attention.cu
+    `_efficient_attention_forward`, mem_eff_attention/kernel_forward.h `kNeedsOutputAccumulatorBuffer`
     """
-    return call.output_bytes + call.num_heads * 4 * (call.total_query_tokens + 31 * call.batch_size)
+    summed = 4 * call.num_rows * call.value_dim if call.width == 2 and call.value_dim > _IN_REGISTERS else 0
+    return call.output_bytes + summed
 
 
 def _flash(call: AttentionCall) -> int:
     """FlashAttention: the output and one fp32 log-sum-exp per query and head; no scores in memory.
 
         bytes = w · O + b · h · q · 4
+
+    Where a call is too short to fill a GPU, its keys are cut into splits whose fp32 sums stand beside: some MB, which
+    depend on the GPU and are left out.
 
     Source: Dao 2023, §3.1, https://arxiv.org/abs/2307.08691
     """

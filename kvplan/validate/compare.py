@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from kvplan.core.units import MIB
+from kvplan.core.units import MIB, ceil_div
 from kvplan.validate import predict
 from kvplan.validate.case import Case
 from kvplan.validate.predict_ranks import job_cache_bytes
@@ -24,6 +24,11 @@ EXACT = 0.0
 TRANSIENT_TOLERANCE = 0.01
 PROCESS_TOLERANCE, PROCESS_SLACK = 0.01, 64 * MIB
 CONTEXT_SLACK = 32 * MIB
+_FLASH_ROWS, _FULL_GPU = 64, 512
+"""Queries of a block of flash attention, and how many blocks fill any GPU: it splits keys below 1.6 blocks an SM.
+
+Source: flash-attention 2, flash_api.cpp `set_params_splitkv`, `num_splits_heuristic`
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,7 +172,7 @@ def _process_memory(reading: Mapping[str, Any], points: Mapping[str, Any], reser
     yield Row(
         section="memory", case="process", term="graphs", unit="bytes", predicted=None,
         measured=None if held["graphs"] is None or held["run"] is None else held["graphs"] - held["run"],
-        note="one captured decode step through all layers",
+        note=reading.get("graph_failure") or "one captured decode step through all layers",
     )  # fmt: skip
 
 
@@ -215,6 +220,9 @@ def _judged_transient(found: Mapping[str, Any], case: Case) -> tuple[int | None,
 
     What "math" does in steps within one operator only the allocator sees.
     """
+    blocks = found["batch"] * case.num_heads * ceil_div(found["queries"], _FLASH_ROWS)
+    if found["outside"] is None and found["backend"] == "flash" and blocks < _FULL_GPU:
+        return found["bytes"], "too short to fill the GPU: torch splits its keys, which the plan leaves out"
     if found["outside"] is None or found["backend"] == "math":
         return found["bytes"], ""
     if found["backend"] == "eager" and case.dtype == "fp16":

@@ -77,7 +77,7 @@ LEVELS = {
             shapes=((1, 2048, 2048), (8, 1, 4096)),
             host_shapes=((1, 128, 128),),
             minutes=2,
-            job_seconds=90,
+            job_seconds=150,
             effort={"rounds": 5, "max_seconds": 0.3, "max_replay_seconds": 0.05},
         ),
         Level(

@@ -126,6 +126,7 @@ def call_bytes(case: Case, backend: str, *, batch: int, queries: int, keys: int)
         value_dim=case.value_dim,
         dtype=_dtype(case),
         causal=queries > 1 and case.kind not in ("encoder", "cross", "sparse"),
+        eager_softmax="sinks" if case.sinks else "fp32",
     )
     return transient_bytes(call)[backend]
 

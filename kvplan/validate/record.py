@@ -21,6 +21,7 @@ from kvplan.validate.speeds import judge, tokens_per_second
 from kvplan.validate.variants import against_mha
 
 SCHEMA = "kvplan/validate/1"
+_NO_FAULT = ("MemoryError", "Unsupported", "not run")
 _HINT = "`kvplan validate --out FILE` writes one"
 
 
@@ -51,13 +52,16 @@ def recompute(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _failures(readings: Mapping[str, Any]) -> list[dict[str, str]]:
-    """What did not end well: jobs, checks, loads of a sweep. Not what did not fit, nor what there was no time for."""
+    """What did not end well: jobs, checks, loads of a sweep.
+
+    Not what there was no time for, nor single calls that did not fit or that no kernel of ours takes.
+    """
     found = []
     for name, reading in readings.items():
-        parts = reading if isinstance(reading, list) else [reading]
+        parts = reading if isinstance(reading, list) else [reading, *reading.get("checks", ())]
         for part in parts:
             failure = part.get("failure") if isinstance(part, Mapping) else None
-            if failure and failure["kind"] not in ("MemoryError", "not run"):
+            if failure and failure["kind"] not in (("not run",) if part is reading else _NO_FAULT):
                 where = ", ".join([name, *(str(part[key]) for key in ("case", "phase") if key in part)])
                 found.append({"where": where, "kind": failure["kind"], "message": failure["message"]})
     return found

@@ -21,6 +21,8 @@ from kvplan.validate.levels import Level
 from kvplan.validate.record import SCHEMA, judged
 
 MIN_TOKENS = 64
+SHORTEST_JOB, GRACE = 20.0, 60.0
+"""Seconds that a job has at least, and that it may take beyond its time to end what it has begun."""
 Say = Callable[[str], None]
 Readings = dict[str, Any]
 
@@ -77,7 +79,8 @@ class Bench:
             return isolate.failed("not run", "the time was up")
         self.say(name)
         given = {"job": job.pop("job", name), "device": self.torch_device, **job}
-        return self.jobs(given, timeout_seconds=min(self.level.job_seconds, max(left, 20.0)))
+        seconds = min(self.level.job_seconds, max(left, SHORTEST_JOB))
+        return self.jobs(given | {"seconds": seconds}, timeout_seconds=seconds + GRACE)
 
 
 def validate(target: Target, bench: Bench) -> dict[str, Any]:

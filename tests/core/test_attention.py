@@ -115,8 +115,15 @@ def test_llama_2_7b_at_4096_tokens_by_hand():
     assert prefill.bytes_per_backend["flash"] == 4096 * 4096 * 2 + 32 * 4096 * 4
     assert decode.bytes_per_backend["eager"] == 10 * 32 * 4096
     assert decode.bytes_per_backend["flash"] == 4096 * 2 + 32 * 4
-    assert decode.bytes_per_backend["efficient"] == 4096 * 2 + 32 * 32 * 4
-    assert prefill.bytes_per_backend["efficient"] == 4096 * 4096 * 2 + 32 * (4096 + 31) * 4
+    assert decode.bytes_per_backend["efficient"] == 4096 * 2
+    assert prefill.bytes_per_backend["efficient"] == 4096 * 4096 * 2
+
+
+@pytest.mark.parametrize(("dtype", "dim", "per_output"), [("bf16", 128, 2), ("bf16", 256, 6), ("fp32", 256, 4)])
+def test_a_wide_output_is_summed_up_in_memory_by_efficient_attention(dtype, dim, per_output):
+    row = {"family": "llama", "batch": 2, "heads": 8, "kv_heads": 8, "query": 100, "key": 100, "head_dim": dim,
+           "dtype": dtype, "causal": True}  # fmt: skip
+    assert transient_bytes(call_of(row))["efficient"] == per_output * 2 * 8 * 100 * dim
 
 
 def test_grouped_heads_are_copied_out_by_eager_attention():

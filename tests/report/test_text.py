@@ -133,9 +133,9 @@ KV cache by layer
   32 × sliding  1,024 tokens      131,072  512 MiB  511.50 MiB
 
 Transient memory of the largest attention call, by backend (the plan counts flash)
-           batch × query × key      eager        math   efficient      flash
-  prefill  4 × 4,096 × 4,096    20.25 GiB   19.19 GiB  130.02 MiB    130 MiB
-  decode   4 × 1 × 1,024        65.25 MiB  224.62 MiB      48 KiB  32.50 KiB
+           batch × query × key      eager        math  efficient      flash
+  prefill  4 × 4,096 × 4,096    20.25 GiB   19.19 GiB    128 MiB    130 MiB
+  decode   4 × 1 × 1,024        65.25 MiB  224.62 MiB     32 KiB  32.50 KiB
 """)
 
 

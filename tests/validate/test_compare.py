@@ -176,6 +176,18 @@ def test_transient() -> None:
     assert rows[3].note == "1 × 8 × 8; torch refuses: no such head"
 
 
+def test_keys_that_a_gpu_splits_are_not_judged() -> None:
+    """A decode step of flash attention on a GPU holds partial sums too; a call that fills the GPU does not."""
+
+    def verdict(batch: int, queries: int) -> str:
+        shape = {"batch": batch, "queries": queries, "keys": 4096}
+        found = {"case": CASE.name, "backend": "flash", "bytes": 1, "outside": None, "refused": None} | shape
+        return compare([CASE], {"transient": [found]})[0].verdict
+
+    assert verdict(1, 1) == verdict(127, 64) == "info"
+    assert verdict(128, 64) == "off"  # 128 · 4 heads · one block
+
+
 def test_work_is_counted_twice() -> None:
     timed = {"case": CASE.name, "phase": "decode", "batch": 2, "seq_len": 100, "seconds": 1e-5}
     right = timed | {"bytes": 2 * 100 * 512, "flops": 2 * 4 * 100 * 256}

@@ -68,6 +68,12 @@ REFUSED = {
     "no GPU": (["--device", "cuda"], 2, "torch sees no GPU here"),
     "fp32": (["--dtype", "fp32"], 2, "the kernels do not run in fp32"),
     "int4": (["--kv-dtype", "int4", "--device", "cpu"], 2, "the kernels do not run in int4"),
+    "a latent of int8": (
+        ["deepseek-ai/DeepSeek-V3", "--kv-dtype", "int8", "--device", "cpu"],
+        2,
+        "a latent cache of int8",
+    ),
+    "a plot of another sort": (["gpt2", "--plot", "x.jpg", "--device", "cpu"], 2, ".png, .svg, .pdf"),
     "ranks without torchrun": (["gpt2", "--tp", "2"], 2, "tp 2 × pp 1 × cp 1 are 2 ranks, and 1 is running"),
     "ranks of two models": (["gpt2", "bert-base-uncased", "--tp", "2"], 2, "name one MODEL"),
     "a layer that is none": (["--case", "heads=3", "--device", "cpu"], 2, "`heads=3` lacks `key_dim`"),

@@ -77,3 +77,18 @@ def test_at_least_twenty_models_of_every_kind_of_layer_are_shipped() -> None:
 def test_the_page_shows_a_whole_answer_as_it_is_printed() -> None:
     shown = draw(validation_page(record.read(shipped.FOLDER / "cpu-gpt-oss-120b.json")), color=False)
     assert f"```text\n{shown.rstrip()}\n```" in shipped.PAGE.read_text(encoding="utf-8")
+
+
+def test_what_counts_as_a_failure() -> None:
+    def one(kind: str, **more: Any) -> dict[str, Any]:
+        return {"failure": {"kind": kind, "message": "said"}} | more
+
+    readings = {
+        "memory": one("Unsupported"),
+        "correctness": [one("RuntimeError", case="c", phase="decode"), {"failure": None}],
+        "throughput": [one("MemoryError", case="c"), one("not run", case="c"), one("Unsupported", case="c")],
+        "ranks": {"checks": [one("Wrong", case="d"), {"failure": None}]},
+    }
+    assert [(found["where"], found["kind"]) for found in record._failures(readings)] == [
+        ("memory", "Unsupported"), ("correctness, c, decode", "RuntimeError"), ("ranks, d", "Wrong"),
+    ]  # fmt: skip

@@ -7,8 +7,10 @@ to OUT. What a job takes stands at its function in `JOBS`; to add one: a functio
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -102,14 +104,16 @@ def ceilings(job: Job) -> dict[str, Any]:
 
 
 def throughput(job: Job) -> list[dict[str, Any]]:
-    """cases, loads {phase: [[batch, tokens], …]}, effort: timed one after another."""
+    """cases, loads {phase: [[batch, tokens], …]}, effort: timed one after another, for so many seconds."""
     from kvplan.validate.measure.throughput import measure_throughput
     from kvplan.validate.suite.timing import Effort
 
     effort, rows = Effort(**job.get("effort", {})), []
+    deadline = time.monotonic() + job.get("seconds", math.inf)
     for case in _cases(job):
         for phase, loads in job["loads"][case.name].items():
-            rows += measure_throughput(case, phase, [tuple(load) for load in loads], _device(job), effort)
+            pairs = [tuple(load) for load in loads]
+            rows += measure_throughput(case, phase, pairs, _device(job), effort, deadline)
     return rows
 
 

@@ -44,7 +44,9 @@ def step_stage(rank: Rank, layers: Sequence[tuple[int, Pool]], hidden: Tensor) -
         hidden[: len(folded)] += folded
         if expected is not None:
             error, tolerance = relative_error(actual, expected), TOLERANCE[DTYPES[case.dtype]]
-            found = {"error": error if math.isfinite(error) else None, "tolerance": tolerance, "ok": error <= tolerance}
+            found: dict[str, Any] = {"error": error, "tolerance": tolerance, "ok": error <= tolerance, "failure": None}
+            if not math.isfinite(error):
+                found |= {"error": None, "failure": {"kind": "Wrong", "message": "what came out is not all numbers"}}
             checks.append({"case": case.name, "stage": rank.place.stage} | found)
     return checks
 

@@ -8,6 +8,7 @@ bf16: they are as many bytes, and as fast.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -31,11 +32,24 @@ Load = tuple[int, int]
 
 
 def measure_throughput(
-    case: Case, phase: str, loads: Sequence[Load], device: torch.device, effort: Effort | None = None
+    case: Case,
+    phase: str,
+    loads: Sequence[Load],
+    device: torch.device,
+    effort: Effort | None = None,
+    deadline: float = math.inf,
 ) -> list[dict[str, Any]]:
-    """A row per load, in order; one that does not fit, or fails, says so."""
+    """A row per load, in order; one that does not fit, fails, or comes after the deadline says so.
+
+    deadline: of the monotonic clock; what was timed until then is not lost with what was not.
+    """
     guard = Guard(stopwatch_for(device))
-    return [_row(case, phase, load, device, guard, effort) for load in loads]
+    return [
+        _row(case, phase, load, device, guard, effort)
+        if time.monotonic() < deadline
+        else _head(case, phase, load) | {"failure": asdict(Failure("not run", "the time was up"))}
+        for load in loads
+    ]
 
 
 def problem(case: Case, phase: str, load: Load) -> bench.Case:
@@ -90,16 +104,19 @@ def _kept(case: Case, tokens: int) -> int:
     return tokens - max(tokens - case.window, 0) // whole * whole
 
 
+def _head(case: Case, phase: str, load: Load) -> dict[str, Any]:
+    return {"case": case.name, "phase": phase, "batch": load[0], "seq_len": load[1]}
+
+
 def _row(
     case: Case, phase: str, load: Load, device: torch.device, guard: Guard, effort: Effort | None
 ) -> dict[str, Any]:
-    row = {"case": case.name, "phase": phase, "batch": load[0], "seq_len": load[1]}
     outcome = guard.attempt(case.name, lambda: _timed(problem(case, phase, load), device, guard, effort))
     if device.type == "cuda" and guard.lost is None:  # a lost device answers every call with an error
         torch.cuda.empty_cache()
     if isinstance(outcome, Failure) and outcome.kind == "OutOfMemoryError":  # torch's word for what did not fit
         outcome = replace(outcome, kind="MemoryError")
-    return row | ({"failure": asdict(outcome)} if isinstance(outcome, Failure) else outcome)
+    return _head(case, phase, load) | ({"failure": asdict(outcome)} if isinstance(outcome, Failure) else outcome)
 
 
 def _timed(tried: bench.Case, device: torch.device, guard: Guard, effort: Effort | None) -> dict[str, Any] | Failure:

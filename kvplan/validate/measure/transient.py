@@ -106,6 +106,9 @@ def calls(case: Case, shape: Shape, device: torch.device) -> dict[str, Call]:
     v = random(case.num_kv_heads, shape.keys, case.value_dim).contiguous()
     mask = torch.zeros(shape.batch, 1, shape.queries, shape.keys, dtype=dtype, device=device)
     found: dict[str, Call] = {"eager": (partial(eager, q, k, v, mask), (q, k, v, mask))}
+    if case.sinks:
+        sinks = torch.zeros(case.num_heads, dtype=dtype, device=device)
+        found["eager"] = (partial(eager_with_sinks, q, k, v, mask, sinks), (q, k, v, mask, sinks))
     causal = shape.queries > 1 and case.kind not in ("encoder", "cross", "sparse")
     grouped = case.num_heads != case.num_kv_heads
     for name, backend in SDPA.items():
@@ -125,6 +128,23 @@ def eager(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     weights = torch.matmul(q, k.transpose(2, 3)) * q.shape[-1] ** -0.5
     weights = weights + mask  # one name throughout: what it held before is free
     weights = softmax(weights, dim=-1, dtype=torch.float32).to(q.dtype)
+    return torch.matmul(weights, v).transpose(1, 2).contiguous()
+
+
+def eager_with_sinks(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, sinks_H: Tensor) -> Tensor:
+    """The same with one more column, whose softmax takes off the row maxima itself.
+
+    As in transformers 5.23, models/gpt_oss/modeling_gpt_oss.py `eager_attention_forward`.
+    """
+    groups = q.shape[1] // k.shape[1]
+    k, v = (_repeated(part, groups) for part in (k, v))
+    weights = torch.matmul(q, k.transpose(2, 3)) * q.shape[-1] ** -0.5
+    weights = weights + mask
+    column = sinks_H.reshape(1, -1, 1, 1).expand(q.shape[0], -1, q.shape[-2], -1)
+    combined = torch.cat([weights, column], dim=-1)
+    combined = combined - combined.max(dim=-1, keepdim=True).values
+    shares = softmax(combined, dim=-1, dtype=combined.dtype)
+    weights = shares[..., :-1]  # and the scores are free
     return torch.matmul(weights, v).transpose(1, 2).contiguous()
 
 

@@ -217,3 +217,9 @@ def test_torchs_word_for_what_did_not_fit(where, cuda, monkeypatch):
     assert row["failure"]["kind"] == "MemoryError"
     assert row["failure"]["message"].startswith("CUDA out of memory")
     assert judged([FULL], {"throughput": plain([row])})["failures"] == []
+
+
+def test_what_comes_after_the_deadline_is_not_started():
+    first, second = measure_throughput(FULL, "decode", [(1, 8), (1, 9)], CPU, EFFORT, deadline=-math.inf)
+    assert (first["seq_len"], second["seq_len"]) == (8, 9)
+    assert first["failure"]["kind"] == second["failure"]["kind"] == "not run"

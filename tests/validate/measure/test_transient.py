@@ -21,6 +21,7 @@ CASES = [
     replace(MHA, name="uneven", key_dim=24),
     replace(MHA, name="encoder", kind="encoder"),
     replace(MHA, name="sliding", kind="sliding", window=8, num_kv_heads=2),
+    replace(MHA, name="sinks", num_kv_heads=2, sinks=True),
 ]
 SHAPES = [Shape(1, 64, 64), Shape(3, 48, 48), Shape(1, 1, 80), Shape(3, 1, 80)]
 SLACK = 64
