@@ -95,6 +95,7 @@ def validate(
         raise click.UsageError("--against builds a model's own cache: name a MODEL")
     if given["plot"] and not given["plot"].lower().endswith(_PLOTS):
         raise click.UsageError(f"--plot draws {', '.join(_PLOTS)} files")
+    _check_counts(given)
     how = {key: given.pop(key) for key in ("facts", "offline", "hub", "timeout_seconds")}
     specs = [options.load(model, **how) for model in models]
     if any(given[name] is not None for name in ("tp", "pp", "cp")) or _is_started_by_torchrun():
@@ -104,6 +105,14 @@ def validate(
     _keep(documents, given)
     _print(documents, format)
     ctx.exit(1 if any(document["verdict"] == "off" for document in documents) else 0)
+
+
+def _check_counts(given: dict[str, Any]) -> None:
+    from kvplan.core.serving import positive
+
+    for name in ("seq_len", "batch_size", "encoder_seq_len", "page_size", "tp", "pp", "cp"):
+        if given[name] is not None:
+            positive(name, given[name])
 
 
 def _is_started_by_torchrun() -> bool:
@@ -190,7 +199,7 @@ def _expected_context(device_name: str) -> tuple[int, str] | None:
 def _targets(specs: "Sequence[ModelSpec]", given: dict[str, Any], bench: "Bench") -> "list[Target]":
     from kvplan.core.errors import InputError
     from kvplan.validate.cases import Load, case_by_hand, cases_of, variants
-    from kvplan.validate.run import Target, chosen_load
+    from kvplan.validate.run import Target, chosen_load, require_room
 
     targets = []
     for model in specs:
@@ -210,6 +219,8 @@ def _targets(specs: "Sequence[ModelSpec]", given: dict[str, Any], bench: "Bench"
         targets.append(Target(name="layers by hand", cases=[case_by_hand(text, shape) for text in given["by_hand"]]))
     if given["variants"] or given["level"] == "full" or not targets:
         targets.append(Target(name="variants", cases=variants(shape)))
+    for target in targets:
+        require_room(target, bench)
     return targets
 
 

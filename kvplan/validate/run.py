@@ -12,8 +12,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kvplan._version import __version__
+from kvplan.core.errors import InputError
 from kvplan.core.model import ModelSpec, SlidingAttention
-from kvplan.core.units import GIB
+from kvplan.core.units import GIB, format_bytes
 from kvplan.validate import isolate, predict
 from kvplan.validate.case import Case
 from kvplan.validate.cases import Load, cases_of
@@ -157,6 +158,18 @@ def _framework(target: Target, bench: Bench) -> Any:
 def _held(target: Target, batch: int, tokens: int) -> int:
     cases = [replace(case, batch=batch, seq_len=tokens) for case in target.cases]
     return sum(predict.framework_storage_bytes(cases, decoding=False).values())
+
+
+def require_room(target: Target, bench: Bench) -> None:
+    """Raises InputError where not even one layer of each kind fits into half of what is free."""
+    needed = sum(predict.pool_bytes(case) for case in target.cases)
+    room = None if bench.free_bytes is None else bench.free_bytes // 2
+    if room is not None and needed > room:
+        raise InputError(
+            f"one layer of each kind of `{target.name}` takes {format_bytes(needed)}, more than the "
+            f"{format_bytes(room)} that may be used here",
+            hint="a smaller `--seq` or `--batch`",
+        )
 
 
 def shrunk(cases: Sequence[Case], budget: int) -> list[Case]:

@@ -74,6 +74,10 @@ REFUSED = {
         "a latent cache of int8",
     ),
     "a plot of another sort": (["gpt2", "--plot", "x.jpg", "--device", "cpu"], 2, ".png, .svg, .pdf"),
+    "no tokens": (["gpt2", "--seq", "0"], 2, "`seq_len` is 0"),
+    "no sequences": (["--batch", "0"], 2, "`batch_size` is 0"),
+    # 12 layers' worth of 768 · 2 · 2 bytes a token: one of them alone is 96 GiB of the 8 that may be used
+    "too long for any layer": (["gpt2", "--seq", "32M", "--device", "cpu"], 2, "takes 96 GiB, more than the 8 GiB"),
     "ranks without torchrun": (["gpt2", "--tp", "2"], 2, "tp 2 × pp 1 × cp 1 are 2 ranks, and 1 is running"),
     "ranks of two models": (["gpt2", "bert-base-uncased", "--tp", "2"], 2, "name one MODEL"),
     "a layer that is none": (["--case", "heads=3", "--device", "cpu"], 2, "`heads=3` lacks `key_dim`"),
