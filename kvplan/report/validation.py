@@ -9,7 +9,7 @@ from typing import Any
 
 from kvplan.core.errors import InputError
 from kvplan.core.text import printable
-from kvplan.core.units import format_bytes
+from kvplan.core.units import MIB, format_bytes
 from kvplan.report.page import Line, Page, Table, Tone, plural
 from kvplan.report.validation_tables import (
     SECTIONS,
@@ -44,7 +44,7 @@ def validation_page(document: Document) -> Page:
     by_section: dict[str, list[Row]] = {}
     for row in rows:
         by_section.setdefault(row["section"], []).append(row)
-    tables = [_layers(document["cases"]), *_variants(document)]
+    tables = [_layers(document["cases"]), *_variants(document), *_points(document)]
     tables += [draw(by_section[name], names) for name, draw in SECTIONS.items() if name in by_section]
     tables += [amounts(printable(name), found, names) for name, found in by_section.items() if name not in SECTIONS]
     tables += [*time_tables(document, names), _verdict(document, rows, names)]
@@ -180,6 +180,20 @@ def _shape(case: Mapping[str, Any]) -> str:
         return f"{heads} heads × {dims}, {case['latent_dim']} + {case['rope_dim']} cached"
     heads += f"/{case['num_kv_heads']}" if case["num_kv_heads"] != case["num_heads"] else ""
     return f"{heads} heads × {dims}" + (", sinks" if case["sinks"] else "")
+
+
+def _points(document: Document) -> list[Table]:
+    """What was in use on a GPU at each point of the memory's run, by everybody who can say so, in MiB."""
+    memory = document["readings"].get("memory") or {}
+    found = [point for point in memory.get("points", ()) if point["reserved"] is not None]
+    levels = ("requested", "allocated", "reserved", "process", "device")
+    rows = tuple((printable(point["point"]), *(_mib(point[level]) for level in levels)) for point in found)
+    title = "In use at each point, MiB: by torch's allocator, by this process, by all on the device"
+    return [Table(title=title, header=("", *levels), align="lrrrrr", rows=rows)] if rows else []
+
+
+def _mib(num_bytes: int | None) -> str:
+    return "-" if num_bytes is None else f"{num_bytes / MIB:,.1f}"
 
 
 def _variants(document: Document) -> list[Table]:

@@ -154,16 +154,21 @@ def _device_memory(
 
 
 def _process_memory(reading: Mapping[str, Any], points: Mapping[str, Any], reserved: int) -> Iterator[Row]:
-    """Context and total. The plan of a context rests on a record of the same device, where there is one."""
+    """Context and total. The plan of a context rests on a record of the same device, where there is one.
+
+    A context is what the process holds beside torch's segments once it is warm: the driver's part, and what libraries
+    and kernels load into it, without which nothing is served.
+    """
     held = {name: _process(point, reading) for name, point in points.items()}
-    context, note = reading.get("expected_context_bytes"), reading.get("expected_context_note", "")
-    yield Row(
-        section="memory", case="process", term="context", unit="bytes", predicted=context, measured=held["context"],
-        slack=CONTEXT_SLACK, note=note,
-    )  # fmt: skip
     before = points["warm-up"]["reserved"]
+    warm = None if held["warm-up"] is None else held["warm-up"] - before
+    expected = reading.get("expected_context_bytes")
+    yield Row(
+        section="memory", case="process", term="context", unit="bytes", predicted=expected, measured=warm,
+        slack=CONTEXT_SLACK, note=reading.get("expected_context_note", "no earlier record of such a device"),
+    )  # fmt: skip
     # A context that nobody has measured yet is calibrated by this very run, and so is not judged by it.
-    base = held["context"] if context is None else context
+    base = warm if expected is None else expected
     yield Row(
         section="memory", case="process", term="total", unit="bytes", measured=held["pool"],
         predicted=None if base is None else base + before + reserved,

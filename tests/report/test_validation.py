@@ -117,6 +117,14 @@ Layers tried
   full              6  32/8 heads × 128                8  10,000  bf16   bf16
   linear            2  32 states of 128 × 128          8  10,000  bf16   bf16
 
+In use at each point, MiB: by torch's allocator, by this process, by all on the device
+           requested  allocated  reserved  process  device
+  context        0.0        0.0       0.0    500.0       -
+  warm-up        0.0        0.0      20.0    520.0       -
+  pool       2,484.2    2,484.2   2,518.0  3,018.0       -
+  run        2,484.2    2,484.2   2,518.0  3,019.0       -
+  graphs     2,484.2    2,484.2   2,518.0  3,029.0       -
+
 Memory, bytes
   layers                                      predicted       measured   error  verdict
   sliding 1024  pools             603,979,776 (576 MiB)          equal          ok
