@@ -185,7 +185,7 @@ def _shape(case: Mapping[str, Any]) -> str:
 def _points(document: Document) -> list[Table]:
     """What was in use on a GPU at each point of the memory's run, by everybody who can say so, in MiB."""
     memory = document["readings"].get("memory") or {}
-    found = [point for point in memory.get("points", ()) if point["reserved"] is not None]
+    found = [point for point in memory.get("points", ()) if point.get("reserved") is not None]
     levels = ("requested", "allocated", "reserved", "process", "device")
     rows = tuple((printable(point["point"]), *(_mib(point[level]) for level in levels)) for point in found)
     title = "In use at each point, MiB: by torch's allocator, by this process, by all on the device"

@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
+from kvplan.report.schema import schema_text
 from kvplan.validate import isolate, record
 from kvplan.validate.levels import LEVELS
 from tests.command import config, run
 
+SCHEMA = jsonschema.Draft202012Validator(json.loads(schema_text("validate")))
 SMALL = {
     "model_type": "mistral", "architectures": ["MistralForCausalLM"], "hidden_size": 256, "intermediate_size": 64,
     "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100, "sliding_window": 96,
@@ -33,6 +36,7 @@ def test_a_model_of_ones_own_without_a_gpu(tmp_path: Path) -> None:
     )
     assert result.exit_code == 0, result.stdout + result.stderr
     document = document_of(result.stdout)
+    SCHEMA.validate(document)
     assert document == record.read(kept)
     assert document["verdict"] == "ok"
     assert document["failures"] == []
@@ -58,6 +62,7 @@ def test_several_processes_hold_what_the_plan_of_each_says(tmp_path: Path) -> No
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
     assert done.returncode == 0, done.stderr
     document = document_of(done.stdout)
+    SCHEMA.validate(document)
     assert document["verdict"] == "ok"
     held = [row["measured"] for row in document["rows"] if row["term"] == "cache"]
     # three layers, two sequences of 64 tokens, one of two heads each: 64 · 2 · 2 bytes
