@@ -28,7 +28,7 @@ bench: .venv/.dev  ## cold start and sweep, on this machine
 # Ten minutes: neither starts anything new after its own share of them.
 gpu: .venv/.gpu  ## on this machine's GPU: the kernels, right and how fast; prediction against measurement; writes records
 	$(BIN)/python -m kvplan.validate.suite --minutes 3
-	$(BIN)/kvplan validate --full --minutes 6 --save --out gpu-records $(GPU_MODELS)
+	$(BIN)/kvplan validate --full --variants --minutes 6 --save --out gpu-records $(GPU_MODELS)
 
 notebooks: .venv/.dev  ## execute the notebooks in place
 	$(BIN)/python -m tests.test_notebooks

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kvplan.cli import options
+from kvplan.cli import keeping, options
 from kvplan.cli.group import examples
-from kvplan.cli.output import note, say, show
+from kvplan.cli.output import say, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +26,6 @@ _EXAMPLES = examples(
     "torchrun --nproc-per-node 2 -m kvplan.validate meta-llama/Llama-3.1-8B --tp 2",
 )
 
-_PLOTS = (".png", ".svg", ".pdf")
-
 
 def _print_schema(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
@@ -43,7 +41,7 @@ def _print_schema(ctx: click.Context, param: click.Parameter, value: bool) -> No
     "--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", help="Where [a GPU if there is one]."
 )
 @click.option("--quick", "level", flag_value="quick", help="About a minute: fewer loads, less memory.")
-@click.option("--full", "level", flag_value="full", help="All loads, as much memory as there is, and the variants.")
+@click.option("--full", "level", flag_value="full", help="All loads, as much memory as there is.")
 @click.option("--variants", is_flag=True, help="MHA, GQA, MQA, MLA, sliding, sparse and linear at one shape.")
 @click.option(
     "--case",
@@ -73,7 +71,7 @@ def _print_schema(ctx: click.Context, param: click.Parameter, value: bool) -> No
     "--minutes", type=click.FloatRange(min=0, min_open=True), help="Start nothing new after that [2, 15, 60 by level]."
 )
 @click.option("--save", is_flag=True, help="Keep the record: `estimate` then uses what was measured of the device.")
-@click.option("--out", "out", type=click.Path(), help="Write the record here (of several models: into this folder).")
+@click.option("--out", "out", type=click.Path(), help="Write the record into this file, or folder.")
 @click.option("--plot", type=click.Path(), help="Draw predicted against measured (PNG, SVG or PDF).")
 @click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=_print_schema,
               help="Print the JSON Schema of the answer and exit.")  # fmt: skip
@@ -88,37 +86,37 @@ def validate(
     On a GPU: memory as torch and the driver see it, time against a model fitted on half of the loads. Without one:
     the real caches in main memory, the kernels interpreted, and no GPU figure. Without a MODEL: the variants.
 
-    Exit code 1 means that something is out of tolerance.
+    Exit code 1 means that something is out of tolerance. --json prints one document, of several models an array.
     """
     format = options.chosen_format(format, as_json)
     if given["against"] and not models:
         raise click.UsageError("--against builds a model's own cache: name a MODEL")
-    if given["plot"] and not given["plot"].lower().endswith(_PLOTS):
-        raise click.UsageError(f"--plot draws {', '.join(_PLOTS)} files")
     _check_counts(given)
     how = {key: given.pop(key) for key in ("facts", "offline", "hub", "timeout_seconds")}
     specs = [options.load(model, **how) for model in models]
-    if any(given[name] is not None for name in ("tp", "pp", "cp")) or _is_started_by_torchrun():
-        documents = _together(specs, given)
-    else:
-        documents = _alone(specs, given)
-    _keep(documents, given)
+    dealt_out = any((given[name] or 1) > 1 for name in ("tp", "pp", "cp"))
+    documents = (_together if dealt_out or _is_started_by_torchrun() else _alone)(specs, given)
     _print(documents, format)
+    keeping.keep(documents, given)
     ctx.exit(1 if any(document["verdict"] == "off" for document in documents) else 0)
 
 
 def _check_counts(given: dict[str, Any]) -> None:
+    from math import isfinite
+
     from kvplan.core.serving import positive
 
+    if given["minutes"] is not None and not isfinite(given["minutes"]):
+        raise click.UsageError(f"--minutes is {given['minutes']}, which has no end")
     for name in ("seq_len", "batch_size", "encoder_seq_len", "page_size", "tp", "pp", "cp"):
         if given[name] is not None:
             positive(name, given[name])
 
 
 def _is_started_by_torchrun() -> bool:
-    import os
+    from kvplan.validate.together import num_processes
 
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return num_processes() > 1
 
 
 def _together(specs: "Sequence[ModelSpec]", given: dict[str, Any]) -> list[dict[str, Any]]:
@@ -129,6 +127,12 @@ def _together(specs: "Sequence[ModelSpec]", given: dict[str, Any]) -> list[dict[
     layout = {name: given[name] or 1 for name in ("tp", "pp", "cp")}
     if len(specs) != 1:
         raise click.UsageError("several processes try one model at a time: name one MODEL")
+    unused = [name for name in ("against", "variants", "by_hand", "level", "minutes") if given[name]]
+    if unused:
+        raise click.UsageError(
+            f"several processes take no --{unused[0].replace('by_hand', 'case').replace('level', 'quick')}"
+        )
+    keeping.check(given, 1)
     require_world(**layout)
     require_torch()
     device = given["device"] if given["device"] != "auto" else _seen_device()
@@ -149,6 +153,7 @@ def _alone(specs: "Sequence[ModelSpec]", given: dict[str, Any]) -> list[dict[str
 
     bench = _bench(given)
     targets = _targets(specs, given, bench)
+    keeping.check(given, len(targets))
     total = sum(run.num_jobs(target, bench) for target in targets)
     bar: Any = click.progressbar(
         length=total, label="measuring", file=sys.stderr, show_eta=False, width=24, item_show_func=lambda name: name
@@ -198,7 +203,7 @@ def _expected_context(device_name: str) -> tuple[int, str] | None:
 
 def _targets(specs: "Sequence[ModelSpec]", given: dict[str, Any], bench: "Bench") -> "list[Target]":
     from kvplan.core.errors import InputError
-    from kvplan.validate.cases import Load, case_by_hand, cases_of, variants
+    from kvplan.validate.cases import Load, apart, case_by_hand, cases_of, variants
     from kvplan.validate.run import Target, chosen_load, require_room
 
     targets = []
@@ -206,21 +211,27 @@ def _targets(specs: "Sequence[ModelSpec]", given: dict[str, Any], bench: "Bench"
         load = _load(model, given, **chosen_load(model, bench, seq_len=given["seq_len"], batch=given["batch_size"]))
         identity = {"id": model.id, "model_type": model.model_type, "num_layers": model.num_layers}
         config = _framework_config(model, given["against"])
-        cases = cases_of(model, load)
-        if load.kv_dtype == "int8" and any(case.kind == "latent" for case in cases):
-            raise InputError("no kernel reads a latent cache of int8", hint="`--kv-dtype` bf16, fp16 or fp8")
-        targets.append(Target(name=model.id, cases=cases, model=identity, framework_config=config))
+        targets.append(Target(name=model.id, cases=cases_of(model, load), model=identity, framework_config=config))
     tokens, batch = (
         given["seq_len"] or (8192 if bench.on_gpu else 2048),
         given["batch_size"] or (8 if bench.on_gpu else 1),
     )
     shape: Load = _load(None, given, seq_len=tokens, batch=batch, chunk=2048 if bench.on_gpu else 512)
     if given["by_hand"]:
-        targets.append(Target(name="layers by hand", cases=[case_by_hand(text, shape) for text in given["by_hand"]]))
-    if given["variants"] or given["level"] == "full" or not targets:
+        targets.append(
+            Target(name="layers by hand", cases=apart(case_by_hand(text, shape) for text in given["by_hand"]))
+        )
+    if given["variants"] or not targets:
         targets.append(Target(name="variants", cases=variants(shape)))
     for target in targets:
         require_room(target, bench)
+        if any(case.kind == "latent" and case.kv_dtype == "int8" for case in target.cases):
+            raise InputError(
+                f"no kernel reads a latent cache of int8, and `{target.name}` has one",
+                hint="`--kv-dtype` bf16, fp16 or fp8",
+            )
+    if given["encoder_seq_len"] and not any(case.kind in ("encoder", "cross") for t in targets for case in t.cases):
+        raise InputError("nothing here has an encoder, so `--encoder-seq` has no meaning", hint="use `--seq` alone")
     return targets
 
 
@@ -249,38 +260,6 @@ def _load(model: "ModelSpec | None", given: dict[str, Any], **chosen: Any) -> "L
     return Load(
         encoder_seq_len=given["encoder_seq_len"], page_size=given["page_size"], dtype=dtype, kv_dtype=kv_dtype, **chosen
     )
-
-
-def _keep(documents: "Sequence[dict[str, Any]]", given: dict[str, Any]) -> None:
-    """Write records and plot where that was asked for, and say where."""
-    from pathlib import Path
-
-    from kvplan.sources.records import own_folder
-    from kvplan.validate import record
-    from kvplan.validate.devices import remember
-
-    for document in documents:
-        paths = []
-        if given["out"]:
-            out = Path(given["out"])
-            paths.append(out if len(documents) == 1 else out / record.file_name(document))
-        if given["save"]:
-            paths.append(own_folder() / record.file_name(document))
-        for path in paths:
-            record.write(document, path)
-        if given["save"]:
-            remember(document, own_folder())
-        note([f"record written to {path}" for path in paths])
-    if given["plot"] and documents:
-        _draw(documents, given["plot"])
-
-
-def _draw(documents: "Sequence[dict[str, Any]]", path: str) -> None:
-    from kvplan.report.plots import save_plot
-    from kvplan.report.validation_plot import plot_validation
-
-    save_plot(plot_validation(documents), path)
-    note([f"drawn to {path}"])
 
 
 def _print(documents: "Sequence[dict[str, Any]]", format: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
 from kvplan.core.errors import InputError
@@ -15,6 +16,7 @@ from kvplan.core.model import (
     ModelSpec,
     SlidingAttention,
 )
+from kvplan.core.serving import positive
 from kvplan.core.units import parse_count
 from kvplan.validate.case import Case
 
@@ -40,11 +42,16 @@ def cases_of(model: ModelSpec, load: Load) -> list[Case]:
         for mixer in layer.mixers:
             case = _case(mixer, layer, load)
             found[case] = found.get(case, 0) + count
-    cases = [replace(case, num_layers=count, name=f"{count} × {case.name}") for case, count in found.items()]
-    names = [case.name for case in cases]
+    return apart(replace(case, num_layers=count, name=f"{count} × {case.name}") for case, count in found.items())
+
+
+def apart(cases: Iterable[Case]) -> list[Case]:
+    """The cases, those of one name told apart by a number: readings find them by name."""
+    found = list(cases)
+    names = [case.name for case in found]
     return [
         case if names.count(case.name) == 1 else replace(case, name=f"{case.name} ({names[:i].count(case.name) + 1})")
-        for i, case in enumerate(cases)
+        for i, case in enumerate(found)
     ]
 
 
@@ -124,6 +131,23 @@ def variants(load: Load) -> list[Case]:
     ]  # fmt: skip
 
 
+def _check_layer(text: str, given: dict[str, int]) -> None:
+    if unknown := sorted(given.keys() - set(_BY_HAND)):
+        raise InputError(f"a layer has no `{unknown[0][:40]}`", hint=f"it has {', '.join((*_SHORT, *_BY_HAND))}")
+    missing = [key for key in ("num_heads", "key_dim", "value_dim") if key not in given]
+    if "rope_dim" in given and "latent_dim" not in given:
+        missing.append("latent_dim")
+    if missing:
+        raise InputError(
+            f"`{text[:60]}` lacks `{missing[0]}`", hint="write it like heads=32,kv_heads=8,head_dim=128,window=4096"
+        )
+    if "latent_dim" in given and "window" in given:
+        raise InputError("no kernel slides a window over latents", hint="leave out `window`, or `latent_dim`")
+    given.setdefault("num_kv_heads", given["num_heads"])
+    if given["num_heads"] % given["num_kv_heads"]:
+        raise InputError(f"{given['num_heads']} query heads do not share {given['num_kv_heads']} KV heads evenly")
+
+
 _BY_HAND = ("num_heads", "num_kv_heads", "key_dim", "value_dim", "window", "latent_dim", "rope_dim", "num_layers")
 _SHORT = {"heads": "num_heads", "kv_heads": "num_kv_heads", "layers": "num_layers", "dim": "head_dim"}
 
@@ -137,19 +161,11 @@ def case_by_hand(text: str, load: Load) -> Case:
     for part in text.split(","):
         key, _, value = part.partition("=")
         key = _SHORT.get(key.strip(), key.strip())
-        given |= {"key_dim": parse_count(value), "value_dim": parse_count(value)} if key == "head_dim" else {
-            key: parse_count(value)
-        }  # fmt: skip
-    if unknown := sorted(given.keys() - set(_BY_HAND)):
-        raise InputError(f"a layer has no `{unknown[0][:40]}`", hint=f"it has {', '.join((*_SHORT, *_BY_HAND))}")
-    missing = [key for key in ("num_heads", "key_dim", "value_dim") if key not in given]
-    if missing:
-        raise InputError(
-            f"`{text[:60]}` lacks `{missing[0]}`", hint="write it like heads=32,kv_heads=8,head_dim=128,window=4096"
-        )
-    given.setdefault("num_kv_heads", given["num_heads"])
-    if given["num_heads"] % given["num_kv_heads"]:
-        raise InputError(f"{given['num_heads']} query heads do not share {given['num_kv_heads']} KV heads evenly")
+        for name in ("key_dim", "value_dim") if key == "head_dim" else (key,):
+            if name in given:
+                raise InputError(f"`{text[:60]}` says `{name[:40]}` twice", hint="say it once")
+            given[name] = positive(name[:40], parse_count(value))
+    _check_layer(text, given)
     kind = "latent" if given.get("latent_dim") else "sliding" if given.get("window") else "full"
     shared = {field.name: getattr(load, field.name) for field in fields(load) if field.name != "encoder_seq_len"}
     shared["decode_steps"] = min(load.decode_steps, load.seq_len - 1)

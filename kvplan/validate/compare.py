@@ -258,7 +258,7 @@ def _framework(cases: Mapping[str, Case], reading: Mapping[str, Any]) -> Iterato
     """What the framework's own cache holds, kind by kind, after a prompt and, where windows slid, one token later."""
     source = f"{reading['framework']} {reading['version']}, {reading['cache_class'] or 'no cache'}"
     if reading["cache_class"] is None:
-        total = sum(predict.framework_bytes(list(cases.values())).values())
+        total = sum(predict.framework_bytes([_under(case, reading, 0) for case in cases.values()]).values())
         yield Row(
             section="framework", case="no cache", term="after the prompt", unit="bytes", predicted=total,
             measured=reading["tensor_bytes"], note=source,
@@ -282,7 +282,9 @@ def _under(case: Case, reading: Mapping[str, Any], more: int) -> Case:
     tokens = reading["seq_len"] + more
     if case.kind in ("cross", "encoder"):
         tokens = reading["encoder_seq_len"] or reading["seq_len"]
-    return replace(case, batch=reading["batch"], seq_len=tokens)
+    # the framework holds all layers, and keys and values in the model's own type
+    layers = case.model_layers or case.num_layers
+    return replace(case, batch=reading["batch"], seq_len=tokens, num_layers=layers, kv_dtype=case.dtype)
 
 
 def _ranks(cases: Mapping[str, Case], reading: Mapping[str, Any]) -> Iterator[Row]:

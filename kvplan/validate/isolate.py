@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from kvplan.core.errors import InputError
 
+_IN_CHECKOUT = Path(__file__).parents[2] / "pyproject.toml"
+"""There where kvplan is not installed but run from its source: the child must find it too."""
 _ALLOCATOR = (
     "PYTORCH_ALLOC_CONF",
     "PYTORCH_CUDA_ALLOC_CONF",
@@ -40,10 +44,11 @@ def run_job(job: Mapping[str, Any], *, timeout_seconds: float) -> Any:
         out = Path(folder) / "reading.json"
         command = [sys.executable, "-m", "kvplan.validate.measure", str(out)]
         try:
-            done = subprocess.run(
-                command, input=json.dumps(dict(job)), capture_output=True, text=True, timeout=timeout_seconds,
-                env=environment(job["device"]), encoding="utf-8", errors="replace",
-            )  # fmt: skip
+            with _ended_in_order():
+                done = subprocess.run(
+                    command, input=json.dumps(dict(job)), capture_output=True, text=True, timeout=timeout_seconds,
+                    env=environment(job["device"]), encoding="utf-8", errors="replace",
+                )  # fmt: skip
         except subprocess.TimeoutExpired:
             return failed("timeout", f"not done after {timeout_seconds:.0f} seconds")
         try:
@@ -55,7 +60,29 @@ def run_job(job: Mapping[str, Any], *, timeout_seconds: float) -> Any:
 def environment(device: str) -> dict[str, str]:
     """The process's, with torch's allocator as it is by default, and Triton interpreting on a CPU and not elsewhere."""
     inherited = {name: value for name, value in os.environ.items() if name not in ("TRITON_INTERPRET", *_ALLOCATOR)}
+    inherited["PYTHONSAFEPATH"] = "1"  # nothing that lies in the folder where the user happens to be is imported
+    if _IN_CHECKOUT.is_file():
+        inherited["PYTHONPATH"] = os.pathsep.join(
+            filter(None, (str(_IN_CHECKOUT.parent), os.environ.get("PYTHONPATH")))
+        )
     return inherited | ({"TRITON_INTERPRET": "1"} if device == "cpu" else {})
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """A request to end, as a cancelled job gets, ends the child too, as Ctrl-C does; the main thread alone hears it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def failed(kind: str, message: str) -> dict[str, Any]:

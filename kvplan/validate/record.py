@@ -33,6 +33,8 @@ def judged(cases: Sequence[Case], readings: Mapping[str, Any]) -> dict[str, Any]
     ceilings = readings.get("ceilings")
     fits = judge(cases, timed, ceilings) if timed and ceilings and not isolate.is_failure(ceilings) else []
     verdict = overall(rows, failures)
+    if verdict in ("ok", "info") and _unfinished(readings):
+        verdict = "inconclusive"
     if verdict in ("ok", "info", "inconclusive"):
         found = {fit["verdict"] for fit in fits}
         verdict = "off" if "off" in found else "inconclusive" if "inconclusive" in found else verdict
@@ -44,6 +46,13 @@ def judged(cases: Sequence[Case], readings: Mapping[str, Any]) -> dict[str, Any]
         "failures": failures,
         "verdict": verdict,
     }
+
+
+def _unfinished(readings: Mapping[str, Any]) -> bool:
+    """Whether a job, or all of a kind of layer's sweep, had no time left."""
+    parts = [part for reading in readings.values() for part in (reading if isinstance(reading, list) else [reading])]
+    late = [part for part in parts if isolate.is_failure(part) and (part["failure"] or {}).get("kind") == "not run"]
+    return any(part.get("phase", "all") == "all" for part in late)
 
 
 def recompute(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,10 +82,13 @@ def write(document: Mapping[str, Any], path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         number, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        with os.fdopen(number, "w", encoding="utf-8") as part:
-            part.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        try:
+            with os.fdopen(number, "w", encoding="utf-8") as part:
+                part.write(text)
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        finally:
+            Path(name).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"`{path}` cannot be written: {error.strerror}", hint="name another file") from error
 
@@ -95,6 +107,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def file_name(document: Mapping[str, Any]) -> str:
-    """`nvidia-h100-80gb-hbm3--meta-llama-llama-3.1-8b--2026-11-22.json`."""
-    parts = (document["device"]["name"], document["name"], document["device"]["date"][:10])
+    """`nvidia-h100-80gb-hbm3--meta-llama-llama-3.1-8b--2026-11-22t10-20-30.json`; of ranks with their layout."""
+    layout = [f"{name}{document['inputs'][name]}" for name in ("tp", "pp", "cp") if name in document["inputs"]]
+    parts = (document["device"]["name"], document["name"], *layout, document["device"]["date"][:19])
     return "--".join(re.sub(r"[^a-z0-9.]+", "-", part.lower()).strip("-") for part in parts) + ".json"

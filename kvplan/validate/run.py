@@ -81,7 +81,10 @@ class Bench:
         self.say(name)
         given = {"job": job.pop("job", name), "device": self.torch_device, **job}
         seconds = min(self.level.job_seconds, max(left, SHORTEST_JOB))
-        return self.jobs(given | {"seconds": seconds}, timeout_seconds=seconds + GRACE)
+        found = self.jobs(given | {"seconds": seconds}, timeout_seconds=seconds + GRACE)
+        if seconds < self.level.job_seconds and isolate.is_failure(found) and found["failure"]["kind"] == "timeout":
+            return isolate.failed("not run", "the time was up")  # it was the run's end that cut it short
+        return found
 
 
 def validate(target: Target, bench: Bench) -> dict[str, Any]:
@@ -156,7 +159,7 @@ def _framework(target: Target, bench: Bench) -> Any:
 
 
 def _held(target: Target, batch: int, tokens: int) -> int:
-    cases = [replace(case, batch=batch, seq_len=tokens) for case in target.cases]
+    cases = [replace(case, batch=batch, seq_len=tokens, kv_dtype=case.dtype) for case in target.cases]
     return sum(predict.framework_storage_bytes(cases, decoding=False).values())
 
 

@@ -21,8 +21,9 @@ SEED = 3
 
 
 def num_processes() -> int:
-    """How many processes torchrun started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many processes torchrun started; 1 without it, whatever else counts processes in the environment."""
+    world = os.environ.get("WORLD_SIZE", "")
+    return int(world) if "LOCAL_RANK" in os.environ and world.isdecimal() else 1
 
 
 def require_world(tp: int, pp: int, cp: int) -> None:

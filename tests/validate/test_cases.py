@@ -7,7 +7,7 @@ from kvplan.core.errors import InputError
 from kvplan.core.units import ceil_div
 from kvplan.sources import catalog
 from kvplan.validate.case import Case
-from kvplan.validate.cases import Load, case_by_hand, cases_of, order_of, variants
+from kvplan.validate.cases import Load, apart, case_by_hand, cases_of, order_of, variants
 from kvplan.validate.predict import mixer_of, pool_bytes
 
 LOAD = Load(seq_len=4096)
@@ -96,11 +96,24 @@ def test_a_layer_by_hand() -> None:
         ("heads=32,kv_heads=5,head_dim=128", "32 query heads do not share 5 KV heads evenly"),
         ("heads=many,head_dim=128", "`many`"),
         ("heads", "``"),
+        ("heads=0,head_dim=128", "`num_heads` is 0"),
+        ("heads=8,kv_heads=0,head_dim=128", "`num_kv_heads` is 0"),
+        ("heads=8,head_dim=128,layers=0", "`num_layers` is 0"),
+        ("heads=8,heads=4,head_dim=128", "says `num_heads` twice"),
+        ("heads=8,head_dim=128,key_dim=64", "says `key_dim` twice"),
+        ("heads=8,head_dim=128,rope_dim=64", "lacks `latent_dim`"),
+        ("heads=8,head_dim=128,latent_dim=64,window=8", "no kernel slides a window over latents"),
     ],
 )
 def test_a_layer_by_hand_that_is_none(text: str, said: str) -> None:
     with pytest.raises(InputError, match=said):
         case_by_hand(text, LOAD)
+
+
+def test_layers_of_one_description_are_told_apart() -> None:
+    texts = [f"heads=4,head_dim={dim},latent_dim=64,rope_dim=16" for dim in (64, 128)]
+    first, second = apart(case_by_hand(text, LOAD) for text in texts)
+    assert (first.name, second.name) == ("1 × latent 64 + 16, 4 heads (1)", "1 × latent 64 + 16, 4 heads (2)")
 
 
 def test_a_case_says_which_field_it_does_not_know() -> None:

@@ -30,6 +30,7 @@ def document(*, date: str = "2026-01-02T03:04:05+00:00", context: int | None = 4
     return {
         "schema": "kvplan/validate/1",
         "name": "a/B",
+        "inputs": {"level": "quick"},
         "device": {"kind": "cuda", "name": "Imaginary GPU", "driver": "1.2", "torch": "2.13.0", "date": date},
         "cases": [CASE.to_json()],
         "readings": {"memory": memory, "ceilings": CEILINGS} | readings,
@@ -45,7 +46,7 @@ def test_the_entry_of_a_device() -> None:
         "driver": "1.2",
         "torch": "2.13.0",
         "date": "2026-01-02T03:04:05+00:00",
-        "record": "imaginary-gpu--a-b--2026-01-02.json",
+        "record": "imaginary-gpu--a-b--2026-01-02t03-04-05.json",
     }
 
 
@@ -106,7 +107,7 @@ def test_what_is_written_is_what_estimate_reads(tmp_path: Path, monkeypatch: pyt
     assert (found.context_bytes, found.read_bytes_per_second) == (450 * MIB, 3e12)
     assert found.source == (
         "kvplan validate on Imaginary GPU, driver 1.2, torch 2.13.0, 2026-01-02, "
-        "record imaginary-gpu--a-b--2026-01-02.json"
+        "record imaginary-gpu--a-b--2026-01-02t03-04-05.json"
     )
     assert (devices.SCHEMA, devices.FILE_NAME) == (records.DEVICES_SCHEMA, records.DEVICES_FILE)
 

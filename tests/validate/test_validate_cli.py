@@ -13,6 +13,7 @@ import pytest
 from kvplan.report.schema import schema_text
 from kvplan.validate import isolate, record
 from kvplan.validate.levels import LEVELS
+from kvplan.validate.together import num_processes
 from tests.command import config, run
 
 SCHEMA = jsonschema.Draft202012Validator(json.loads(schema_text("validate")))
@@ -79,6 +80,17 @@ REFUSED = {
         "a latent cache of int8",
     ),
     "a plot of another sort": (["gpt2", "--plot", "x.jpg", "--device", "cpu"], 2, ".png, .svg, .pdf"),
+    "a latent variant of int8": (["--variants", "--kv-dtype", "int8", "--device", "cpu"], 2, "`variants` has one"),
+    "no end": (["gpt2", "--minutes", "nan"], 2, "which has no end"),
+    "an encoder's length without one": (
+        ["gpt2", "--encoder-seq", "9", "--device", "cpu"],
+        2,
+        "nothing here has an encoder",
+    ),
+    "one file for two records": (["gpt2", "--variants", "--out", "x.json", "--device", "cpu"], 2, "name a folder"),
+    "a place that is no file": (["gpt2", "--out", "/dev/null", "--device", "cpu"], 2, "neither a file nor a folder"),
+    "a file in the way": (["gpt2", "--out", "/dev/null/x.json", "--device", "cpu"], 2, "cannot be written"),
+    "what several processes do not take": (["gpt2", "--tp", "2", "--quick"], 2, "take no --quick"),
     "no tokens": (["gpt2", "--seq", "0"], 2, "`seq_len` is 0"),
     "no sequences": (["--batch", "0"], 2, "`batch_size` is 0"),
     # 12 layers' worth of 768 · 2 · 2 bytes a token: one of them alone is 96 GiB of the 8 that may be used
@@ -137,6 +149,28 @@ def test_a_term_that_is_off_is_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> N
     result = run("validate", "gpt2", "--device", "cpu")
     assert result.exit_code == 1
     assert "off: " in result.stdout
+
+
+def test_two_models_of_one_name_leave_two_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def job(asked: dict[str, Any], *, timeout_seconds: float) -> Any:
+        return (
+            {"device": CPU, "free_bytes": 1 << 34} if asked["job"] == "probe" else isolate.failed("not run", "no time")
+        )
+
+    monkeypatch.setattr(isolate, "run_job", job)
+    result = run("validate", "gpt2", "gpt2", "--device", "cpu", "--out", str(tmp_path / "here"))
+    assert result.exit_code == 0
+    names = sorted(path.name for path in (tmp_path / "here").iterdir())
+    assert names == [f"some-cpu--gpt2--2026-01-02t03-04-05{more}.json" for more in ("-2", "")]
+
+
+def test_processes_are_those_of_torchrun_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert num_processes() == 1
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert num_processes() == 8
+    monkeypatch.setenv("WORLD_SIZE", "many")
+    assert num_processes() == 1
 
 
 def test_levels_rise() -> None:

@@ -33,6 +33,10 @@ def test_a_record_is_written_whole_and_read_back(tmp_path: Path) -> None:
     record.write(document, path)
     assert record.read(path) == document
     assert [child.name for child in path.parent.iterdir()] == ["x.json"]
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(InputError, match="cannot be written"):
+        record.write(document, tmp_path / "folder.json")
+    assert sorted(child.name for child in tmp_path.iterdir()) == ["folder.json", "new folder"]  # nothing half-written
 
 
 def test_what_cannot_be_written_leaves_the_file_of_before(tmp_path: Path) -> None:
@@ -58,8 +62,11 @@ def test_a_file_that_is_no_record(text: str, tmp_path: Path) -> None:
 
 
 def test_a_name_says_device_model_and_day() -> None:
-    document = {"device": {"name": "NVIDIA H100 80GB HBM3", "date": "2026-01-02T03:04:05+00:00"}, "name": "a/B-8.1b"}
-    assert record.file_name(document) == "nvidia-h100-80gb-hbm3--a-b-8.1b--2026-01-02.json"
+    device = {"name": "NVIDIA H100 80GB HBM3", "date": "2026-01-02T03:04:05+00:00"}
+    document: dict[str, Any] = {"device": device, "name": "a/B-8.1b", "inputs": {"level": "quick"}}
+    assert record.file_name(document) == "nvidia-h100-80gb-hbm3--a-b-8.1b--2026-01-02t03-04-05.json"
+    ranks = document | {"inputs": {"tp": 2, "pp": 1, "cp": 1}}
+    assert record.file_name(ranks) == "nvidia-h100-80gb-hbm3--a-b-8.1b--tp2--pp1--cp1--2026-01-02t03-04-05.json"
 
 
 def test_the_page_shows_what_the_records_say() -> None:

@@ -129,7 +129,19 @@ def test_when_the_time_is_up_nothing_new_starts_and_nobody_is_to_blame() -> None
     document = run.validate(target(), bench(jobs, clock=lambda: next(times)))
     assert jobs.names == ["memory"]
     assert document["failures"] == []
-    assert document["verdict"] == "ok"
+    assert document["verdict"] == "inconclusive"  # what was measured agrees, and most was not
+
+
+def test_a_job_that_the_runs_end_cuts_short_was_not_run() -> None:
+    def job(asked: dict[str, Any], *, timeout_seconds: float) -> Any:
+        return {"failure": {"kind": "timeout", "message": "too long"}}
+
+    def kinds(deadline: float) -> set[str]:
+        at = replace(bench(Jobs()), jobs=job, deadline=deadline)
+        return {one["failure"]["kind"] for one in run.measure(target(), [], at).values()}
+
+    assert kinds(5.0) == {"not run"}
+    assert kinds(1e9) == {"timeout"}  # it had all the time that a job may have
 
 
 def test_a_budget_takes_layers_in_proportion() -> None:

@@ -6,12 +6,13 @@ On a CPU the kernels are interpreted, so that heads and lengths shrink; group, d
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kvplan.validate.case import Case
 from kvplan.validate.kernels.launch import padded
@@ -59,7 +60,7 @@ def checks(case: Case, device: torch.device) -> list[tuple[str, Check]]:
     check = partial(Check, case.name, compute_capability=capability)
     interpreted = device.type == "cpu"
     if case.kind == "linear":
-        return [("decode", Check("gated delta step", run_delta))]
+        return [("decode", Check(case.name, _delta(case, interpreted)))]
     if case.kind == "latent":
         mla: dict[str, Any] = {
             "latent_dim": case.latent_dim,
@@ -88,3 +89,10 @@ def checks(case: Case, device: torch.device) -> list[tuple[str, Check]]:
     if min(case.key_dim, case.value_dim) >= 16 and padded(same["group"]) <= 128:
         found.append(("prefill", check(partial(run_prefill, paged=True, **prefill, **same))))
     return found
+
+
+def _delta(case: Case, interpreted: bool) -> Callable[[torch.device], tuple[Tensor, Tensor]]:
+    """A recurrent layer's step; interpreted, with the states of one key head."""
+    shrinks = interpreted and case.num_kv_heads % case.num_heads == 0
+    key_heads, num_heads = (1, case.num_kv_heads // case.num_heads) if shrinks else (case.num_heads, case.num_kv_heads)
+    return partial(run_delta, key_heads=key_heads, num_heads=num_heads, key_dim=case.key_dim, value_dim=case.value_dim)

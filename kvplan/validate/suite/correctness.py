@@ -257,14 +257,17 @@ def run_prefill_tma(device: torch.device, *, warp_specialized: bool = False, **r
     return actual, torch.stack([reference.attention(q[b], k[b], v[b], seen, scale=0.09) for b in range(2)])
 
 
-def run_delta(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Three steps of Qwen3-Next's gated delta rule; outputs and final states."""
-    state = torch.randn(6, 32, 128, 128, device=device)
+def run_delta(
+    device: torch.device, *, key_heads: int = 16, num_heads: int = 32, key_dim: int = 128, value_dim: int = 128
+) -> tuple[Tensor, Tensor]:
+    """Three steps of the gated delta rule, by default Qwen3-Next's; outputs and final states."""
+    state = torch.randn(6, num_heads, key_dim, value_dim, device=device)
     slots = torch.tensor([4, 0, 5], dtype=torch.int32, device=device)
     expected_state, rows = state[slots.long()].to(torch.float64), []
     for _ in range(3):
-        q, k, v = (torch.randn(3, heads, 128, device=device) for heads in (16, 16, 32))
-        decay, beta = -torch.rand(3, 32, device=device), torch.rand(3, 32, device=device)
+        shapes = ((key_heads, key_dim), (key_heads, key_dim), (num_heads, value_dim))
+        q, k, v = (torch.randn(3, *shape, device=device) for shape in shapes)
+        decay, beta = -torch.rand(3, num_heads, device=device), torch.rand(3, num_heads, device=device)
         actual = linear.delta_step(state, slots, q, k, v, decay, beta)
         steps = [linear_reference.delta_step(s, *x) for s, *x in zip(expected_state, q, k, v, decay, beta, strict=True)]
         expected_state = torch.stack([after for _, after in steps])
