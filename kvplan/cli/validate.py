@@ -165,8 +165,6 @@ def _alone(specs: "Sequence[ModelSpec]", given: dict[str, Any]) -> list[dict[str
 
 def _bench(given: dict[str, Any]) -> "Bench":
     """The device at hand, asked in a process of its own: this one stays free of torch."""
-    import time
-
     from kvplan.core.errors import InputError
     from kvplan.validate import isolate
     from kvplan.validate.levels import LEVELS
@@ -183,7 +181,7 @@ def _bench(given: dict[str, Any]) -> "Bench":
         raise InputError("torch sees no GPU here", hint="`--device cpu` measures what can be measured without one")
     return Bench(
         device=found["device"], free_bytes=found["free_bytes"], level=level, deadline=_deadline(level, given),
-        expected_context=_expected_context(found["device"]["name"]), clock=time.monotonic,
+        expected_context=_expected_context(found["device"]["name"]),
     )  # fmt: skip
 
 
@@ -212,11 +210,8 @@ def _targets(specs: "Sequence[ModelSpec]", given: dict[str, Any], bench: "Bench"
         identity = {"id": model.id, "model_type": model.model_type, "num_layers": model.num_layers}
         config = _framework_config(model, given["against"])
         targets.append(Target(name=model.id, cases=cases_of(model, load), model=identity, framework_config=config))
-    tokens, batch = (
-        given["seq_len"] or (8192 if bench.on_gpu else 2048),
-        given["batch_size"] or (8 if bench.on_gpu else 1),
-    )
-    shape: Load = _load(None, given, seq_len=tokens, batch=batch, chunk=2048 if bench.on_gpu else 512)
+    tokens = given["seq_len"] or (8192 if bench.on_gpu else 2048)
+    shape: Load = _load(None, given, seq_len=tokens, batch=given["batch_size"] or bench.batch, chunk=bench.chunk)
     if given["by_hand"]:
         targets.append(
             Target(name="layers by hand", cases=apart(case_by_hand(text, shape) for text in given["by_hand"]))

@@ -52,6 +52,21 @@ class Case:
     kv_dtype: str = "bf16"
 
     @property
+    def causal(self) -> bool:
+        """Whether a query sees no key after its own."""
+        return self.kind not in ("encoder", "cross", "sparse")
+
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether the layer runs once and has no cache."""
+        return self.kind in ("encoder", "sparse")
+
+    @property
+    def paged(self) -> bool:
+        """Whether its cache grows with the tokens, page by page."""
+        return self.kind in ("full", "sliding", "latent", "cross")
+
+    @property
     def prompt_len(self) -> int:
         """Tokens of the prompt; what is not decoded."""
         return self.seq_len - self.decode_steps

@@ -10,13 +10,14 @@ measured long ago.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from kvplan.core.units import MIB, ceil_div
 from kvplan.validate import predict
 from kvplan.validate.case import Case
+from kvplan.validate.isolate import is_failure
 from kvplan.validate.predict_ranks import job_cache_bytes
 
 Verdict = Literal["ok", "off", "inconclusive", "info"]
@@ -78,19 +79,13 @@ def compare(cases: Sequence[Case], readings: Mapping[str, Any]) -> list[Row]:
     rows: list[Row] = []
     for name, section in _SECTIONS.items():
         reading = readings.get(name)
-        if reading is not None and not failure_of(reading):
+        if reading is not None and not is_failure(reading):
             rows += section(named, reading)
     return rows
 
 
-def failure_of(reading: Any) -> Mapping[str, str] | None:
-    """Why a job left no reading."""
-    return reading.get("failure") if isinstance(reading, Mapping) else None
-
-
-def overall(rows: Sequence[Row], failures: Sequence[Any]) -> Verdict:
-    """Off if one row is off or a job failed, else inconclusive if one is, else ok; info if nothing was judged."""
-    verdicts = {row.verdict for row in rows}
+def overall(verdicts: Collection[Verdict], failures: Sequence[Any]) -> Verdict:
+    """Off if one is off or a job failed, else inconclusive if one is, else ok; info if nothing was judged."""
     if failures or "off" in verdicts:
         return "off"
     if "inconclusive" in verdicts:

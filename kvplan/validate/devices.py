@@ -13,7 +13,8 @@ from typing import Any
 from kvplan.core.errors import InputError
 from kvplan.validate import record
 from kvplan.validate.case import Case
-from kvplan.validate.compare import compare, failure_of
+from kvplan.validate.compare import compare
+from kvplan.validate.isolate import is_failure
 
 SCHEMA = "kvplan/devices/1"
 FILE_NAME = "devices.json"
@@ -27,7 +28,7 @@ def device_facts(document: Mapping[str, Any]) -> dict[str, Any] | None:
     if device["kind"] == "cpu" or context is None:
         return None
     ceilings = readings.get("ceilings") or {}
-    rates = {} if failure_of(ceilings) else ceilings
+    rates = {} if is_failure(ceilings) else ceilings
     return {
         "context_bytes": context,
         **{key: rates.get(key) for key in _RATES},
@@ -55,7 +56,7 @@ def remember(document: Mapping[str, Any], folder: Path) -> None:
 def _context_bytes(document: Mapping[str, Any]) -> int | None:
     """What the process held before its first tensor, as the rows of the record have it."""
     memory = document["readings"].get("memory")
-    if memory is None or failure_of(memory):
+    if memory is None or is_failure(memory):
         return None
     rows = compare([Case.from_json(case) for case in document["cases"]], {"memory": memory})
     measured = next((row.measured for row in rows if (row.case, row.term) == ("process", "context")), None)

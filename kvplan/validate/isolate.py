@@ -107,6 +107,11 @@ def _signal(returncode: int) -> str | None:
     return next((one.name for one in signal.Signals if one == -returncode), f"signal {-returncode}")
 
 
+def failure_of(reading: Any) -> Mapping[str, str] | None:
+    """Why there is no reading, or no figure in one of its rows; None where all is well."""
+    return reading.get("failure") if isinstance(reading, Mapping) else None
+
+
 def is_failure(reading: Any) -> bool:
     """Whether a job left its failure in the place of a reading."""
-    return isinstance(reading, Mapping) and "failure" in reading
+    return failure_of(reading) is not None

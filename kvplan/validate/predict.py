@@ -92,9 +92,7 @@ def pool_requests(cases: Sequence[Case]) -> list[int]:
 
 def reserved_growth(requests: Sequence[int], free_blocks: Mapping[str, Sequence[int]]) -> tuple[int, int]:
     """(allocated, reserved) bytes that these requests add, on top of the free blocks that torch holds already."""
-    allocator = CachingAllocator(
-        free_small=free_blocks.get("small", ()), free_large=free_blocks.get("large", ())
-    )  # fmt: skip
+    allocator = CachingAllocator(free_small=free_blocks.get("small", ()), free_large=free_blocks.get("large", ()))
     before = allocator.reserved_bytes
     for size in requests:
         allocator.allocate(size)
@@ -125,7 +123,7 @@ def call_bytes(case: Case, backend: str, *, batch: int, queries: int, keys: int)
         key_dim=case.key_dim,
         value_dim=case.value_dim,
         dtype=_dtype(case),
-        causal=queries > 1 and case.kind not in ("encoder", "cross", "sparse"),
+        causal=queries > 1 and case.causal,
         eager_softmax="sinks" if case.sinks else "fp32",
     )
     return transient_bytes(call)[backend]

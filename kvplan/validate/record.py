@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from kvplan.validate import isolate
 from kvplan.validate.case import Case
 from kvplan.validate.compare import compare, overall
 from kvplan.validate.speeds import judge, tokens_per_second
+from kvplan.validate.suite.record import write_whole
 from kvplan.validate.variants import against_mha
 
 SCHEMA = "kvplan/validate/1"
@@ -32,26 +31,23 @@ def judged(cases: Sequence[Case], readings: Mapping[str, Any]) -> dict[str, Any]
     timed = readings.get("throughput") or []
     ceilings = readings.get("ceilings")
     fits = judge(cases, timed, ceilings) if timed and ceilings and not isolate.is_failure(ceilings) else []
-    verdict = overall(rows, failures)
-    if verdict in ("ok", "info") and _unfinished(readings):
-        verdict = "inconclusive"
-    if verdict in ("ok", "info", "inconclusive"):
-        found = {fit["verdict"] for fit in fits}
-        verdict = "off" if "off" in found else "inconclusive" if "inconclusive" in found else verdict
+    verdicts = {row.verdict for row in rows} | {fit["verdict"] for fit in fits}
+    if _unfinished(readings):
+        verdicts.add("inconclusive")
     return {
         "rows": [row.to_json() for row in rows],
         "fits": fits,
         "tokens_per_second": tokens_per_second(cases, timed),
         "variants": against_mha(cases, readings),
         "failures": failures,
-        "verdict": verdict,
+        "verdict": overall(verdicts, failures),
     }
 
 
 def _unfinished(readings: Mapping[str, Any]) -> bool:
     """Whether a job, or all of a kind of layer's sweep, had no time left."""
     parts = [part for reading in readings.values() for part in (reading if isinstance(reading, list) else [reading])]
-    late = [part for part in parts if isolate.is_failure(part) and (part["failure"] or {}).get("kind") == "not run"]
+    late = [part for part in parts if (failure := isolate.failure_of(part)) and failure["kind"] == "not run"]
     return any(part.get("phase", "all") == "all" for part in late)
 
 
@@ -69,7 +65,7 @@ def _failures(readings: Mapping[str, Any]) -> list[dict[str, str]]:
     for name, reading in readings.items():
         parts = reading if isinstance(reading, list) else [reading, *reading.get("checks", ())]
         for part in parts:
-            failure = part.get("failure") if isinstance(part, Mapping) else None
+            failure = isolate.failure_of(part)
             if failure and failure["kind"] not in (("not run",) if part is reading else _NO_FAULT):
                 where = ", ".join([name, *(str(part[key]) for key in ("case", "phase") if key in part)])
                 found.append({"where": where, "kind": failure["kind"], "message": failure["message"]})
@@ -80,15 +76,7 @@ def write(document: Mapping[str, Any], path: Path) -> None:
     """Write it whole: what is cut off leaves the file of before. Raises InputError where it cannot be written."""
     text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        number, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        try:
-            with os.fdopen(number, "w", encoding="utf-8") as part:
-                part.write(text)
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        write_whole(path, text)
     except OSError as error:
         raise InputError(f"`{path}` cannot be written: {error.strerror}", hint="name another file") from error
 
@@ -98,9 +86,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"`{path}` cannot be read as a record: {error}", hint="`kvplan validate --save` writes one"
-        ) from error
+        raise InputError(f"`{path}` cannot be read as a record: {error}", hint=_HINT) from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise InputError(f"`{path}` is no record of the schema `{SCHEMA}`", hint=_HINT)
     return document

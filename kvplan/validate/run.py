@@ -68,6 +68,16 @@ class Bench:
     def torch_device(self) -> str:
         return "cuda" if self.on_gpu else "cpu"
 
+    @property
+    def batch(self) -> int:
+        """Sequences at once, unless told otherwise."""
+        return 8 if self.on_gpu else 1
+
+    @property
+    def chunk(self) -> int:
+        """Tokens of one prefill step: few where they are written by the CPU, so that windows slide early."""
+        return 2048 if self.on_gpu else 512
+
     def budget(self) -> int:
         """Bytes of caches that may be allocated: a share of a GPU's free memory, of main memory a little."""
         free = self.free_bytes if self.free_bytes is not None else 4 * GIB
@@ -109,7 +119,7 @@ def measure(target: Target, cases: Sequence[Case], bench: Bench) -> Readings:
     """All readings of a target, one process each."""
     sent = [case.to_json() for case in cases]
     readings: Readings = {"memory": bench.run("memory", cases=sent)}
-    if bench.expected_context and "failure" not in readings["memory"]:
+    if bench.expected_context and not isolate.is_failure(readings["memory"]):
         readings["memory"]["expected_context_bytes"], readings["memory"]["expected_context_note"] = (
             bench.expected_context
         )
@@ -197,7 +207,7 @@ def chosen_load(model: ModelSpec, bench: Bench, *, seq_len: int | None, batch: i
 
     Long enough that every window slides and that prompts come in several chunks, halved until all layers fit.
     """
-    batch, chunk = batch or (8 if bench.on_gpu else 1), 2048 if bench.on_gpu else 512
+    batch, chunk = batch or bench.batch, bench.chunk
     if seq_len is not None:
         return {"seq_len": seq_len, "batch": batch, "chunk": chunk}
     windows = [m.window for layer in model.layers for m in layer.mixers if isinstance(m, SlidingAttention)]

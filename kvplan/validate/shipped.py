@@ -12,6 +12,7 @@ from typing import Any
 
 from kvplan.core.units import MIB
 from kvplan.validate import record
+from kvplan.validate.devices import FILE_NAME
 
 FOLDER = Path(__file__).with_name("records")
 PAGE = Path(__file__).with_name("README.md")
@@ -28,7 +29,7 @@ _RANKS_HEADER = (
 
 def paths() -> list[Path]:
     """The shipped records, by name."""
-    return sorted(path for path in FOLDER.glob("*.json") if path.name != "devices.json")
+    return sorted(path for path in FOLDER.glob("*.json") if path.name != FILE_NAME)
 
 
 def table(documents: Sequence[Mapping[str, Any]]) -> str:

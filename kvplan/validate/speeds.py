@@ -73,7 +73,7 @@ def tokens_per_second(cases: Sequence[Case], timed: Sequence[Mapping[str, Any]])
 
     A recurrent layer's time knows no length: it stands in at every length of its batch.
     """
-    keeping = [case for case in cases if case.kind not in ("encoder", "cross", "sparse")]
+    keeping = [case for case in cases if case.causal]
     decoded = [row for row in timed if row["phase"] == "decode" and "failure" not in row]
     loads = sorted({(row["batch"], row["seq_len"]) for row in decoded if row["seq_len"] > 1})
     found = []

@@ -44,14 +44,18 @@ def test_verdicts(given: dict[str, Any], verdict: str, error: float | None) -> N
     assert found.to_json()["verdict"] == verdict
 
 
+def verdicts(*rows: Row) -> set[Any]:
+    return {one.verdict for one in rows}
+
+
 def test_overall() -> None:
     ok, off = row(predicted=1, measured=1), row(predicted=1, measured=2)
     unsure, told = row(predicted=1, measured=2, tolerance=0.1, spread=0.2), row(predicted=None, measured=1)
-    assert overall([ok, told], []) == "ok"
-    assert overall([ok, off, unsure], []) == "off"
-    assert overall([ok, unsure], []) == "inconclusive"
-    assert overall([told], []) == "info"
-    assert overall([ok], [{"where": "memory"}]) == "off"
+    assert overall(verdicts(ok, told), []) == "ok"
+    assert overall(verdicts(ok, off, unsure), []) == "off"
+    assert overall(verdicts(ok, unsure), []) == "inconclusive"
+    assert overall(verdicts(told), []) == "info"
+    assert overall(verdicts(ok), [{"where": "memory"}]) == "off"
 
 
 def host(**changes: Any) -> dict[str, Any]:

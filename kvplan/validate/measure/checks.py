@@ -78,7 +78,7 @@ def checks(case: Case, device: torch.device) -> list[tuple[str, Check]]:
         "page_size": case.page_size,
     }
     same: dict[str, Any] = {"group": case.num_heads // case.num_kv_heads, "shape": shape}
-    if case.kind in ("encoder", "sparse", "cross"):
+    if not case.causal:
         pattern = {"encoder": "full", "cross": "full", "sparse": "sparse"}[case.kind]
         new = "cross" if case.kind == "cross" else "all"
         return [("prefill", check(partial(run_prefill, pattern=pattern, reach=SHORT_WINDOW, new=new, **same)))]

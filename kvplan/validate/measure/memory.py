@@ -114,7 +114,7 @@ def _reading(meter: Meter, layers: Sequence[Layers]) -> dict[str, Any]:
 
 
 def _pages(case: Case) -> int | None:
-    return pages_held(case) if case.kind in ("full", "sliding", "latent", "cross") else None
+    return pages_held(case) if case.paged else None
 
 
 def _allocated(case: Case, pages: int | None, device: torch.device) -> Layers:

@@ -109,7 +109,7 @@ def states(case: Case, device: torch.device | str) -> StatePool:
 
 def allocate(case: Case, device: torch.device | str, num_pages: int | None = None) -> PagedCache | StatePool | None:
     """One layer's cache; None for a layer that keeps nothing."""
-    if case.kind in ("encoder", "sparse"):
+    if case.keeps_nothing:
         return None
     if case.kind == "linear":
         return states(case, device)

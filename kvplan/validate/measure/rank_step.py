@@ -33,7 +33,6 @@ from kvplan.validate.measure.deal import Job, Place, Share, output_dim, share_of
 from kvplan.validate.suite.correctness import poison
 
 Pool = PagedCache | StatePool
-ATTENTION = ("full", "sliding", "latent", "cross")
 SPLITS = 2
 """Of every rank's keys; one split would leave a finished output, which no other rank's can be added to."""
 
@@ -89,7 +88,7 @@ def allocate(rank: Rank, case: Case) -> Pool | None:
     mine = replace(case, num_kv_heads=len(share.kv_heads), seq_len=max(len(share.tokens), 1), conv_channels=channels)
     if case.kind == "linear":
         return pools.states(mine, rank.device)
-    if case.kind in ATTENTION:
+    if case.paged:
         pages = case.batch * -(-len(share.tokens) // case.page_size)
         return pools.paged(mine, pages, rank.device, seed=rank.job.seed)
     return None

@@ -68,9 +68,9 @@ def problem(case: Case, phase: str, load: Load) -> bench.Case:
             case.num_heads,
             case.num_kv_heads,
             case.key_dim,
-            causal=case.kind not in ("encoder", "cross", "sparse"),
+            causal=case.causal,
             window=case.window,
-            page_size=0 if case.kind in ("latent", "encoder", "sparse") else case.page_size,
+            page_size=0 if case.kind == "latent" or case.keeps_nothing else case.page_size,
             values=case.value_dim,
         )
     if case.kind == "linear":

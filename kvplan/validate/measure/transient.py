@@ -109,7 +109,7 @@ def calls(case: Case, shape: Shape, device: torch.device) -> dict[str, Call]:
     if case.sinks:
         sinks = torch.zeros(case.num_heads, dtype=dtype, device=device)
         found["eager"] = (partial(eager_with_sinks, q, k, v, mask, sinks), (q, k, v, mask, sinks))
-    causal = shape.queries > 1 and case.kind not in ("encoder", "cross", "sparse")
+    causal = shape.queries > 1 and case.causal
     grouped = case.num_heads != case.num_kv_heads
     for name, backend in SDPA.items():
         if name == "efficient" and device.type == "cpu":

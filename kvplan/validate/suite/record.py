@@ -44,18 +44,22 @@ class Record:
 
     def write(self, path: Path) -> None:
         """Write it whole: a run that is cut off leaves the file of before."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        number, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        try:
-            with os.fdopen(number, "w", encoding="utf-8") as part:
-                part.write(self.to_json())
-                part.flush()
-                os.fsync(part.fileno())
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        write_whole(Path(path), self.to_json())
+
+
+def write_whole(path: Path, text: str) -> None:
+    """The text in the place of what the file held before, or nothing of it; its folder is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(number, "w", encoding="utf-8") as part:
+            part.write(text)
+            part.flush()
+            os.fsync(part.fileno())
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
