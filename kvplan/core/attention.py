@@ -15,7 +15,8 @@ from functools import reduce
 
 from kvplan.core.cache import kv_heads_per_rank
 from kvplan.core.dtypes import DType
-from kvplan.core.model import CrossAttention, EagerSoftmax, Layer, SlidingAttention, SoftmaxMixer
+from kvplan.core.mixers import CrossAttention, SoftmaxMixer, window_of
+from kvplan.core.model import EagerSoftmax, Layer
 from kvplan.core.units import ceil_div, larger, smaller
 
 
@@ -260,5 +261,6 @@ class PassShape:
             return queries, self.encoder_seq_len, self.num_sequences * self.encoder_seq_len
         if not self.decode:
             return queries, self.seq_len, larger(self.num_tokens, self.seq_len)
-        keys = smaller(self.seq_len, mixer.window) if isinstance(mixer, SlidingAttention) else self.seq_len
+        window = window_of(mixer)
+        keys = self.seq_len if window is None else smaller(self.seq_len, window)
         return queries, keys, self.batch_size * keys

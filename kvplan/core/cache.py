@@ -1,7 +1,7 @@
 """What a layer's cache needs for n tokens, for every kind of mixer.
 
-A cache is two numbers and a limit: bytes per token, tokens kept at most, bytes that do not grow. Engines
-(`core.engines`) turn a needed cache into the one that they reserve. Every count is on one GPU of `tp`.
+A cache is two numbers and a limit: bytes per token, tokens kept at most, bytes that do not grow. A mixer may keep
+several. Engines (`core.engines`) turn a needed cache into the one that they reserve. Every count is on one GPU of `tp`.
 To add a kind: a function below with its formula and source, and its line in `_CACHES`.
 """
 
@@ -10,15 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from kvplan.core.dtypes import BF16, DType
-from kvplan.core.model import (
+from kvplan.core.mixers import (
+    ChunkedAttention,
     CrossAttention,
     FullAttention,
     LatentAttention,
-    Layer,
     LinearAttention,
     Mixer,
+    SharedAttention,
+    ShortConvolution,
     SlidingAttention,
+    StateMixer,
+    WindowedMixer,
 )
+from kvplan.core.model import Layer
 from kvplan.core.units import ceil_div, round_up, smaller
 
 
@@ -38,11 +43,19 @@ class Cache:
     over_encoder: bool = False
     block_size: int = 1
     """Held tokens are rounded up to whole blocks of so many."""
+    tokens_per_entry: int = 1
+    """Tokens that are folded into one entry of `entry_bytes`; the last ones wait until an entry is full."""
+    entry_bytes: int = 0
+    waiting_bytes_per_token: int = 0
 
     def bytes_for(self, num_tokens: int) -> int:
         """Bytes that one sequence of `num_tokens` holds."""
         held = num_tokens if self.max_tokens is None else smaller(num_tokens, self.max_tokens)
-        return round_up(held, self.block_size) * self.bytes_per_token + self.fixed_bytes
+        grown = round_up(held, self.block_size) * self.bytes_per_token + self.fixed_bytes
+        if self.tokens_per_entry == 1:
+            return grown
+        entries = num_tokens // self.tokens_per_entry * self.entry_bytes
+        return grown + entries + num_tokens % self.tokens_per_entry * self.waiting_bytes_per_token
 
 
 def caches_of(layer: Layer, dtype: DType, tp: int = 1, model_dtype: DType = BF16) -> list[tuple[Mixer, Cache]]:
@@ -50,14 +63,14 @@ def caches_of(layer: Layer, dtype: DType, tp: int = 1, model_dtype: DType = BF16
 
     `dtype` is the KV cache's. What a recurrent layer keeps does not follow it, but `model_dtype`.
     """
-    pairs = (
-        (mixer, _CACHES[type(mixer)](mixer, model_dtype if isinstance(mixer, LinearAttention) else dtype, tp))
+    return [
+        (mixer, cache)
         for mixer in layer.mixers
-    )
-    return [(mixer, cache) for mixer, cache in pairs if cache is not None]
+        for cache in _CACHES[type(mixer)](mixer, model_dtype if isinstance(mixer, StateMixer) else dtype, tp)
+    ]
 
 
-def _full(mixer: FullAttention, dtype: DType, tp: int) -> Cache | None:
+def _full(mixer: FullAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
     """Keys and values of every token.
 
         bytes per token = kv_heads · (vector(key_dim) + vector(value_dim))
@@ -65,58 +78,84 @@ def _full(mixer: FullAttention, dtype: DType, tp: int) -> Cache | None:
     Source: Pope et al. 2022, §2.1, https://arxiv.org/abs/2211.05102
     """
     if not mixer.cached:
-        return None
-    return Cache(kind="full", bytes_per_token=_kv_bytes(mixer, dtype, tp))
+        return ()
+    return (Cache(kind="full", bytes_per_token=_kv_bytes(mixer, dtype, tp)),)
 
 
-def _sliding(mixer: SlidingAttention, dtype: DType, tp: int) -> Cache:
-    """Keys and values of the last `window` tokens: min(n, window) of them.
+def _windowed(mixer: WindowedMixer, dtype: DType, tp: int) -> tuple[Cache, ...]:
+    """Keys and values of the last `window` tokens, or of a chunk of so many: min(n, window) of them.
 
     Source: Mistral 7B, §2 "rolling buffer cache", https://arxiv.org/abs/2310.06825
     """
-    return Cache(kind="sliding", bytes_per_token=_kv_bytes(mixer, dtype, tp), max_tokens=mixer.window)
+    return (Cache(kind=mixer.kind, bytes_per_token=_kv_bytes(mixer, dtype, tp), max_tokens=mixer.window),)
 
 
-def _latent(mixer: LatentAttention, dtype: DType, tp: int) -> Cache:
+def _shared(mixer: SharedAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
+    """Nothing: the keys and values stand in another layer's cache."""
+    return ()
+
+
+def _latent(mixer: LatentAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
     """One compressed latent and one rotary key per token, shared by all heads.
 
-        bytes per token = vector(latent_dim) + vector(rope_dim)
+        bytes per token = vector(latent_dim) + vector(rope_dim) + vector(index_dim)
 
-    Tensor parallelism does not shrink it: every rank holds the whole latent.
+    Tensor parallelism does not shrink it: every rank holds the whole latent, and the whole of the indexer's key.
 
-    Source: DeepSeek-V2, §2.1.2 and table 1, https://arxiv.org/abs/2405.04434
+    Source: DeepSeek-V2, §2.1.2 and table 1, https://arxiv.org/abs/2405.04434; DeepSeek-V3.2, §2.1
     """
-    per_token = dtype.vector_bytes(mixer.latent_dim) + dtype.vector_bytes(mixer.rope_dim)
-    return Cache(kind="latent", bytes_per_token=per_token)
+    per_token = sum(dtype.vector_bytes(dim) for dim in (mixer.latent_dim, mixer.rope_dim) if dim)
+    if mixer.index_bits is not None:
+        per_token += ceil_div(mixer.index_dim * mixer.index_bits, 8)
+    elif mixer.index_dim:
+        per_token += dtype.vector_bytes(mixer.index_dim)
+    return (Cache(kind=mixer.kind, bytes_per_token=per_token, max_tokens=mixer.window),)
 
 
-def _cross(mixer: CrossAttention, dtype: DType, tp: int) -> Cache:
+def _cross(mixer: CrossAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
     """Keys and values of the encoder's output, computed once and kept while the decoder runs."""
-    return Cache(kind="cross", bytes_per_token=_kv_bytes(mixer, dtype, tp), over_encoder=True)
+    return (Cache(kind="cross", bytes_per_token=_kv_bytes(mixer, dtype, tp), over_encoder=True),)
 
 
-def _linear(mixer: LinearAttention, model_dtype: DType, tp: int) -> Cache:
+def _linear(mixer: LinearAttention, model_dtype: DType, tp: int) -> tuple[Cache, ...]:
     """One state a head, and the columns that a token's convolution reads, its own included; neither grows.
 
-        fixed bytes = heads · key_dim · value_dim · state_bits / 8 + conv_channels · conv_columns · dtype
+        fixed bytes = (heads · key_dim · value_dim + vector_elements) · state_bits / 8
+                    + conv_channels · conv_columns · dtype
 
-    The columns hold activations, so they have the model's dtype. Ranks share heads and channels out.
+    The columns hold activations, so they have the model's dtype. Ranks share heads, vectors and channels out.
 
     Source: transformers 5.23, cache_utils.py `LinearAttentionLayer`; vLLM 0.33, mamba/mamba_utils.py
     `gated_delta_net_state_shape`, which divides both by tp
     """
     heads = max(1, ceil_div(mixer.num_heads, tp))
-    states = ceil_div(heads * mixer.key_dim * mixer.value_dim * mixer.state_bits, 8)
+    elements = heads * mixer.key_dim * mixer.value_dim + ceil_div(mixer.vector_elements, tp)
+    bits = model_dtype.bits if mixer.state_bits is None else mixer.state_bits
     columns = ceil_div(ceil_div(mixer.conv_channels, tp) * mixer.conv_columns * model_dtype.bits, 8)
-    return Cache(kind="linear", bytes_per_token=0, fixed_bytes=states + columns)
+    return (Cache(kind="linear", bytes_per_token=0, fixed_bytes=ceil_div(elements * bits, 8) + columns),)
 
 
-_CACHES: dict[type, Callable[[Any, DType, int], Cache | None]] = {
+def _convolution(mixer: ShortConvolution, model_dtype: DType, tp: int) -> tuple[Cache, ...]:
+    """The columns that the next token's convolution reads, its own included.
+
+        fixed bytes = channels · columns · bits / 8
+
+    Source: transformers 5.23, cache_utils.py `LinearAttentionLayer.update_conv_state`
+    """
+    bits = model_dtype.bits if mixer.bits is None else mixer.bits
+    kept = ceil_div(ceil_div(mixer.channels, tp) * mixer.columns * bits, 8)
+    return (Cache(kind="conv", bytes_per_token=0, fixed_bytes=kept),)
+
+
+_CACHES: dict[type, Callable[[Any, DType, int], tuple[Cache, ...]]] = {
     FullAttention: _full,
-    SlidingAttention: _sliding,
+    SlidingAttention: _windowed,
+    ChunkedAttention: _windowed,
+    SharedAttention: _shared,
     LatentAttention: _latent,
     CrossAttention: _cross,
     LinearAttention: _linear,
+    ShortConvolution: _convolution,
 }
 
 
@@ -125,6 +164,6 @@ def kv_heads_per_rank(mixer: Mixer, tp: int) -> int:
     return max(1, ceil_div(mixer.num_kv_heads, tp))
 
 
-def _kv_bytes(mixer: FullAttention | SlidingAttention | CrossAttention, dtype: DType, tp: int) -> int:
+def _kv_bytes(mixer: FullAttention | WindowedMixer | CrossAttention, dtype: DType, tp: int) -> int:
     head = dtype.vector_bytes(mixer.key_dim) + dtype.vector_bytes(mixer.value_dim)
     return kv_heads_per_rank(mixer, tp) * head

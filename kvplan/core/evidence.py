@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from kvplan.core.dtypes import FP32
 from kvplan.core.layout import GpuUse, total_weight_bytes, tp_accepted
-from kvplan.core.model import LinearAttention, ModelSpec
+from kvplan.core.mixers import StateMixer
+from kvplan.core.model import ModelSpec
 from kvplan.core.overhead import CUDA_CONTEXT, overheads
 from kvplan.core.serving import Serving
 from kvplan.core.units import format_bytes
@@ -65,7 +66,7 @@ def _cache(model: ModelSpec, serving: Serving) -> str:
 
     Recurrent layers keep a part of theirs in the model's dtype, whatever the cache's.
     """
-    recurrent = any(isinstance(mixer, LinearAttention) for layer in model.layers for mixer in layer.mixers)
+    recurrent = any(isinstance(mixer, StateMixer) for layer in model.layers for mixer in layer.mixers)
     if not serving.kv_dtype_stated or (recurrent and not serving.dtype_stated):
         return "assumed"
     return "derived" if serving.kv_dtype.scale_bits else "exact"

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from kvplan.core.attention import PassShape
 from kvplan.core.cache import Cache, caches_of
-from kvplan.core.model import LatentAttention, Layer, LinearAttention, Mixer, ModelSpec
+from kvplan.core.mixers import LatentAttention, LinearAttention, Mixer, ShortConvolution
+from kvplan.core.model import Layer, ModelSpec
 from kvplan.core.overhead import Pass, activation_bytes, context_bytes
 from kvplan.core.serving import Serving
 from kvplan.core.units import ceil_div, larger
@@ -207,7 +208,7 @@ def _heads_divide(mixer: Mixer, tp: int) -> bool:
     """
     if mixer.num_heads % tp:
         return False
-    if isinstance(mixer, LatentAttention):
+    if isinstance(mixer, LatentAttention | ShortConvolution):
         return True
     if isinstance(mixer, LinearAttention):
         return mixer.num_key_heads % tp == 0

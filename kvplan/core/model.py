@@ -2,7 +2,7 @@
 
 Everything downstream (cache, weights, sharding, attention memory) is a sum over this list, so a new
 architecture is new layers and nothing else. Equal layers are stored once; `layer_order` says where they stand.
-To add an attention kind: a class here, its cache in `core.cache`, the lengths of its calls in
+To add an attention kind: a class in `core.mixers`, its cache in `core.cache`, the lengths of its calls in
 `core.attention.PassShape` (or, where it has no scores, its step in `core.overhead`), and, where ranks share it in a
 new way, `core.layout.tp_accepted`.
 """
@@ -13,11 +13,22 @@ from math import prod
 from typing import Literal
 
 from kvplan.core.dtypes import DType
+from kvplan.core.mixers import CrossAttention, FullAttention, Mixer
 from kvplan.core.units import ceil_div
 
-Part = Literal["embeddings", "attention", "mlp", "experts", "router", "norms", "head", "vision"]
+Part = Literal["embeddings", "attention", "mlp", "experts", "router", "norms", "head", "vision", "audio"]
 EagerSoftmax = Literal["fp32", "model-dtype", "sinks", "masked-copy", "alibi"]
-PARTS: tuple[Part, ...] = ("embeddings", "attention", "mlp", "experts", "router", "norms", "head", "vision")
+PARTS: tuple[Part, ...] = (
+    "embeddings",
+    "attention",
+    "mlp",
+    "experts",
+    "router",
+    "norms",
+    "head",
+    "vision",
+    "audio",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,119 +83,6 @@ class Weight:
         axis, units = self.split.axis, self.split.units
         size = self.shape[axis] // units * self.split.units_per_rank(tp)
         return (*self.shape[:axis], size, *self.shape[axis + 1 :])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FullAttention:
-    """Softmax attention over every earlier token: MHA, GQA (num_kv_heads < num_heads) or MQA (1).
-
-    Source: Shazeer 2019, https://arxiv.org/abs/1911.02150; Ainslie et al. 2023, https://arxiv.org/abs/2305.13245
-    """
-
-    num_heads: int
-    num_kv_heads: int
-    key_dim: int
-    value_dim: int
-    cached: bool = True
-    """False for an encoder's self-attention, which runs once and keeps nothing."""
-    transformers_kv_heads: int | None = None
-    """How many heads of K and V transformers holds, where it copies them out to more than there are."""
-
-    @property
-    def kind(self) -> str:
-        """The field's word for it; an encoder's attention looks both ways."""
-        return "full" if self.cached else "encoder"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlidingAttention:
-    """Softmax attention over the last `window` tokens, the query's own included.
-
-    Source: Beltagy et al. 2020, https://arxiv.org/abs/2004.05150; Mistral 7B, https://arxiv.org/abs/2310.06825
-    """
-
-    num_heads: int
-    num_kv_heads: int
-    key_dim: int
-    value_dim: int
-    window: int
-
-    kind = "sliding"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatentAttention:
-    """Multi-head latent attention: all heads read one compressed vector and one rotary key per token.
-
-    `key_dim` and `value_dim` are those of the expanded heads, which prefill computes with.
-
-    Source: DeepSeek-V2, §2.1, https://arxiv.org/abs/2405.04434
-    """
-
-    num_heads: int
-    latent_dim: int
-    rope_dim: int
-    key_dim: int
-    value_dim: int
-
-    kind = "latent"
-
-    @property
-    def num_kv_heads(self) -> int:
-        """Expanded, every head has its own key and value."""
-        return self.num_heads
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CrossAttention:
-    """A decoder layer's attention over the encoder's output; its keys and values never grow.
-
-    Source: Vaswani et al. 2017, §3.2.3, https://arxiv.org/abs/1706.03762
-    """
-
-    num_heads: int
-    num_kv_heads: int
-    key_dim: int
-    value_dim: int
-
-    kind = "cross"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinearAttention:
-    """A recurrent mixer: every head folds all earlier tokens into one state S of value_dim × key_dim.
-
-        S ← decay · S · (I − β · k · kᵀ) + β · v · kᵀ      the gated delta rule; others differ in what they take away
-
-    Before that, queries, keys and values each pass through a short convolution over `conv_columns` tokens, the newest
-    included. Nothing here grows with the sequence.
-
-    Source: Gated Delta Networks, §3.1, https://arxiv.org/abs/2412.06464; transformers 5.23, models/qwen3_next/
-    """
-
-    num_heads: int
-    """Value heads: as many states."""
-    num_key_heads: int
-    """Heads of queries and keys, each shared by num_heads / num_key_heads states."""
-    key_dim: int
-    value_dim: int
-    conv_channels: int = 0
-    """Queries, keys and values side by side: 2 · num_key_heads · key_dim + num_heads · value_dim; 0 = none."""
-    conv_columns: int = 0
-    state_bits: int = 32
-    """Bits of one element of a state, whatever the formats of weights and KV cache."""
-
-    kind = "linear"
-
-    @property
-    def num_kv_heads(self) -> int:
-        """What ranks share out is states: one a head."""
-        return self.num_heads
-
-
-SoftmaxMixer = FullAttention | SlidingAttention | LatentAttention | CrossAttention
-"""The mixers that compare a query with keys, and so have scores."""
-Mixer = SoftmaxMixer | LinearAttention
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,8 @@ from functools import reduce
 from kvplan.core.attention import BACKENDS, PassShape, kept_weights_bytes
 from kvplan.core.dtypes import DType
 from kvplan.core.hardware import Gpu
-from kvplan.core.model import Layer, LinearAttention
+from kvplan.core.mixers import ShortConvolution, StateMixer
+from kvplan.core.model import Layer
 from kvplan.core.units import MIB, ceil_div, larger
 
 
@@ -106,8 +107,8 @@ def _layer_steps(layer: Layer, forward: Pass) -> list[int]:
     """
     steps, kept = [], 0
     for mixer in layer.mixers:
-        if isinstance(mixer, LinearAttention):
-            steps.append(_linear_step(layer, mixer, forward))
+        if isinstance(mixer, StateMixer):
+            steps.append(_state_step(layer, mixer, forward))
             continue
         call = forward.shape.call(layer, mixer, forward.dtype, forward.tp)
         width = call.num_heads * call.key_dim + call.num_kv_heads * (call.key_dim + call.value_dim)
@@ -118,13 +119,17 @@ def _layer_steps(layer: Layer, forward: Pass) -> list[int]:
     return [*steps, kept + forward.elements_bytes(mlp)]
 
 
-def _linear_step(layer: Layer, mixer: LinearAttention, forward: Pass) -> int:
+def _state_step(layer: Layer, mixer: StateMixer, forward: Pass) -> int:
     """What a recurrent mixer reads and writes: queries, keys, values and output; no scores, whatever the backend.
 
         bytes = tokens · (2 · key_heads · key_dim + 2 · heads · value_dim) · dtype
 
-    The fp32 copies that implementations make of a chunk are left out, so this is a floor.
+    A short convolution's: two gates, its input and its output, 4 · tokens · channels · dtype. The fp32 copies that
+    implementations make of a chunk are left out, so this is a floor.
     """
+    if isinstance(mixer, ShortConvolution):
+        channels = ceil_div(mixer.channels, forward.tp)
+        return forward.elements_bytes(forward.shape.tokens_of(layer) * 4 * channels)
     heads, key_heads = (max(1, ceil_div(count, forward.tp)) for count in (mixer.num_heads, mixer.num_key_heads))
     width = 2 * key_heads * mixer.key_dim + 2 * heads * mixer.value_dim
     return forward.elements_bytes(forward.shape.tokens_of(layer) * width)

@@ -15,7 +15,8 @@ from kvplan.core.layout import (
     stage_uses,
     total_weight_bytes,
 )
-from kvplan.core.model import Layer, LinearAttention, ModelSpec, Part, SoftmaxMixer
+from kvplan.core.mixers import SoftmaxMixer, StateMixer
+from kvplan.core.model import Layer, ModelSpec, Part
 from kvplan.core.overhead import Measured, overheads
 from kvplan.core.serving import Serving
 from kvplan.core.units import ceil_div, format_bytes
@@ -230,7 +231,7 @@ def _plan_attention(model: ModelSpec, serving: Serving) -> tuple[AttentionPlan, 
             (layer, mixer)
             for layer in model.layers
             for mixer in layer.mixers
-            if not isinstance(mixer, LinearAttention) and not (phase == "decode" and layer.in_encoder)
+            if not isinstance(mixer, StateMixer) and not (phase == "decode" and layer.in_encoder)
         ]
         if not pairs:
             continue

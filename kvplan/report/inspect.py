@@ -7,7 +7,8 @@ from typing import Any
 from kvplan._version import __version__
 from kvplan.core.cache import caches_of
 from kvplan.core.dtypes import BF16
-from kvplan.core.model import Layer, Mixer, ModelSpec, Quantization, Weight
+from kvplan.core.mixers import Mixer
+from kvplan.core.model import Layer, ModelSpec, Quantization, Weight
 from kvplan.core.text import printable
 from kvplan.core.weights import active_parameters, num_parameters, sizes_by_part
 from kvplan.report.data import plain

@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from kvplan.core.errors import InputError, UnsupportedError
+from kvplan.core.errors import InputError
 from kvplan.core.model import SET_BY_USER, ModelSpec, Source, stack
 from kvplan.core.text import printable
+from kvplan.sources.class_defaults import class_defaults
 from kvplan.sources.facts import MAX_LAYERS, Facts
-from kvplan.sources.families.table import READERS
+from kvplan.sources.families.table import reader_of
 from kvplan.sources.params_json import CONFIG_NAMES, config_from_params, is_params
 from kvplan.sources.quantization import read_quantization
 
@@ -57,13 +58,15 @@ def spec_from_config(
 
 
 def _facts(config: Mapping[str, Any], source: Source, origins: Mapping[str, str]) -> Facts:
-    return Facts(config, model_type=_model_type(config), origin=_origin(source), origins=origins)
+    model_type = _model_type(config)
+    defaults = class_defaults(model_type).at_top()
+    return Facts(config, model_type=model_type, origin=_origin(source), origins=origins, defaults=defaults)
 
 
 def _spec(
     config: Mapping[str, Any], facts: Facts, *, id: str, source: Source, stored_weight_bytes: int | None
 ) -> ModelSpec:
-    reading = READERS[facts.model_type](facts)
+    reading = reader_of(facts.model_type)(facts)
     if not 1 <= len(reading.layers) <= MAX_LAYERS:
         raise InputError(
             f"the config describes {len(reading.layers)} layers, not 1 to {MAX_LAYERS}", hint="correct the file"
@@ -139,12 +142,8 @@ def _model_type(config: Mapping[str, Any]) -> str:
             "`model_type` is missing from the config",
             hint="is this a model's config.json? or pass `--set model_type=NAME`",
         )
-    if not isinstance(model_type, str) or model_type not in READERS:
-        shown = printable(str(model_type))
-        raise UnsupportedError(
-            f"model type `{shown}` is not supported", hint=f"kvplan reads {', '.join(sorted(READERS))}"
-        )
-    return model_type
+    reader_of(str(model_type))
+    return str(model_type)
 
 
 def _origin(source: Source) -> str:

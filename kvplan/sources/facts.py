@@ -11,6 +11,7 @@ from typing import Any, overload
 from kvplan.core.dtypes import DType, parse_dtype
 from kvplan.core.errors import InputError
 from kvplan.core.model import Fact
+from kvplan.sources.class_defaults import ClassDefaults, class_defaults
 
 DEFAULTS_FROM = "class default (transformers 5.23)"
 MAX_NUMBER = 2**48
@@ -29,21 +30,34 @@ class Facts:
         origin: str,
         origins: Mapping[str, str] | None = None,
         prefix: str = "",
-        defaults: Mapping[str, int] | None = None,
+        defaults: ClassDefaults | None = None,
+        bare: bool = False,
     ) -> None:
         self._config = config
-        self._defaults = defaults or {}
+        self._defaults = ClassDefaults() if defaults is None else defaults
         self._origin = origin
         self._origins = origins or {}
         self._prefix = prefix
         self.model_type = model_type
+        self.bare = bare
+        """Whether these are the facts of a part: its owner says which class it has and what stands on top."""
         self.read: list[Fact] = []
         self.asked: set[str] = set()
         """Every key that was looked for, stated or not."""
 
     def _raw(self, key: str) -> Any:
+        return self._config.get(self._stated(key))
+
+    def _stated(self, key: str) -> str:
+        """The spelling under which the config states `key`: an alias of the class, set last, wins."""
+        stated = key
         self.asked.add(f"{self._prefix}{key}")
-        return self._config.get(key)
+        for alias, name in self._defaults.aliases.items():
+            if name == key:
+                self.asked.add(f"{self._prefix}{alias}")
+                if self._config.get(alias) is not None:
+                    stated = alias
+        return stated
 
     def has(self, key: str) -> bool:
         """Whether the config states the key with a value other than null."""
@@ -52,6 +66,14 @@ class Facts:
     def is_null(self, key: str) -> bool:
         """Whether the config states the key as null, which can mean another thing than leaving it out."""
         return self._raw(key) is None and key in self._config
+
+    def states(self, key: str) -> bool:
+        """Whether the config has the key at all, null or not."""
+        return key in self._config or self.has(key)
+
+    def knows(self, key: str) -> bool:
+        """Whether the config states the key, or its class has a default for it."""
+        return self.has(key) or key in self._defaults.fields
 
     def refuse_null(self, *keys: str) -> None:
         """Raise where one of `keys` is null: transformers types these fields as plain numbers."""
@@ -80,7 +102,14 @@ class Facts:
             raise self.wrong(key, value, "a whole number")
         return value
 
-    def nullable(self, key: str, *, default: int | None) -> int | None:
+    def signed(self, key: str, *, default: int = _MISSING) -> int:
+        """The whole number at `key`, which may count from the end and so be negative."""
+        value = self._take((key,), default)
+        if type(value) is not int or abs(value) > MAX_NUMBER:
+            raise self.wrong(key, value, "a whole number")
+        return value
+
+    def nullable(self, key: str, *, default: int | None = _MISSING) -> int | None:
         """The whole number at `key`, None where the config states null; only a missing key takes the default."""
         if self.is_null(key):
             self._record(key, None, self._origins.get(key, self._origin))
@@ -90,6 +119,8 @@ class Facts:
     def positive(self, *keys: str, default: int = _MISSING) -> int:
         """Like `integer`, and at least 1."""
         value = self.integer(*keys, default=default)
+        if value is None:
+            raise self.missing(keys[0])
         if value < 1:
             raise self.wrong(self._spelling(keys), value, "a number from 1")
         return value
@@ -103,9 +134,12 @@ class Facts:
 
     def flag(self, key: str, *, default: bool = _MISSING) -> bool:
         """The true or false at `key`; null counts as unstated only where that makes no difference."""
-        if default is True and self.is_null(key):
+        fallback = self._defaults.fields.get(key) if default is _MISSING else default
+        if fallback is True and self.is_null(key):
             raise self.wrong(key, None, "true or false")
-        value = self._take((key,), default)
+        value = self._take((key,), _MISSING if fallback is None else fallback)
+        if value is None:  # the class's own default
+            return False
         if not isinstance(value, bool):
             raise self.wrong(key, value, "true or false")
         return value
@@ -131,8 +165,8 @@ class Facts:
         return float(value)
 
     def strings(self, key: str, *, length: int | None = None) -> tuple[str, ...] | None:
-        """The list of strings at `key`, of `length` where that is given; None where the config has none."""
-        value = self._take((key,), None)
+        """The list of strings at `key`, of `length` where that is given; None where there is none, not even of the class."""
+        value = self._take((key,), self._defaults.fields.get(key))
         if value is None:
             return None
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
@@ -142,31 +176,55 @@ class Facts:
         return tuple(value)
 
     def integers(self, key: str) -> tuple[int, ...]:
-        """The list of whole numbers at `key`; empty where the config has none."""
-        value = self._take((key,), None)
+        """The list of whole numbers at `key`; empty where neither config nor class has one."""
+        value = self._take((key,), self._defaults.fields.get(key))
         if value is None:
             return ()
         if not isinstance(value, list) or not all(type(item) is int for item in value):
             raise self.wrong(key, value, "a list of whole numbers")
         return tuple(value)
 
-    def nested(self, key: str, *, defaults: Mapping[str, int] | None = None) -> "Facts":
+    def nested(self, key: str, *, defaults: Mapping[str, Any] | None = None) -> "Facts":
         """The object at `key` as facts of its own, recorded under `key.`; an absent one is empty.
 
         `defaults` are the class's own, for an object that published configs write down in part only.
         """
+        return self._inner(key, self.model_type, ClassDefaults(defaults or {}), bare=self.bare)
+
+    def part(self, key: str, *, model_type: str | None = None) -> "Facts":
+        """The nested config at `key` as that of a part of the model: with its own model type and class defaults.
+
+        The type is the one that the owner's class fixes, else what the object states, else `model_type`, else what
+        the owner's class assumes. Raises InputError where nothing says which it is.
+        """
+        value, expected = self._object(key), self._defaults.objects.get(key, {})
+        stated = value.get("model_type")
+        assumed = model_type or expected.get("model_type")
+        known = assumed if expected.get("fixed") or not isinstance(stated, str) else stated
+        if known is None:
+            raise self.missing(f"{key}.model_type")
+        defaults = class_defaults(known)
+        if not self.has(key):
+            init = {name: value for name, value in expected.items() if name not in ("model_type", "fixed")}
+            defaults = defaults.left_out(init)
+        return self._inner(key, known, defaults, bare=True)
+
+    def _object(self, key: str) -> Mapping[str, Any]:
         value = self._raw(key)
-        if value is None:
-            value = {}
-        if not isinstance(value, Mapping):
+        if value is not None and not isinstance(value, Mapping):
             raise self.wrong(key, value, "an object")
+        return value or {}
+
+    def _inner(self, key: str, model_type: str, defaults: ClassDefaults, *, bare: bool) -> "Facts":
+        stated = self._stated(key)
         inner = Facts(
-            value,
-            model_type=self.model_type,
+            self._object(key),
+            model_type=model_type,
             origin=self._origin,
-            origins={k.removeprefix(f"{key}."): v for k, v in self._origins.items() if k.startswith(f"{key}.")},
-            prefix=f"{self._prefix}{key}.",
+            origins={k.removeprefix(f"{stated}."): v for k, v in self._origins.items() if k.startswith(f"{stated}.")},
+            prefix=f"{self._prefix}{stated}.",
             defaults=defaults,
+            bare=bare,
         )
         inner.read, inner.asked = self.read, self.asked
         return inner
@@ -194,7 +252,9 @@ class Facts:
             return None
 
     def architecture(self) -> str | None:
-        """The class that the checkpoint was saved from: the first of `architectures`."""
+        """The class that the checkpoint was saved from: the first of `architectures`; None of a part."""
+        if self.bare:
+            return None
         names = self.strings("architectures")
         return names[0] if names else None
 
@@ -204,18 +264,16 @@ class Facts:
 
     def _take(self, keys: tuple[str, ...], default: object) -> Any:
         for key in keys:
-            value = self._raw(key)
+            stated = self._stated(key)
+            value = self._config.get(stated)
             if value is not None:
-                origin = self._origins.get(key, self._origin)
-                self._record(key, value, origin)
+                origin = self._origins.get(stated, self._origin)
+                self._record(stated, value, origin)
                 return value
-        if default is _MISSING and not self.is_null(keys[0]):
-            default = self._defaults.get(keys[0], _MISSING)
+        if default is _MISSING and (not self.is_null(keys[0]) or self._defaults.fields.get(keys[0], 0) is None):
+            default = self._defaults.fields.get(keys[0], _MISSING)
         if default is _MISSING:
-            raise InputError(
-                f"`{self._prefix}{keys[0]}` is missing from the config of model type `{self.model_type}`",
-                hint=f"add the key to the file, or pass `--set {self._prefix}{keys[0]}=VALUE`",
-            )
+            raise self.missing(keys[0])
         if default is not None:
             self._record(keys[0], default, DEFAULTS_FROM)
         return default
@@ -224,6 +282,13 @@ class Facts:
         fact = Fact(f"{self._prefix}{key}", tuple(value) if isinstance(value, list) else value, origin)
         if fact.key not in {known.key for known in self.read}:
             self.read.append(fact)
+
+    def missing(self, key: str) -> InputError:
+        """The error for a key that neither the config nor its class has."""
+        return InputError(
+            f"`{self._prefix}{key}` is missing from the config of model type `{self.model_type}`",
+            hint=f"add the key to the file, or pass `--set {self._prefix}{key}=VALUE`",
+        )
 
     def wrong(self, key: str, value: object, wanted: str) -> InputError:
         """The error for a key whose value is not what is `wanted`."""

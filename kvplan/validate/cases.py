@@ -6,16 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 
 from kvplan.core.errors import InputError
-from kvplan.core.model import (
-    CrossAttention,
-    FullAttention,
-    LatentAttention,
-    Layer,
-    LinearAttention,
-    Mixer,
-    ModelSpec,
-    SlidingAttention,
-)
+from kvplan.core.mixers import CrossAttention, FullAttention, LatentAttention, LinearAttention, Mixer, window_of
+from kvplan.core.model import Layer, ModelSpec
 from kvplan.core.serving import positive
 from kvplan.core.units import parse_count
 from kvplan.validate.case import Case
@@ -76,7 +68,7 @@ def _case(mixer: Mixer, layer: Layer, load: Load) -> Case:
         num_kv_heads=mixer.num_kv_heads,
         key_dim=mixer.key_dim,
         value_dim=mixer.value_dim,
-        window=mixer.window if isinstance(mixer, SlidingAttention) else None,
+        window=window_of(mixer),
         sinks=layer.eager_softmax == "sinks",
         batch=load.batch,
         seq_len=tokens,

@@ -6,6 +6,7 @@ The other hand is `measure`; this one never sees a device.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from kvplan.core import speed
 from kvplan.core.allocator import CachingAllocator
@@ -14,15 +15,8 @@ from kvplan.core.cache import Cache, caches_of
 from kvplan.core.dtypes import DType, parse_dtype, parse_kv_dtype
 from kvplan.core.engines.paged import peak_pages
 from kvplan.core.engines.transformers import TRANSFORMERS
-from kvplan.core.model import (
-    CrossAttention,
-    FullAttention,
-    LatentAttention,
-    Layer,
-    LinearAttention,
-    Mixer,
-    SlidingAttention,
-)
+from kvplan.core.mixers import CrossAttention, FullAttention, LatentAttention, LinearAttention, Mixer, SlidingAttention
+from kvplan.core.model import Layer
 from kvplan.core.units import ceil_div
 from kvplan.validate.case import Case
 
@@ -30,7 +24,7 @@ from kvplan.validate.case import Case
 def mixer_of(case: Case) -> Mixer:
     """The calculator's word for a case's layer."""
     heads = {"num_heads": case.num_heads, "num_kv_heads": case.num_kv_heads}
-    dims = {"key_dim": case.key_dim, "value_dim": case.value_dim}
+    dims: dict[str, Any] = {"key_dim": case.key_dim, "value_dim": case.value_dim}
     if case.kind == "latent":
         return LatentAttention(num_heads=case.num_heads, latent_dim=case.latent_dim, rope_dim=case.rope_dim, **dims)
     if case.kind == "linear":

@@ -13,7 +13,8 @@ from typing import Any
 
 from kvplan._version import __version__
 from kvplan.core.errors import InputError
-from kvplan.core.model import ModelSpec, SlidingAttention
+from kvplan.core.mixers import SlidingAttention
+from kvplan.core.model import ModelSpec
 from kvplan.core.units import GIB, format_bytes
 from kvplan.validate import isolate, predict
 from kvplan.validate.case import Case

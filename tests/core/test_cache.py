@@ -8,14 +8,8 @@ from hypothesis import strategies as st
 
 from kvplan.core.cache import caches_of
 from kvplan.core.dtypes import parse_kv_dtype
-from kvplan.core.model import (
-    CrossAttention,
-    FullAttention,
-    LatentAttention,
-    Layer,
-    LinearAttention,
-    SlidingAttention,
-)
+from kvplan.core.mixers import CrossAttention, FullAttention, LatentAttention, LinearAttention, SlidingAttention
+from kvplan.core.model import Layer
 
 BF16 = parse_kv_dtype("bf16")
 TOKENS = st.integers(0, 2_000_000)

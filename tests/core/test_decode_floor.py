@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kvplan import InputError, estimate
 from kvplan.core.decode import NOT_DECODED, SpeedFloor, bytes_in_turn
 from kvplan.core.hardware import Gpu, MeasuredDevice
-from kvplan.core.model import CrossAttention
+from kvplan.core.mixers import CrossAttention
 from kvplan.core.speed import decode_bytes
 from kvplan.core.units import GIB, MIB
 from kvplan.sources.catalog import load, names

@@ -11,7 +11,8 @@ from kvplan.core.cache import Cache, caches_of
 from kvplan.core.dtypes import parse_kv_dtype
 from kvplan.core.engines.paged import paged, peak_pages
 from kvplan.core.errors import InputError
-from kvplan.core.model import CrossAttention, FullAttention, LatentAttention, Layer, SlidingAttention
+from kvplan.core.mixers import CrossAttention, FullAttention, LatentAttention, SlidingAttention
+from kvplan.core.model import Layer
 from kvplan.core.units import ceil_div
 
 HEADS = {"num_heads": 32, "num_kv_heads": 8, "key_dim": 128, "value_dim": 128}

@@ -8,19 +8,8 @@ from hypothesis import strategies as st
 
 from kvplan import InputError, estimate
 from kvplan.core.dtypes import BF16
-from kvplan.core.model import (
-    CrossAttention,
-    FullAttention,
-    LatentAttention,
-    Layer,
-    LinearAttention,
-    ModelSpec,
-    SlidingAttention,
-    Source,
-    Split,
-    Weight,
-    stack,
-)
+from kvplan.core.mixers import CrossAttention, FullAttention, LatentAttention, LinearAttention, SlidingAttention
+from kvplan.core.model import Layer, ModelSpec, Source, Split, Weight, stack
 from kvplan.core.serving import MAX_COUNT, resolve
 from kvplan.core.sweep import PARTS, sweep
 

@@ -3,7 +3,8 @@
 import pytest
 from family_rows import FULL, REMOVED, ROWS, SLIDING, changed, read, weights_of
 
-from kvplan.core.model import FullAttention, LatentAttention, LinearAttention, ModelSpec, SlidingAttention
+from kvplan.core.mixers import FullAttention, LatentAttention, LinearAttention, SlidingAttention
+from kvplan.core.model import ModelSpec
 from kvplan.core.weights import all_weights, num_parameters
 
 # How the classes differ.

@@ -21,7 +21,7 @@ from kvplan import api
 from kvplan.core.cache import Cache as PlannedCache
 from kvplan.core.cache import caches_of
 from kvplan.core.layout import sequence_cache_bytes
-from kvplan.core.model import Mixer
+from kvplan.core.mixers import Mixer
 from kvplan.core.plan import Plan
 from kvplan.sources.load import load_model, raw_config
 from kvplan.validate.measure.framework import FrameworkError, measure_framework

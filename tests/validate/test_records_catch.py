@@ -9,7 +9,7 @@ import pytest
 from kvplan.core import cache, layout
 from kvplan.core.attention import BACKENDS
 from kvplan.core.engines import paged, transformers
-from kvplan.core.model import FullAttention, LatentAttention, LinearAttention, SlidingAttention
+from kvplan.core.mixers import FullAttention, LatentAttention, LinearAttention, SlidingAttention
 from kvplan.validate import predict, predict_ranks, record, shipped
 from kvplan.validate.compare import compare
 

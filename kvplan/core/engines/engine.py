@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kvplan.core.cache import Cache
-from kvplan.core.model import Mixer
+from kvplan.core.mixers import Mixer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from kvplan.core.cache import Cache
 from kvplan.core.engines.engine import Engine
-from kvplan.core.model import Mixer
+from kvplan.core.mixers import Mixer
 
 
 def _reserve(cache: Cache, mixer: Mixer) -> Cache:

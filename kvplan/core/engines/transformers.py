@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from kvplan.core.cache import Cache
 from kvplan.core.engines.engine import Engine
-from kvplan.core.model import FullAttention, Mixer
+from kvplan.core.mixers import FullAttention, LatentAttention, Mixer
 
 
 def _reserve(cache: Cache, mixer: Mixer) -> Cache:
-    """A sliding layer keeps min(n, W − 1) tokens: the query's own arrives with the next step.
+    """A sliding or chunked layer keeps min(n, W − 1) tokens: the query's own arrives with the next step.
 
     A class that copies K and V out to more heads before it caches them holds the copies. A recurrent layer is held
     as it is needed: all columns of its convolution, in the model's dtype, and its states in fp32.
@@ -20,9 +20,12 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
     models/falcon/modeling_falcon.py `_split_heads`, which broadcasts grouped heads;
     `LinearAttentionLayer`, and models/qwen3_next/modeling_qwen3_next.py `torch_chunk_gated_delta_rule`
     """
-    if cache.kind == "sliding" and cache.max_tokens is not None:
+    if cache.max_tokens is not None:
         # A window of 1 would slice the last 0 tokens, which Python reads as all of them.
         return replace(cache, max_tokens=cache.max_tokens - 1 or None)
+    if isinstance(mixer, LatentAttention) and mixer.transformers_expands:
+        expanded = mixer.num_heads * (mixer.key_dim + mixer.value_dim)
+        return replace(cache, bytes_per_token=cache.bytes_per_token * expanded // (mixer.latent_dim + mixer.rope_dim))
     if isinstance(mixer, FullAttention) and mixer.transformers_kv_heads is not None:
         per_head = cache.bytes_per_token // mixer.num_kv_heads
         return replace(cache, bytes_per_token=per_head * mixer.transformers_kv_heads)
@@ -34,7 +37,7 @@ def _during_prefill(cache: Cache, mixer: Mixer) -> Cache:
 
     Measured on torch's CPU allocator: 6000 tokens at a window of 4096 hold 6000 tokens' bytes.
     """
-    if cache.kind == "sliding":
+    if cache.max_tokens is not None:
         return replace(cache, max_tokens=None)
     return _reserve(cache, mixer)
 

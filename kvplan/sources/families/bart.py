@@ -3,7 +3,8 @@
 Source: transformers 5.23, models/bart/.
 """
 
-from kvplan.core.model import Layer, Mixer, Weight
+from kvplan.core.mixers import Mixer
+from kvplan.core.model import Layer, Weight
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.mixers import Heads, cross, encoder, equal_heads, full
 from kvplan.sources.families.parts import (

@@ -6,7 +6,8 @@ prediction and each router's correction bias; the class loads the first not at a
 
 from dataclasses import dataclass
 
-from kvplan.core.model import LatentAttention, Layer, Weight
+from kvplan.core.mixers import LatentAttention
+from kvplan.core.model import Layer, Weight
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.llama import decoder, read_experts
 from kvplan.sources.families.mixers import require_divisor

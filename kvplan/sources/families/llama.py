@@ -3,7 +3,8 @@
 Source: transformers 5.23, models/{llama,mistral,mixtral,qwen2,qwen3,phi3}/.
 """
 
-from kvplan.core.model import EagerSoftmax, Layer, Mixer, Weight
+from kvplan.core.mixers import Mixer
+from kvplan.core.model import EagerSoftmax, Layer, Weight
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.mixers import (
     Heads,
@@ -175,7 +176,7 @@ def decoder(
     layers: list[Layer],
     hidden: int,
     *,
-    tied_default: bool = False,
+    tied_default: bool | None = None,
     top: Facts | None = None,
     language_model: str = "ForCausalLM",
 ) -> Reading:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from kvplan.core.errors import InputError, UnsupportedError
-from kvplan.core.model import CrossAttention, FullAttention, Mixer, SlidingAttention
+from kvplan.core.mixers import CrossAttention, FullAttention, Mixer, SlidingAttention
 from kvplan.core.text import printable
 from kvplan.sources.facts import Facts
 

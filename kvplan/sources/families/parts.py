@@ -142,6 +142,8 @@ def class_suffix(facts: Facts, family: str | None = None) -> str | None:
     A class of another family is refused: it may hold other tensors than the model type says.
     """
     name = facts.architecture()
+    if facts.bare:
+        return "Model"
     if name is None:
         return None
     start = (family or facts.model_type.removesuffix("_text")).replace("_", "").lower()
@@ -164,21 +166,26 @@ def causal_head(
     *,
     hidden_size: int,
     vocab_size: int,
-    tied_default: bool,
+    tied_default: bool | None = None,
     language_model: str = "ForCausalLM",
     name: str = "lm_head",
     family: str | None = None,
+    tied: bool | None = None,
+    bias: bool = False,
 ) -> tuple[tuple[Weight, ...], bool]:
     """(what a decoder's class puts on top, whether that is the token table itself).
 
-    A language model has a vocabulary, `…Model` nothing, a classifier its scores.
+    A language model has a vocabulary, `…Model` nothing, a classifier its scores. `tied_default` stands for the
+    config class's own default where it is given; `tied` is known to the reader, whatever the config says.
 
     Source: transformers 5.23, modeling_layers.py `GenericForSequenceClassification` and its neighbours
     """
     suffix = class_suffix(facts, family)
-    tied = facts.flag("tie_word_embeddings", default=tied_default)
     if suffix is None or suffix == language_model:
-        return ((), True) if tied else (column(name, vocab_size, hidden_size, "head"), False)
+        if tied is None:
+            tied = reads_tied(facts, tied_default)
+        matrix = column(name, vocab_size, hidden_size, "head", bias=bias)
+        return (matrix[1:], True) if tied else (matrix, False)
     if suffix in ("Model", "TextModel"):
         return (), False
     if suffix in ("ForSequenceClassification", "TextForSequenceClassification"):
@@ -188,6 +195,13 @@ def causal_head(
     if suffix == "ForQuestionAnswering":
         return replicated("qa_outputs", 2, hidden_size, "head", bias=True), False
     raise unknown_class(facts)
+
+
+def reads_tied(facts: Facts, default: bool | None = None) -> bool:
+    """`tie_word_embeddings`, by default the class's own; false for a class that has none."""
+    if default is not None:
+        return facts.flag("tie_word_embeddings", default=default)
+    return facts.flag("tie_word_embeddings") if facts.knows("tie_word_embeddings") else False
 
 
 def num_labels(facts: Facts, *, default: int = 2) -> int:

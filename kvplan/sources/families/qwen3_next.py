@@ -4,7 +4,8 @@ Source: transformers 5.23, models/qwen3_next/. Checkpoints also hold layers for 
 the class does not load.
 """
 
-from kvplan.core.model import Layer, LinearAttention, Mixer, Split, Weight
+from kvplan.core.mixers import LinearAttention, Mixer
+from kvplan.core.model import Layer, Split, Weight
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.llama import decoder, head_norms, read_experts
 from kvplan.sources.families.mixers import full, named_mixers, read_heads, require_divisor

@@ -5,7 +5,8 @@ Source: transformers 5.23, models/t5/.
 
 from dataclasses import dataclass
 
-from kvplan.core.model import Layer, Mixer, Split, Weight
+from kvplan.core.mixers import Mixer
+from kvplan.core.model import Layer, Split, Weight
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.mixers import Heads, cross, encoder, full
 from kvplan.sources.families.parts import (

@@ -1,0 +1,42 @@
+"""Models made of parts: a language model under a nested config, and the towers that see or hear for it."""
+
+from dataclasses import replace
+
+from kvplan.core.model import Weight
+from kvplan.sources.facts import Facts
+from kvplan.sources.families.parts import Reading, causal_head
+from kvplan.sources.families.table import reader_of
+
+
+def language_model(facts: Facts, key: str = "text_config", *, model_type: str | None = None) -> Reading:
+    """The language model at `key`, of whatever type that states, without an output head.
+
+    `model_type` is what it is where neither the config nor the class says.
+    """
+    inner = facts.part(key, model_type=model_type)
+    return reader_of(inner.model_type)(inner)
+
+
+def multimodal(
+    facts: Facts,
+    text: Reading,
+    *towers: tuple[Weight, ...],
+    tied: bool | None = None,
+    language_model: str = "ForConditionalGeneration",
+    family: str | None = None,
+) -> Reading:
+    """A language model with its towers, and the output head of the class that `facts` name.
+
+    `tied` says whether that head is the token table, where it is not `tie_word_embeddings` of `facts` that does.
+    """
+    head, is_tied = causal_head(
+        facts,
+        hidden_size=text.hidden_size,
+        vocab_size=text.vocab_size,
+        tied_default=None,
+        language_model=language_model,
+        family=family,
+        tied=tied,
+    )
+    seen = tuple(weight for tower in towers for weight in tower)
+    return replace(text, embeddings=(*text.embeddings, *seen), head=(*text.head, *head), tied_embeddings=is_tied)
