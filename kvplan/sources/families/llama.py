@@ -179,14 +179,23 @@ def decoder(
     tied_default: bool | None = None,
     top: Facts | None = None,
     language_model: str = "ForCausalLM",
+    family: str | None = None,
+    head_bias: bool = False,
 ) -> Reading:
     """The whole decoder: token table, layers, final RMSNorm, output head.
 
-    `top` are the facts that name the class and tie the head, where they are not the text model's own.
+    `top` are the facts that name the class and tie the head, where they are not the text model's own; `family` is
+    what the class's name begins with, where that is not the model type.
     """
     vocab = facts.positive("vocab_size")
     head, tied = causal_head(
-        top or facts, hidden_size=hidden, vocab_size=vocab, tied_default=tied_default, language_model=language_model
+        top or facts,
+        hidden_size=hidden,
+        vocab_size=vocab,
+        tied_default=tied_default,
+        language_model=language_model,
+        family=family,
+        bias=head_bias,
     )
     return Reading(
         hidden_size=hidden,

@@ -23,18 +23,25 @@ def read_heads(
 ) -> Heads:
     """Query heads, KV heads and head_dim.
 
-    Where they are unstated, the class's defaults: `num_kv_heads` (None = as many as query heads) and
-    `head_dim` (None = hidden / heads). The stated value wins: Qwen3-0.6B states 128 while the quotient is 64.
+    Where they are unstated, `num_kv_heads` and `head_dim`, else the class's own defaults, else as many as query
+    heads and hidden / heads. The stated value wins: Qwen3-0.6B states 128 while the quotient is 64.
     A `num_key_value_heads` of null means as many as query heads, whatever the default.
     """
     num_heads = facts.positive("num_attention_heads")
     if num_heads > hidden_size:
         raise facts.wrong("num_attention_heads", num_heads, f"at most `hidden_size`, {hidden_size}")
+    num_kv_heads = num_kv_heads or _class_default(facts, "num_key_value_heads")
     default = num_heads if facts.is_null("num_key_value_heads") else num_kv_heads or num_heads
     kv_heads = facts.positive("num_key_value_heads", default=default)
     require_divisor(facts, "num_key_value_heads", kv_heads, "num_attention_heads", num_heads)
+    head_dim = head_dim or _class_default(facts, "head_dim")
     size = facts.positive("head_dim", default=head_dim or hidden_size // num_heads)
     return Heads(num_heads=num_heads, num_kv_heads=kv_heads, head_dim=size)
+
+
+def _class_default(facts: Facts, key: str) -> int | None:
+    """What the config's class says of a key that the config does not state at all; None where it says nothing."""
+    return None if facts.states(key) or not facts.knows(key) else facts.nullable(key)
 
 
 def equal_heads(facts: Facts, hidden_size: int, *keys: str) -> Heads:
@@ -89,8 +96,9 @@ def windowed(heads: Heads, window: int | None) -> FullAttention | SlidingAttenti
 
 
 def read_window(facts: Facts, *, default: int | None = None) -> int | None:
-    """`sliding_window`: null is no window, and a missing key the class's default."""
-    window = facts.nullable("sliding_window", default=default)
+    """`sliding_window`: null is no window, a missing key is `default`, else the class's own."""
+    own = default is None and facts.knows("sliding_window")
+    window = facts.nullable("sliding_window") if own else facts.nullable("sliding_window", default=default)
     if window == 0:
         raise facts.wrong("sliding_window", window, "a number from 1, or null")
     return window

@@ -146,10 +146,12 @@ def class_suffix(facts: Facts, family: str | None = None) -> str | None:
         return "Model"
     if name is None:
         return None
-    start = (family or facts.model_type.removesuffix("_text")).replace("_", "").lower()
-    if not name.lower().startswith(start):
+    plain, start = name.replace("_", ""), (family or facts.model_type).replace("_", "").lower()
+    if not plain.lower().startswith(start):
+        start = start.removesuffix("text")
+    if not plain.lower().startswith(start):
         raise unknown_class(facts)
-    return name[len(start) :]
+    return plain[len(start) :]
 
 
 def unknown_class(facts: Facts) -> UnsupportedError:
