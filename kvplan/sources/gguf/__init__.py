@@ -1,1 +1,1 @@
-"""GGUF files, llama.cpp's format: their header read within bounds (`header`), in the words of a config.json (`config`)."""
+"""GGUF files, llama.cpp's format: the header, read within bounds, and what it says in the words of a config.json."""

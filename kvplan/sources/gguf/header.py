@@ -83,7 +83,9 @@ def read_header(fetch: Fetch, *, what: str) -> GgufHeader:
     if version not in (2, 3):
         swapped = int.from_bytes(int(version).to_bytes(4, "little"), "big") in (2, 3)
         why = "in big-endian order" if swapped else f"of GGUF version {version}"
-        raise InputError(f"{what} is {why}, which kvplan does not read", hint="convert it anew with a current llama.cpp")
+        raise InputError(
+            f"{what} is {why}, which kvplan does not read", hint="convert it anew with a current llama.cpp"
+        )
     num_tensors = stream.count(MAX_TENSORS, "tensors")
     num_keys = stream.count(MAX_KEYS, "keys")
     metadata: dict[str, Value] = {}
