@@ -209,6 +209,20 @@ class Facts:
             defaults = defaults.left_out(init)
         return self._inner(key, known, defaults, bare=True)
 
+    def beside(self, model_type: str) -> "Facts":
+        """This config's own top level as that of a part, for configs that write a part's keys beside their own."""
+        inner = Facts(
+            self._config,
+            model_type=model_type,
+            origin=self._origin,
+            origins=self._origins,
+            prefix=self._prefix,
+            defaults=class_defaults(model_type).at_top(),
+            bare=True,
+        )
+        inner.read, inner.asked = self.read, self.asked
+        return inner
+
     def _object(self, key: str) -> Mapping[str, Any]:
         value = self._raw(key)
         if value is not None and not isinstance(value, Mapping):
@@ -228,6 +242,14 @@ class Facts:
         )
         inner.read, inner.asked = self.read, self.asked
         return inner
+
+    def pair(self, key: str) -> tuple[int, int]:
+        """The two sizes at `key`, e.g. an image's height and width; one number stands for both."""
+        value = self._take((key,), _MISSING)
+        first, second = value if isinstance(value, list) and len(value) == 2 else (value, value)
+        if type(first) is not int or type(second) is not int or not 1 <= min(first, second) <= MAX_NUMBER:
+            raise self.wrong(key, value, "a number from 1, or two")
+        return first, second
 
     def mapping_size(self, key: str) -> int:
         """How many entries the object at `key` has; 0 where the config has none."""

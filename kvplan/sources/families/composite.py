@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.parts import Reading, causal_head
+from kvplan.sources.families.parts import Reading, causal_head, reads_tied
 from kvplan.sources.families.table import reader_of
 
 
@@ -15,6 +15,23 @@ def language_model(facts: Facts, key: str = "text_config", *, model_type: str | 
     """
     inner = facts.part(key, model_type=model_type)
     return reader_of(inner.model_type)(inner)
+
+
+def flat_text(facts: Facts, key: str = "text_config") -> Facts:
+    """The facts of the language model at `key`, or at the config's own top level where it is not nested there.
+
+    Source: transformers 5.23, models/qwen2_vl/configuration_qwen2_vl.py `Qwen2VLConfig.__post_init__`
+    """
+    nested = facts.part(key)
+    return nested if facts.has(key) else facts.beside(nested.model_type)
+
+
+def tied_anywhere(facts: Facts, text: Facts) -> bool:
+    """Whether the model's own `tie_word_embeddings` or its text model's ties the head: older files state the latter.
+
+    Source: transformers 5.23, models/llava/configuration_llava.py `LlavaConfig.__post_init__`
+    """
+    return reads_tied(facts) or reads_tied(text)
 
 
 def multimodal(

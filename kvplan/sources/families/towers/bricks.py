@@ -3,6 +3,9 @@
 from dataclasses import replace
 
 from kvplan.core.model import Part, Weight
+from kvplan.sources.facts import Facts
+from kvplan.sources.families.mixers import equal_heads
+from kvplan.sources.families.parts import projections
 
 
 def loose(name: str, *shape: int, part: Part = "vision") -> Weight:
@@ -15,3 +18,24 @@ def in_tower(prefix: str, weights: tuple[Weight, ...], *, part: Part = "vision",
     if not copies:
         return ()
     return tuple(replace(w, name=f"{prefix}.{w.name}", part=part, copies=copies * w.copies) for w in weights)
+
+
+def patches(name: str, hidden: int, channels: int, *kernel: int, bias: bool = True) -> tuple[Weight, ...]:
+    """The convolution that makes a vector of each patch."""
+    matrix = loose(f"{name}.weight", hidden, channels, *kernel)
+    return (matrix, loose(f"{name}.bias", hidden)) if bias else (matrix,)
+
+
+def fused_attention(
+    facts: Facts,
+    hidden: int,
+    *,
+    num_kv_heads: int | None = None,
+    qkv_bias: bool = True,
+    out_bias: bool = True,
+) -> tuple[Weight, ...]:
+    """Self-attention of `num_heads` that share `hidden`, its projections in one matrix `attn.qkv`."""
+    heads = equal_heads(facts, hidden, "num_heads")
+    heads = replace(heads, num_kv_heads=num_kv_heads or heads.num_kv_heads)
+    names = ("qkv[q]", "qkv[k]", "qkv[v]", "proj")
+    return projections(heads, hidden, prefix="attn", names=names, qkv_bias=qkv_bias, out_bias=out_bias)
