@@ -1,125 +1,159 @@
-"""DeepSeek V2 and V3: latent attention, and after the first dense layers routed and shared experts.
+"""DeepSeek V2 to V3.2 and what is built like them: latent attention, then routed and shared experts.
 
-Source: transformers 5.23, models/{deepseek_v2,deepseek_v3}/. Checkpoints of V3 also hold a layer for multi-token
-prediction and each router's correction bias; the class loads the first not at all and the second as a buffer.
+Source: transformers 5.23, models/{deepseek_v2,deepseek_v3,deepseek_v32,glm_moe_dsa,glm4_moe_lite,axk1}/. Checkpoints
+also hold a layer for multi-token prediction, which the classes do not load.
 """
 
-from dataclasses import dataclass
+from dataclasses import replace
 
-from kvplan.core.mixers import LatentAttention
-from kvplan.core.model import Layer, Weight
+from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.llama import decoder, read_experts
-from kvplan.sources.families.mixers import require_divisor
-from kvplan.sources.families.parts import (
-    Reading,
-    column,
-    experts,
-    gated_mlp,
-    norm,
-    replicated,
-    row,
+from kvplan.sources.families.latent import (
+    Routed,
+    indexer,
+    latent_attention,
+    latent_mixer,
+    read_latent,
+    read_routed,
+    routed_mlp,
+    shared_indexers,
+    sparse_layers,
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sparse:
-    """How the two generations' sparse layers differ."""
-
-    num_experts: int
-    active: int
-    routing: tuple[Weight, ...]
-    dense_default: int
-    """Dense layers at the start, where the config does not say."""
+from kvplan.sources.families.llama import decoder
+from kvplan.sources.families.mixers import require_divisor
+from kvplan.sources.families.parts import Half, Reading, gated_mlp, norm, paired
 
 
 def read_deepseek_v2(facts: Facts) -> Reading:
-    """DeepSeek V2: its MLPs can have biases, and all layers are sparse where the config does not say.
+    """DeepSeek V2: its MLPs can have biases, its routers have no correction.
 
     Source: transformers 5.23, models/deepseek_v2/modeling_deepseek_v2.py
     """
     hidden, num_heads = facts.positive("hidden_size"), facts.positive("num_attention_heads")
     require_divisor(facts, "num_attention_heads", num_heads, "hidden_size", hidden)
     num_experts = facts.positive("n_routed_experts", "num_experts")
-    # The class's own default is null, with which it can be built but not run: then no expert is set aside.
-    active = num_experts
-    if not facts.is_null("num_experts_per_tok"):
-        num_experts, active = read_experts(facts, "n_routed_experts", "num_experts")
-    bias = facts.flag("mlp_bias", default=False)
-    sparse = _Sparse(num_experts=num_experts, active=active, routing=(), dense_default=0)
-    return _read(facts, sparse, mlp_bias=bias)
+    if facts.has("num_experts_per_tok"):
+        routed = read_routed(facts, "num_experts")
+    else:
+        # The class's own default is null, with which it can be built but not run: then no expert is set aside.
+        width = facts.positive("moe_intermediate_size")
+        shared_width = facts.integer("n_shared_experts") * width
+        routed = Routed(num_experts=num_experts, active=num_experts, width=width, shared_width=shared_width)
+    bias = facts.flag("mlp_bias")
+    sparse = _sparse(routed, routed_mlp(routed, hidden, corrected=False, shared_bias=bias))
+    return _decoder(facts, [_attention(facts)], sparse, dense=facts.integer("first_k_dense_replace"), mlp_bias=bias)
 
 
 def read_deepseek_v3(facts: Facts) -> Reading:
-    """DeepSeek V3 and R1: no MLP biases, three dense layers where the config does not say.
+    """DeepSeek V3 and R1, and the text model of Kimi K2.5.
 
     Source: transformers 5.23, models/deepseek_v3/modeling_deepseek_v3.py
     """
-    num_experts, active = read_experts(facts, "n_routed_experts", "num_local_experts")
-    # The router's correction is no parameter: a buffer, which frameworks keep in fp32.
-    correction = Weight(
-        name="mlp.gate.e_score_correction_bias", shape=(num_experts,), part="router", buffer=True, fixed_bits=32
-    )
-    sparse = _Sparse(num_experts=num_experts, active=active, routing=(correction,), dense_default=3)
-    return _read(facts, sparse, mlp_bias=False)
+    routed = read_routed(facts)
+    sparse = _sparse(routed, routed_mlp(routed, facts.positive("hidden_size")))
+    return _decoder(facts, [_attention(facts)], sparse, dense=facts.integer("first_k_dense_replace"))
 
 
-def _read(facts: Facts, moe: _Sparse, *, mlp_bias: bool) -> Reading:
-    hidden = facts.positive("hidden_size")
-    mixer, attention = _attention(facts, hidden)
-    norms = (*norm("input_layernorm", hidden), *norm("post_attention_layernorm", hidden))
-    width, expert_width = facts.positive("intermediate_size"), facts.positive("moe_intermediate_size")
-    shared_width = facts.integer("n_shared_experts") * expert_width
-    dense = Layer(
-        mixers=(mixer,),
-        weights=(*attention, *gated_mlp(hidden, width, bias=mlp_bias), *norms),
-        mlp_activations=3 * width,
-    )
-    expert = gated_mlp(hidden, expert_width, prefix="mlp.experts")
-    shared = gated_mlp(hidden, shared_width, prefix="mlp.shared_experts", bias=mlp_bias) if shared_width else ()
-    routed = (
-        *replicated("mlp.gate", moe.num_experts, hidden, "router"),
-        *moe.routing,
-        *experts(expert, num_experts=moe.num_experts, active=moe.active),
-        *shared,
-    )
-    sparse = Layer(
-        mixers=(mixer,),
-        weights=(*attention, *routed, *norms),
-        mlp_activations=3 * (moe.active * expert_width + shared_width),
-    )
-    num_layers = facts.layer_count("num_hidden_layers")
-    num_dense = facts.integer("first_k_dense_replace", default=moe.dense_default)
-    return decoder(facts, [dense if i < num_dense else sparse for i in range(num_layers)], hidden)
+def read_deepseek_v32(facts: Facts) -> Reading:
+    """DeepSeek V3.2: V3 with an indexer in each layer, which keeps a key of its own.
 
-
-def _attention(facts: Facts, hidden: int) -> tuple[LatentAttention, tuple[Weight, ...]]:
-    """Multi-head latent attention: the compressions are whole on every rank, the expansions cut by heads.
-
-    `q_lora_rank` of null means that queries are not compressed; a missing key means the class's 1536.
+    Source: transformers 5.23, models/deepseek_v32/modeling_deepseek_v32.py
     """
-    num_heads, latent = facts.positive("num_attention_heads"), facts.positive("kv_lora_rank")
-    nope, rope = facts.positive("qk_nope_head_dim"), facts.positive("qk_rope_head_dim")
-    value = facts.positive("v_head_dim")
-    rank = facts.nullable("q_lora_rank", default=1536)
-    if rank == 0:
-        raise facts.wrong("q_lora_rank", rank, "a number from 1, or null")
-    bias = facts.flag("attention_bias", default=False)
-    q_width = num_heads * (nope + rope)
-    if rank is None:
-        query = column("self_attn.q_proj", q_width, hidden, "attention", units=num_heads)
-    else:
-        query = (
-            *replicated("self_attn.q_a_proj", rank, hidden, "attention", bias=bias),
-            *norm("self_attn.q_a_layernorm", rank),
-            *column("self_attn.q_b_proj", q_width, rank, "attention", units=num_heads),
-        )
-    weights = (
-        *query,
-        *replicated("self_attn.kv_a_proj_with_mqa", latent + rope, hidden, "attention", bias=bias),
-        *norm("self_attn.kv_a_layernorm", latent),
-        *column("self_attn.kv_b_proj", num_heads * (nope + value), latent, "attention", units=num_heads),
-        *row("self_attn.o_proj", hidden, num_heads * value, "attention", units=num_heads, bias=bias),
-    )
-    mixer = LatentAttention(num_heads=num_heads, latent_dim=latent, rope_dim=rope, key_dim=nope + rope, value_dim=value)
-    return mixer, weights
+    return _indexed(facts, shared=[False] * facts.layer_count("num_hidden_layers"))
+
+
+def read_glm_moe_dsa(facts: Facts) -> Reading:
+    """GLM-5: DeepSeek V3.2 where some layers may take the choice of an earlier layer's indexer.
+
+    Source: transformers 5.23, models/glm_moe_dsa/modeling_glm_moe_dsa.py
+    """
+    return _indexed(facts, shared=shared_indexers(facts, facts.layer_count("num_hidden_layers")))
+
+
+def read_glm4_moe_lite(facts: Facts) -> Reading:
+    """GLM-4.7-Flash: DeepSeek V3 whose layers `mlp_layer_types` tells apart, one dense layer by default.
+
+    Source: transformers 5.23, models/glm4_moe_lite/modeling_glm4_moe_lite.py
+    """
+    routed = read_routed(facts)
+    sparse = _sparse(routed, routed_mlp(routed, facts.positive("hidden_size")))
+    return _decoder(facts, [_attention(facts)], sparse, dense=1)
+
+
+def read_axk1(facts: Facts) -> Reading:
+    """A.X K1: DeepSeek V3 with a norm after each routed part; every `moe_layer_freq`-th layer routes.
+
+    Source: transformers 5.23, models/axk1/modeling_axk1.py
+    """
+    routed, hidden = read_routed(facts), facts.positive("hidden_size")
+    weights = tuple(replace(w, fixed_bits=None) if w.buffer else w for w in routed_mlp(routed, hidden))
+    sparse = _sparse(routed, (*weights, *norm("mlp.post_mlp_layernorm", hidden)))
+    return _decoder(facts, [_attention(facts)], sparse, routes=routing_layers(facts))
+
+
+def read_mistral4(facts: Facts) -> Reading:
+    """Mistral 4: DeepSeek V3 without a correction in its routers, all layers sparse by default.
+
+    Source: transformers 5.23, models/mistral4/modeling_mistral4.py
+    """
+    routed = read_routed(facts)
+    sparse = _sparse(routed, routed_mlp(routed, facts.positive("hidden_size"), corrected=False))
+    return _decoder(facts, [_attention(facts)], sparse, dense=facts.integer("first_k_dense_replace"))
+
+
+def routing_layers(facts: Facts) -> list[bool]:
+    """For each layer whether it routes: `mlp_layer_types`, else by the older keys, which have no class default.
+
+    Source: transformers 5.23, models/axk1/configuration_axk1.py
+    """
+    num_layers = facts.layer_count("num_hidden_layers")
+    if facts.has("mlp_layer_types"):
+        return sparse_layers(facts, num_layers, dense=0)
+    dense = facts.integer("first_k_dense_replace", default=1)
+    every = facts.positive("moe_layer_freq", default=1)
+    return [i >= dense and i % every == 0 for i in range(num_layers)]
+
+
+def _indexed(facts: Facts, *, shared: list[bool]) -> Reading:
+    """Layers with an indexer each, but those that are `shared`."""
+    hidden, heads = facts.positive("hidden_size"), read_latent(facts)
+    if heads.query_rank is None:
+        raise facts.wrong("q_lora_rank", None, "a number from 1: the indexer reads the compressed query")
+    index_dim, weights = indexer(facts, hidden, heads.query_rank)
+    plain = latent_attention(heads, hidden, bias=facts.flag("attention_bias"))
+    full = Half((*plain, *weights), (latent_mixer(heads, index_dim=index_dim),))
+    borrowed = Half(plain, (latent_mixer(heads),))
+    routed = read_routed(facts, "num_experts")
+    sparse = _sparse(routed, routed_mlp(routed, hidden))
+    mixing = [borrowed if is_shared else full for is_shared in shared]
+    return _decoder(facts, mixing, sparse, dense=facts.integer("first_k_dense_replace"))
+
+
+def _attention(facts: Facts) -> Half:
+    heads = read_latent(facts)
+    bias = facts.flag("attention_bias")
+    return Half(latent_attention(heads, facts.positive("hidden_size"), bias=bias), (latent_mixer(heads),))
+
+
+def _sparse(routed: Routed, weights: tuple[Weight, ...]) -> Half:
+    return Half(weights, activations=routed.activations)
+
+
+def _decoder(
+    facts: Facts,
+    mixing: list[Half],
+    sparse: Half,
+    *,
+    dense: int = 0,
+    routes: list[bool] | None = None,
+    mlp_bias: bool = False,
+) -> Reading:
+    """A decoder with one half of `mixing` a layer, or the same for all; the first `dense` do not route."""
+    hidden, width = facts.positive("hidden_size"), facts.positive("intermediate_size")
+    num_layers = facts.layer_count("num_hidden_layers")
+    plain = Half(gated_mlp(hidden, width, bias=mlp_bias), activations=3 * width)
+    if routes is None:
+        routes = sparse_layers(facts, num_layers, dense=dense)
+    halves = mixing * num_layers if len(mixing) == 1 else mixing
+    norms = (*norm("input_layernorm", hidden), *norm("post_attention_layernorm", hidden))
+    return decoder(facts, paired(halves, [sparse if is_sparse else plain for is_sparse in routes], norms), hidden)

@@ -3,10 +3,12 @@
 Names are those of the checkpoint's tensors; a fused tensor is listed as the pieces that tensor parallelism cuts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kvplan.core.errors import UnsupportedError
-from kvplan.core.model import Layer, Part, Split, Weight
+from kvplan.core.mixers import Mixer
+from kvplan.core.model import EagerSoftmax, Layer, Part, Split, Weight
 from kvplan.core.text import printable
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.mixers import Heads
@@ -24,6 +26,10 @@ class Reading:
     head: tuple[Weight, ...]
     tied_embeddings: bool = False
     max_seq_len: int | None = None
+    encoder_seq_len: int | None = None
+    """See `ModelSpec`, these three."""
+    max_encoder_seq_len: int | None = None
+    tokens_per_image: int | None = None
 
 
 def tensor(layer: str, kind: str) -> str:
@@ -210,3 +216,32 @@ def num_labels(facts: Facts, *, default: int = 2) -> int:
     """Labels of a classifier: `num_labels`, else the entries of `id2label`, else the config class's default."""
     labels = facts.mapping_size("id2label")
     return facts.positive("num_labels", default=labels or default)
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """One half of a layer, the mixing or the feeding one, as many layers have it."""
+
+    weights: tuple[Weight, ...]
+    mixers: tuple[Mixer, ...] = ()
+    activations: int = 0
+    """Elements that it holds per token at its widest, where it is a feed-forward part."""
+
+
+def paired(
+    mixing: Sequence[Half], feeding: Sequence[Half], rest: tuple[Weight, ...], *, eager_softmax: EagerSoftmax = "fp32"
+) -> list[Layer]:
+    """Layers whose two halves vary on their own, one of each a layer; `rest` are the weights that all have."""
+    built: dict[tuple[int, int], Layer] = {}
+    layers = []
+    for mix, feed in zip(mixing, feeding, strict=True):
+        key = (id(mix), id(feed))
+        if key not in built:
+            built[key] = Layer(
+                mixers=(*mix.mixers, *feed.mixers),
+                weights=(*mix.weights, *feed.weights, *rest),
+                mlp_activations=feed.activations,
+                eager_softmax=eager_softmax,
+            )
+        layers.append(built[key])
+    return layers
