@@ -1,15 +1,35 @@
-"""Qwen3-Next: three layers of gated delta net to one of gated full attention; routed experts and a shared one.
+"""Qwen3-Next and Qwen3.5: three layers of gated delta net to one of gated full attention; experts or a dense MLP.
 
-Source: transformers 5.23, models/qwen3_next/. Checkpoints also hold layers for multi-token prediction, `mtp.*`, which
-the class does not load.
+Source: transformers 5.23, models/{qwen3_next,qwen3_5,qwen3_5_moe}/. Checkpoints also hold layers for multi-token
+prediction, `mtp.*`, which the class does not load.
 """
 
-from kvplan.core.mixers import LinearAttention, Mixer
-from kvplan.core.model import Layer, Split, Weight
+from kvplan.core.mixers import LinearAttention
+from kvplan.core.model import Split, Weight
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.composite import language_model, multimodal
+from kvplan.sources.families.hybrid import by_type, interval_types
 from kvplan.sources.families.llama import decoder, head_norms, read_experts
-from kvplan.sources.families.mixers import full, named_mixers, read_heads, require_divisor
-from kvplan.sources.families.parts import Reading, column, experts, gated_mlp, norm, projections, replicated, row
+from kvplan.sources.families.mixers import full, read_heads, require_divisor
+from kvplan.sources.families.parts import (
+    Half,
+    Reading,
+    column,
+    experts,
+    gated_mlp,
+    norm,
+    paired,
+    projections,
+    reads_tied,
+    replicated,
+    row,
+)
+from kvplan.sources.families.towers.qwen_vl import qwen3_vl_tower
+
+Fused = tuple[str, str, str, str]
+"""The names of the projections that make q, k and v; the gate z; β; the decay a."""
+_QWEN3_NEXT: Fused = ("in_proj_qkvz", "in_proj_qkvz", "in_proj_ba", "in_proj_ba")
+_QWEN3_5: Fused = ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a")
 
 
 def read_qwen3_next(facts: Facts) -> Reading:
@@ -17,54 +37,78 @@ def read_qwen3_next(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/qwen3_next/modeling_qwen3_next.py
     """
+    sparse = sparse_layers(facts, facts.layer_count("num_hidden_layers"))
+    return _read(facts, sparse, fused=_QWEN3_NEXT)
+
+
+def read_qwen3_5_text(facts: Facts) -> Reading:
+    """Qwen3.5, text only: Qwen3-Next's layers with a dense MLP.
+
+    Source: transformers 5.23, models/qwen3_5/modeling_qwen3_5.py
+    """
+    return _read(facts, [False] * facts.layer_count("num_hidden_layers"), fused=_QWEN3_5)
+
+
+def read_qwen3_5_moe_text(facts: Facts) -> Reading:
+    """Qwen3.5, text only, with experts: every layer routes.
+
+    Source: transformers 5.23, models/qwen3_5_moe/modeling_qwen3_5_moe.py
+    """
+    return _read(facts, [True] * facts.layer_count("num_hidden_layers"), fused=_QWEN3_5)
+
+
+def read_qwen3_5(facts: Facts) -> Reading:
+    """Qwen3.5, dense or with experts, and its vision tower, which a `…ForCausalLM` leaves out.
+
+    Source: transformers 5.23, models/qwen3_5/modeling_qwen3_5.py `Qwen3_5ForConditionalGeneration`
+    """
+    text = language_model(facts)
+    if (facts.architecture() or "").endswith("ForCausalLM"):
+        tied = reads_tied(facts.part("text_config"))
+        return multimodal(facts, text, tied=tied, language_model="ForCausalLM")
+    return multimodal(facts, text, qwen3_vl_tower(facts.part("vision_config")))
+
+
+def _read(facts: Facts, sparse: list[bool], *, fused: Fused) -> Reading:
+    """`sparse` says which layers route, `fused` which of the delta net's projections are one tensor."""
     hidden = facts.positive("hidden_size")
-    num_layers = facts.layer_count("num_hidden_layers")
-    weights_of: dict[Mixer, tuple[Weight, ...]] = dict([_full_attention(facts, hidden), _delta_net(facts, hidden)])
-    attention, delta_net = weights_of
-    types = facts.strings("layer_types", length=num_layers) or _interval(facts, num_layers)
-    mixers = named_mixers({"full_attention": attention, "linear_attention": delta_net}, types)
-    sparse = _sparse_layers(facts, num_layers)
-    mlps = {is_sparse: (_experts if is_sparse else _dense)(facts, hidden) for is_sparse in sorted(set(sparse))}
+    mixing = {"full_attention": gated_attention(facts, hidden), "linear_attention": delta_net(facts, hidden, fused)}
+    types = facts.strings("layer_types", length=len(sparse)) or interval_types(facts, len(sparse))
+    feeding = {is_sparse: _feeding(facts, hidden, is_sparse) for is_sparse in sorted(set(sparse))}
     norms = (*norm("input_layernorm", hidden), *norm("post_attention_layernorm", hidden))
-    built = {
-        (mixer, is_sparse): Layer(
-            mixers=(mixer,), weights=(*weights_of[mixer], *mlp, *norms), mlp_activations=3 * width
-        )
-        for mixer in weights_of
-        for is_sparse, (mlp, width) in mlps.items()
-    }
-    return decoder(facts, [built[key] for key in zip(mixers, sparse, strict=True)], hidden)
+    layers = paired(by_type(mixing, types), [feeding[is_sparse] for is_sparse in sparse], norms)
+    return decoder(facts, layers, hidden)
 
 
-def _interval(facts: Facts, num_layers: int) -> tuple[str, ...]:
-    facts.refuse_null("full_attention_interval")
-    interval = facts.positive("full_attention_interval", default=4)
-    return tuple("linear_attention" if (i + 1) % interval else "full_attention" for i in range(num_layers))
+def _feeding(facts: Facts, hidden: int, is_sparse: bool) -> Half:
+    mlp, width = (shared_moe if is_sparse else dense_mlp)(facts, hidden)
+    return Half(mlp, activations=3 * width)
 
 
-def _full_attention(facts: Facts, hidden: int) -> tuple[Mixer, tuple[Weight, ...]]:
+def gated_attention(facts: Facts, hidden: int) -> Half:
     """Grouped heads, each with a norm and, in q_proj beside its query, a gate of its output."""
     facts.refuse_null("num_key_value_heads", "head_dim")
-    heads = read_heads(facts, hidden, num_kv_heads=2, head_dim=256)
+    heads = read_heads(facts, hidden)
     bias = facts.flag("attention_bias", default=False)
     width = heads.num_heads * heads.head_dim
     gate = column("self_attn.q_proj[gate]", width, hidden, "attention", units=heads.num_heads, bias=bias)
     names = ("q_proj[q]", "k_proj", "v_proj", "o_proj")
     attention = projections(heads, hidden, names=names, qkv_bias=bias, out_bias=bias)
-    return full(heads), (*attention, *gate, *head_norms(heads.head_dim))
+    return Half(weights=(*attention, *gate, *head_norms(heads.head_dim)), mixers=(full(heads),))
 
 
-def _delta_net(facts: Facts, hidden: int) -> tuple[Mixer, tuple[Weight, ...]]:
-    """A gated delta net: one fused projection for q, k, v and the gate z, another for β and the decay of each head."""
+def delta_net(facts: Facts, hidden: int, fused: Fused) -> Half:
+    """A gated delta net: projections for q, k, v and the gate z, and for β and the decay of each head."""
     heads, key_heads = facts.positive("linear_num_value_heads"), facts.positive("linear_num_key_heads")
     require_divisor(facts, "linear_num_key_heads", key_heads, "linear_num_value_heads", heads)
     key_dim, value_dim = facts.positive("linear_key_head_dim"), facts.positive("linear_value_head_dim")
     columns = facts.positive("linear_conv_kernel_dim")
     mixed = {"q": (key_heads, key_dim), "k": (key_heads, key_dim), "v": (heads, value_dim)}
+    qkv, gate, beta, decay = fused
     projected = [
         weight
-        for piece, (units, dim) in (mixed | {"z": (heads, value_dim)}).items()
-        for weight in column(f"linear_attn.in_proj_qkvz[{piece}]", units * dim, hidden, "attention", units=units)
+        for piece, (units, dim) in mixed.items()
+        for weight in column(f"linear_attn.{qkv}[{piece}]", units * dim, hidden, "attention", units=units)
     ]
     convolution = [
         Weight(
@@ -81,8 +125,9 @@ def _delta_net(facts: Facts, hidden: int) -> tuple[Mixer, tuple[Weight, ...]]:
     ]
     weights = (
         *projected,
-        *column("linear_attn.in_proj_ba[b]", heads, hidden, "attention"),
-        *column("linear_attn.in_proj_ba[a]", heads, hidden, "attention"),
+        *column(f"linear_attn.{gate}[z]", heads * value_dim, hidden, "attention", units=heads),
+        *column(f"linear_attn.{beta}[b]", heads, hidden, "attention"),
+        *column(f"linear_attn.{decay}[a]", heads, hidden, "attention"),
         *convolution,
         *per_head,
         *norm("linear_attn.norm", value_dim),
@@ -96,10 +141,10 @@ def _delta_net(facts: Facts, hidden: int) -> tuple[Mixer, tuple[Weight, ...]]:
         conv_channels=sum(units * dim for units, dim in mixed.values()),
         conv_columns=columns,
     )
-    return mixer, weights
+    return Half(weights=weights, mixers=(mixer,))
 
 
-def _sparse_layers(facts: Facts, num_layers: int) -> list[bool]:
+def sparse_layers(facts: Facts, num_layers: int) -> list[bool]:
     """Which layers route: every `decoder_sparse_step`-th but `mlp_only_layers`; none where there are no experts."""
     facts.refuse_null("decoder_sparse_step")
     dense = set(facts.integers("mlp_only_layers"))
@@ -108,13 +153,13 @@ def _sparse_layers(facts: Facts, num_layers: int) -> list[bool]:
     return [routed and i not in dense and (i + 1) % step == 0 for i in range(num_layers)]
 
 
-def _dense(facts: Facts, hidden: int) -> tuple[tuple[Weight, ...], int]:
+def dense_mlp(facts: Facts, hidden: int) -> tuple[tuple[Weight, ...], int]:
     """(weights, width) of a dense layer's MLP."""
     width = facts.positive("intermediate_size")
     return gated_mlp(hidden, width), width
 
 
-def _experts(facts: Facts, hidden: int) -> tuple[tuple[Weight, ...], int]:
+def shared_moe(facts: Facts, hidden: int) -> tuple[tuple[Weight, ...], int]:
     """(weights, width that a token uses) of routed experts and a shared one, which a gate of its own weighs."""
     num_experts, active = read_experts(facts, "num_experts")
     width, shared_width = facts.positive("moe_intermediate_size"), facts.integer("shared_expert_intermediate_size")

@@ -1,0 +1,40 @@
+"""Which layer of a hybrid is which: by the list of a config, by an interval, by a period and an offset."""
+
+from collections.abc import Iterable, Mapping
+
+from kvplan.core.errors import UnsupportedError
+from kvplan.core.text import printable
+from kvplan.sources.facts import Facts
+from kvplan.sources.families.parts import Half
+
+_OLD_NAMES = {"mamba": "linear_attention", "attention": "full_attention"}
+"""What older configs call a type of layer. Source: transformers 5.23, configuration_utils.py."""
+
+
+def by_type(halves: Mapping[str, Half], types: Iterable[str], *, key: str = "layer_types") -> list[Half]:
+    """One half for every entry of the list at `key`, old names included; another entry is an error."""
+    chosen = []
+    for name in types:
+        half = halves.get(name) or halves.get(_OLD_NAMES.get(name, name))
+        if half is None:
+            raise UnsupportedError(
+                f"`{key}` names `{printable(name)}`, which kvplan does not know for this family",
+                hint=f"known here: {', '.join(halves)}",
+            )
+        chosen.append(half)
+    return chosen
+
+
+def interval_types(facts: Facts, num_layers: int) -> tuple[str, ...]:
+    """`layer_types` of a model whose every `full_attention_interval`-th layer is full, by default every fourth."""
+    facts.refuse_null("full_attention_interval")
+    interval = facts.positive("full_attention_interval", default=4)
+    return tuple("linear_attention" if (i + 1) % interval else "full_attention" for i in range(num_layers))
+
+
+def periodic(facts: Facts, num_layers: int, name: str) -> list[bool]:
+    """Which layers stand at `{name}_offset` of every `{name}_period`."""
+    period, offset = facts.positive(f"{name}_period"), facts.integer(f"{name}_offset")
+    if offset >= period:
+        raise facts.wrong(f"{name}_offset", offset, f"a number below `{name}_period`, {period}")
+    return [i % period == offset for i in range(num_layers)]
