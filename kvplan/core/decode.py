@@ -13,7 +13,7 @@ from kvplan.core.model import Layer, ModelSpec, Weight
 from kvplan.core.serving import Serving
 from kvplan.core.weights import weight_bytes
 
-NOT_DECODED = ("encoder.", "encoder_attn.", "EncDecAttention.")
+NOT_DECODED = ("encoder.", "encoder_attn.", "EncDecAttention.", "crossattention.", "cross_attn.", "cross_attention.")
 """Fragments of the names of weights that a step is not held to read: the encoder's, and those of cross-attention, whose
 keys and values are computed once."""
 
@@ -95,7 +95,9 @@ def _cache_reads(layer: Layer, serving: Serving) -> int:
 
 
 def _layer_reads(layer: Layer, serving: Serving) -> int:
-    return 0 if layer.in_encoder else sum(_weight_reads(weight, serving) for weight in layer.weights)
+    """A layer that looks at images is passed by where there are none."""
+    unused = layer.in_encoder or (layer.skipped_without_images and not serving.encoder_seq_len)
+    return 0 if unused else sum(_weight_reads(weight, serving) for weight in layer.weights)
 
 
 def _head_reads(model: ModelSpec, serving: Serving) -> int:

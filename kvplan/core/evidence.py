@@ -45,7 +45,8 @@ def evidence(model: ModelSpec, serving: Serving) -> dict[str, str]:
 
 def warnings(model: ModelSpec, serving: Serving, uses: list[GpuUse]) -> tuple[PlanWarning, ...]:
     """Every warning that applies, in a fixed order."""
-    found = _dtype(model, serving) + _lengths(model, serving) + _quantization(model, serving)
+    found = _dtype(model, serving) + _lengths(model, serving) + _images(model, serving)
+    found += _quantization(model, serving)
     found += _stored(model, serving) + _parallel(model, serving) + _gpu(serving, uses)
     return tuple(PlanWarning(code=code, message=message) for code, message in found)
 
@@ -93,11 +94,26 @@ def _dtype(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
 
 
 def _lengths(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
-    longest = max(serving.seq_len, serving.encoder_seq_len or 0)
-    if not model.max_seq_len or longest <= model.max_seq_len:
+    for length, positions in ((serving.seq_len, model.max_seq_len), _encoder_positions(model, serving)):
+        if positions and length > positions:
+            message = f"{length} tokens are more than the {positions} positions that the model states"
+            return [("beyond-max-positions", message)]
+    return []
+
+
+def _encoder_positions(model: ModelSpec, serving: Serving) -> tuple[int, int | None]:
+    """(the encoder's tokens, how many it has positions for); images have positions of their own."""
+    if model.crosses_images or model.encoder_seq_len is not None:
+        return 0, None
+    return serving.encoder_seq_len or 0, model.max_encoder_seq_len or model.max_seq_len
+
+
+def _images(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
+    if not model.crosses_images or serving.encoder_seq_len:
         return []
-    message = f"{longest} tokens are more than the {model.max_seq_len} positions that the model states"
-    return [("beyond-max-positions", message)]
+    one = model.tokens_per_image
+    adds = "`--encoder-seq` plans their tokens" if one is None else f"each adds {one:,} tokens (`--encoder-seq {one}`)"
+    return [("images-not-planned", f"planned without images, for which cross-attention keeps keys and values: {adds}")]
 
 
 def _quantization(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:

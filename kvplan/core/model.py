@@ -101,6 +101,14 @@ class Layer:
         """Whether the layer runs over the encoder's tokens."""
         return any(isinstance(mixer, FullAttention) and not mixer.cached for mixer in self.mixers)
 
+    @property
+    def skipped_without_images(self) -> bool:
+        """Whether a request without images passes the layer by.
+
+        Source: transformers 5.23, models/mllama/modeling_mllama.py `MllamaTextModel.forward`
+        """
+        return any(isinstance(mixer, CrossAttention) and mixer.over == "images" for mixer in self.mixers)
+
 
 SET_BY_USER = "--set"
 """The origin of a fact that the user gave."""
@@ -143,6 +151,17 @@ class Quantization:
     """Fragments of the names of weights that stay unquantised."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assumption:
+    """What stands beside a model that is not understood: `least` is the smallest that its config allows.
+
+    The model itself is then the largest, since counting too little is the dangerous side.
+    """
+
+    least: "ModelSpec"
+    reasons: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ModelSpec:
     """The architecture's facts; nothing of the raw config survives past here."""
@@ -165,12 +184,20 @@ class ModelSpec:
     dtype: DType | None = None
     """As the checkpoint states it; None where it does not."""
     max_seq_len: int | None = None
+    encoder_seq_len: int | None = None
+    """Tokens that the encoder makes of any input, where the architecture fixes their number (Whisper: 1500)."""
+    max_encoder_seq_len: int | None = None
+    """Positions of the encoder, where they are others than `max_seq_len`."""
+    tokens_per_image: int | None = None
+    """Tokens that one image adds to cross-attention over images, where that is known."""
     quantization: Quantization | None = None
     stored_weight_bytes: int | None = None
     """What the repository's safetensors files hold, where that was read."""
     architecture: str | None = None
     """The class that was counted, e.g. `LlamaForCausalLM`."""
     facts: tuple[Fact, ...] = ()
+    assumed: Assumption | None = None
+    """Where the architecture is not understood and the user asked for bounds."""
 
     def __repr__(self) -> str:
         return f"ModelSpec({self.id!r}, model_type={self.model_type!r}, num_layers={self.num_layers})"
@@ -182,14 +209,20 @@ class ModelSpec:
 
     @property
     def has_encoder(self) -> bool:
-        """Whether an encoder's length is a question of its own."""
+        """Whether an encoder's length is a question of its own; a vision tower counts where layers attend to it."""
         return any(isinstance(mixer, CrossAttention) for layer in self.layers for mixer in layer.mixers)
+
+    @property
+    def crosses_images(self) -> bool:
+        """Whether what cross-attention looks at comes with the request's images, and so may be nothing."""
+        return any(layer.skipped_without_images for layer in self.layers)
 
     @property
     def first_decoder_layer(self) -> int:
         """Where an encoder-decoder's decoder begins; the number of layers where there is no such seam."""
         for position, i in enumerate(self.layer_order):
-            if any(isinstance(mixer, CrossAttention) for mixer in self.layers[i].mixers):
+            mixers = self.layers[i].mixers
+            if any(isinstance(mixer, CrossAttention) and mixer.over == "encoder" for mixer in mixers):
                 return position
         return self.num_layers
 

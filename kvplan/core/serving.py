@@ -110,7 +110,7 @@ def resolve(
     serving = Serving(
         seq_len=seq_len,
         encoder_seq_len=encoder_tokens,
-        encoder_follows=encoder_seq_len is None and encoder_tokens is not None,
+        encoder_follows=encoder_seq_len is None and _encoder_follows(model),
         batch_size=batch_size,
         dtype=model_dtype,
         dtype_stated=stated,
@@ -192,16 +192,36 @@ def _tensor_parallel(tp: int | None, pp: int, num_gpus: int | None) -> int:
 
 
 def _encoder_length(model: ModelSpec, encoder_seq_len: int | None, seq_len: int) -> int | None:
-    has_encoder = model.has_encoder or any(layer.in_encoder for layer in model.layers)
+    """What cross-attention looks at: as asked, else what the architecture fixes, no image, or as many as `seq_len`."""
     if encoder_seq_len is None:
-        return seq_len if has_encoder else None
-    encoder_seq_len = positive("encoder_seq_len", encoder_seq_len)
+        return _default_encoder_length(model, seq_len)
+    if not (model.crosses_images and encoder_seq_len == 0 and encoder_seq_len is not False):
+        encoder_seq_len = positive("encoder_seq_len", encoder_seq_len)
     if not model.has_encoder:
         raise InputError(
             f"`{model.id}` has no cross-attention, so `encoder_seq_len` has no meaning",
             hint="use `seq_len` alone",
         )
+    fixed = model.encoder_seq_len
+    if fixed is not None and encoder_seq_len != fixed:
+        raise InputError(
+            f"`encoder_seq_len` is {encoder_seq_len}, but the encoder of `{model.id}` makes {fixed} tokens of any input",
+            hint="leave it out",
+        )
     return encoder_seq_len
+
+
+def _encoder_follows(model: ModelSpec) -> bool:
+    """Whether the encoder's length is that of the sequence where nothing else is said."""
+    if model.encoder_seq_len is not None or model.crosses_images:
+        return False
+    return model.has_encoder or any(layer.in_encoder for layer in model.layers)
+
+
+def _default_encoder_length(model: ModelSpec, seq_len: int) -> int | None:
+    if _encoder_follows(model):
+        return seq_len
+    return 0 if model.crosses_images else model.encoder_seq_len
 
 
 def _kv_dtype(text: str | None, model_dtype: DType, engine: Engine) -> DType:

@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from kvplan.core.errors import InputError
-from kvplan.core.model import SET_BY_USER, ModelSpec, Source, stack
+from kvplan.core.dtypes import DType
+from kvplan.core.errors import InputError, UnsupportedError
+from kvplan.core.model import SET_BY_USER, Assumption, ModelSpec, Source, stack
 from kvplan.core.text import printable
 from kvplan.sources.class_defaults import class_defaults
 from kvplan.sources.facts import MAX_LAYERS, Facts
+from kvplan.sources.families.parts import Reading
 from kvplan.sources.families.table import reader_of
 from kvplan.sources.params_json import CONFIG_NAMES, config_from_params, is_params
 from kvplan.sources.quantization import read_quantization
@@ -22,12 +25,16 @@ def spec_from_raw(
     overrides: Mapping[str, Any] | None = None,
     completed: Mapping[str, Any] | None = None,
     stored_weight_bytes: int | None = None,
+    assume: str | None = None,
 ) -> ModelSpec:
     """The architecture that a config.json or params.json describes, with the user's facts over it.
 
-    `completed` are facts that the catalog adds because the repository leaves them out. Raises InputError for an
-    override that nothing reads: a slip of the pen must not pass for an answer.
+    `completed` are facts that the catalog adds because the repository leaves them out. `assume="full"` plans an
+    architecture that is not understood between two bounds. Raises InputError for an override that nothing reads: a
+    slip of the pen must not pass for an answer.
     """
+    if assume not in (None, "full"):
+        raise InputError(f"`{printable(str(assume))}` is nothing that can be assumed", hint="`--assume full`")
     overrides, completed = overrides or {}, completed or {}
     config, set_by_user = apply_overrides({**raw, **completed}, overrides)
     origins = dict.fromkeys(completed, "catalog (the repository leaves it out)") | set_by_user
@@ -38,7 +45,13 @@ def spec_from_raw(
         asked |= asked_of_params
         origins = {CONFIG_NAMES.get(key, key): origin for key, origin in origins.items()}
     facts = _facts(config, source, origins)
-    model = _spec(config, facts, id=id, source=source, stored_weight_bytes=stored_weight_bytes)
+    try:
+        model = _spec(config, facts, id=id, source=source, stored_weight_bytes=stored_weight_bytes)
+    except UnsupportedError as error:
+        if assume is None:
+            error.hint = f"{error.hint}; `--assume full` gives bounds" if error.hint else "`--assume full` gives bounds"
+            raise
+        model = _bounded(config, facts, error, id=id, source=source, stored_weight_bytes=stored_weight_bytes)
     if not original:
         asked |= facts.asked
     for key in overrides:
@@ -66,7 +79,39 @@ def _facts(config: Mapping[str, Any], source: Source, origins: Mapping[str, str]
 def _spec(
     config: Mapping[str, Any], facts: Facts, *, id: str, source: Source, stored_weight_bytes: int | None
 ) -> ModelSpec:
-    reading = reader_of(facts.model_type)(facts)
+    return _made(reader_of(facts.model_type)(facts), config, facts, id, source, stored_weight_bytes)
+
+
+def _bounded(
+    config: Mapping[str, Any],
+    facts: Facts,
+    error: UnsupportedError,
+    *,
+    id: str,
+    source: Source,
+    stored_weight_bytes: int | None,
+) -> ModelSpec:
+    """The most that a config allows which is not understood, with the least beside it."""
+    from kvplan.sources.families.generic import read_bounds
+
+    # What a reader noted before it gave up is not what the bounds rest on.
+    facts = Facts(config, model_type=facts.model_type, origin=_origin(source))
+    bounds = read_bounds(facts)
+    least, most = (
+        _made(reading, config, facts, id, source, stored_weight_bytes) for reading in (bounds.least, bounds.most)
+    )
+    return replace(most, assumed=Assumption(least=least, reasons=(str(error), *bounds.reasons)))
+
+
+def _made(
+    reading: Reading,
+    config: Mapping[str, Any],
+    facts: Facts,
+    id: str,
+    source: Source,
+    stored_weight_bytes: int | None,
+) -> ModelSpec:
+    """What a reader returned, as a spec."""
     if not 1 <= len(reading.layers) <= MAX_LAYERS:
         raise InputError(
             f"the config describes {len(reading.layers)} layers, not 1 to {MAX_LAYERS}", hint="correct the file"
@@ -83,13 +128,24 @@ def _spec(
         embeddings=reading.embeddings,
         head=reading.head,
         tied_embeddings=reading.tied_embeddings,
-        dtype=facts.dtype() or facts.nested("text_config").dtype(),
+        dtype=facts.dtype() or _inner_dtype(facts),
         max_seq_len=reading.max_seq_len,
+        encoder_seq_len=reading.encoder_seq_len,
+        max_encoder_seq_len=reading.max_encoder_seq_len,
+        tokens_per_image=reading.tokens_per_image,
         quantization=read_quantization(config, reading.layers),
         stored_weight_bytes=stored_weight_bytes,
         architecture=facts.architecture(),
         facts=tuple(facts.read),
     )
+
+
+def _inner_dtype(facts: Facts) -> DType | None:
+    """The dtype that the language model states, under any name of its nested config."""
+    for key in ("text_config", "llm_config", "language_config", "thinker_config"):
+        if facts.has(key) and (dtype := facts.nested(key).dtype() or _inner_dtype(facts.nested(key))):
+            return dtype
+    return None
 
 
 def _unused(key: str, asked: set[str], model_type: str) -> InputError:
@@ -142,8 +198,9 @@ def _model_type(config: Mapping[str, Any]) -> str:
             "`model_type` is missing from the config",
             hint="is this a model's config.json? or pass `--set model_type=NAME`",
         )
-    reader_of(str(model_type))
-    return str(model_type)
+    if not isinstance(model_type, str):
+        raise InputError("`model_type` is not a string", hint="correct the file, or pass `--set model_type=NAME`")
+    return model_type
 
 
 def _origin(source: Source) -> str:
