@@ -49,15 +49,23 @@ class Facts:
         return self._config.get(self._stated(key))
 
     def _stated(self, key: str) -> str:
-        """The spelling under which the config states `key`: an alias of the class, set last, wins."""
-        stated = key
+        """The spelling under which the config states `key`: an alias of the class, set last, wins.
+
+        An alias that is a field of the class as well is set among the fields, and so loses.
+        """
+        stated, fields = key, self._defaults.fields
         self.asked.add(f"{self._prefix}{key}")
         for alias, name in self._defaults.aliases.items():
             if name == key:
                 self.asked.add(f"{self._prefix}{alias}")
-                if self._config.get(alias) is not None:
+                loses = alias in fields and (key in fields or self._config.get(key) is not None)
+                if self._config.get(alias) is not None and not loses:
                     stated = alias
         return stated
+
+    def stated_keys(self) -> frozenset[str]:
+        """The keys that the config has."""
+        return frozenset(self._config)
 
     def has(self, key: str) -> bool:
         """Whether the config states the key with a value other than null."""
@@ -165,7 +173,7 @@ class Facts:
         return float(value)
 
     def strings(self, key: str, *, length: int | None = None) -> tuple[str, ...] | None:
-        """The list of strings at `key`, of `length` where that is given; None where there is none, not even of the class."""
+        """The list of strings at `key`, of `length` where that is given; None where neither config nor class has any."""
         value = self._take((key,), self._defaults.fields.get(key))
         if value is None:
             return None
@@ -243,13 +251,20 @@ class Facts:
         inner.read, inner.asked = self.read, self.asked
         return inner
 
+    def one_or_more(self, key: str) -> tuple[int, ...]:
+        """The whole numbers at `key`, which may be one or a list."""
+        value = self._take((key,), _MISSING)
+        numbers = value if isinstance(value, list) else [value]
+        if not numbers or not all(type(item) is int and abs(item) <= MAX_NUMBER for item in numbers):
+            raise self.wrong(key, value, "a whole number, or a list of them")
+        return tuple(numbers)
+
     def pair(self, key: str) -> tuple[int, int]:
         """The two sizes at `key`, e.g. an image's height and width; one number stands for both."""
-        value = self._take((key,), _MISSING)
-        first, second = value if isinstance(value, list) and len(value) == 2 else (value, value)
-        if type(first) is not int or type(second) is not int or not 1 <= min(first, second) <= MAX_NUMBER:
-            raise self.wrong(key, value, "a number from 1, or two")
-        return first, second
+        numbers = self.one_or_more(key)
+        if len(numbers) > 2 or min(numbers) < 1:
+            raise self.wrong(key, numbers, "a number from 1, or two")
+        return numbers[0], numbers[-1]
 
     def mapping_size(self, key: str) -> int:
         """How many entries the object at `key` has; 0 where the config has none."""

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from kvplan.core.model import Part, Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import equal_heads
-from kvplan.sources.families.parts import projections
+from kvplan.sources.families.mixers import Heads, equal_heads
+from kvplan.sources.families.parts import norm, plain_mlp, projections
 
 
 def loose(name: str, *shape: int, part: Part = "vision") -> Weight:
@@ -39,3 +39,23 @@ def fused_attention(
     heads = replace(heads, num_kv_heads=num_kv_heads or heads.num_kv_heads)
     names = ("qkv[q]", "qkv[k]", "qkv[v]", "proj")
     return projections(heads, hidden, prefix="attn", names=names, qkv_bias=qkv_bias, out_bias=out_bias)
+
+
+def vit_layer(heads: Heads, hidden: int, width: int, *, out: str = "out_proj") -> tuple[Weight, ...]:
+    """A layer of CLIP and its kin: separate projections, a plain MLP, LayerNorm before each half, biases everywhere.
+
+    Source: transformers 5.23, models/clip/modeling_clip.py `CLIPEncoderLayer`
+    """
+    return (
+        *projections(heads, hidden, names=("q_proj", "k_proj", "v_proj", out), qkv_bias=True, out_bias=True),
+        *plain_mlp(hidden, width, up="mlp.fc1", down="mlp.fc2"),
+        *norm("layer_norm1", hidden, bias=True),
+        *norm("layer_norm2", hidden, bias=True),
+    )
+
+
+def grid(facts: Facts, image: int, patch: int) -> int:
+    """How many patches of a square image there are. Raises InputError where not even one fits."""
+    if patch > image:
+        raise facts.wrong("patch_size", patch, f"at most the size of an image, {image}")
+    return (image // patch) ** 2

@@ -1,0 +1,38 @@
+"""Every vision tower that a model may name in its `vision_config`, by model type."""
+
+from collections.abc import Callable
+
+from kvplan.core.errors import UnsupportedError
+from kvplan.core.model import Weight
+from kvplan.core.text import printable
+from kvplan.sources.facts import Facts
+from kvplan.sources.families.siglip import siglip2_tower, vision_tower
+from kvplan.sources.families.towers.clip import clip_tower
+from kvplan.sources.families.towers.pixtral import pixtral_tower
+from kvplan.sources.families.towers.qwen_vl import qwen2_5_vl_tower, qwen2_vl_tower, qwen3_vl_tower
+
+Tower = Callable[[Facts, str], tuple[Weight, ...]]
+
+TOWERS: dict[str, Tower] = {
+    "clip_vision_model": clip_tower,
+    "pixtral": pixtral_tower,
+    "qwen2_5_vl_vision": qwen2_5_vl_tower,
+    "qwen2_vl_vision": qwen2_vl_tower,
+    "qwen3_vl_moe_vision": qwen3_vl_tower,
+    "qwen3_vl_vision": qwen3_vl_tower,
+    "siglip2_vision_model": siglip2_tower,
+    "siglip_vision_model": vision_tower,
+}
+
+
+def tower_of(facts: Facts, name: str = "vision_tower") -> tuple[Weight, ...]:
+    """The tower that the facts of a `vision_config` describe, its weights under `name`.
+
+    Raises UnsupportedError for a type that kvplan does not know; what timm makes is in no config.
+    """
+    if facts.model_type not in TOWERS:
+        raise UnsupportedError(
+            f"a vision tower of model type `{printable(facts.model_type)}` is not supported",
+            hint=f"known here: {', '.join(TOWERS)}",
+        )
+    return TOWERS[facts.model_type](facts, name)
