@@ -205,7 +205,7 @@ def _encoder_length(model: ModelSpec, encoder_seq_len: int | None, seq_len: int)
     fixed = model.encoder_seq_len
     if fixed is not None and encoder_seq_len != fixed:
         raise InputError(
-            f"`encoder_seq_len` is {encoder_seq_len}, but the encoder of `{model.id}` makes {fixed} tokens of any input",
+            f"`encoder_seq_len` is {encoder_seq_len}, but `{model.id}` encodes any input to {fixed} tokens",
             hint="leave it out",
         )
     return encoder_seq_len
