@@ -11,7 +11,7 @@ from kvplan.sources.families.towers.bricks import in_tower, loose
 
 
 def vision_tower(facts: Facts) -> tuple[Weight, ...]:
-    """Unfolded patches, a class token, positions, encoder layers, and the adapter that shuffles pixels into channels."""
+    """Unfolded patches, a class token, positions, layers, and the adapter that shuffles pixels into channels."""
     hidden, width = facts.positive("hidden_size"), facts.positive("intermediate_size")
     heads = equal_heads(facts, hidden, "num_attention_heads")
     patch, image = facts.positive("patch_size"), facts.positive("image_size")
