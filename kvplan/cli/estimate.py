@@ -60,7 +60,7 @@ def estimate(ctx: click.Context, /, format: str | None, as_json: bool, **given: 
     from kvplan import api
 
     format = options.chosen_format(format, as_json)
-    how = {key: given.pop(key) for key in ("model", "facts", "offline", "hub", "timeout_seconds")}
+    how = {key: given.pop(key) for key in ("model", "facts", "assume", "offline", "hub", "timeout_seconds")}
     gpu = _gpu(given.pop("gpu"), given.pop("gpu_memory"))
     plan = api.estimate(options.load(**how), gpu=gpu, **given)
     _print(plan, format)

@@ -154,6 +154,9 @@ def source_flags(command: Command) -> Command:
         click.option("--hub", is_flag=True, help="Ask the Hub even where the catalog has the model."),
         click.option("--offline", is_flag=True, help="Never ask the Hub."),
         click.option(
+            "--assume", type=click.Choice(["full"]), help="Bounds for an architecture that kvplan does not know."
+        ),
+        click.option(
             "--set", "facts", type=FACT, multiple=True, metavar="KEY=VALUE", help="Set a fact of the config yourself."
         ),
     ):

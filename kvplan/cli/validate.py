@@ -92,7 +92,7 @@ def validate(
     if given["against"] and not models:
         raise click.UsageError("--against builds a model's own cache: name a MODEL")
     _check_counts(given)
-    how = {key: given.pop(key) for key in ("facts", "offline", "hub", "timeout_seconds")}
+    how = {key: given.pop(key) for key in ("facts", "assume", "offline", "hub", "timeout_seconds")}
     specs = [options.load(model, **how) for model in models]
     dealt_out = any((given[name] or 1) > 1 for name in ("tp", "pp", "cp"))
     documents = (_together if dealt_out or _is_started_by_torchrun() else _alone)(specs, given)

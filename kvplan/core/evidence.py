@@ -45,7 +45,7 @@ def evidence(model: ModelSpec, serving: Serving) -> dict[str, str]:
 
 def warnings(model: ModelSpec, serving: Serving, uses: list[GpuUse]) -> tuple[PlanWarning, ...]:
     """Every warning that applies, in a fixed order."""
-    found = _dtype(model, serving) + _lengths(model, serving) + _images(model, serving)
+    found = _assumed(model) + _dtype(model, serving) + _lengths(model, serving) + _images(model, serving)
     found += _quantization(model, serving)
     found += _stored(model, serving) + _parallel(model, serving) + _gpu(serving, uses)
     return tuple(PlanWarning(code=code, message=message) for code, message in found)
@@ -53,6 +53,8 @@ def warnings(model: ModelSpec, serving: Serving, uses: list[GpuUse]) -> tuple[Pl
 
 def _weights(model: ModelSpec, serving: Serving) -> str:
     quant = serving.quant
+    if model.assumed is not None:
+        return "assumed"
     if quant is not None and not quant.understood:
         return "derived" if model.stored_weight_bytes else "assumed"
     if not serving.dtype_stated or serving.quant_planned:
@@ -68,7 +70,7 @@ def _cache(model: ModelSpec, serving: Serving) -> str:
     Recurrent layers keep a part of theirs in the model's dtype, whatever the cache's.
     """
     recurrent = any(isinstance(mixer, StateMixer) for layer in model.layers for mixer in layer.mixers)
-    if not serving.kv_dtype_stated or (recurrent and not serving.dtype_stated):
+    if model.assumed is not None or not serving.kv_dtype_stated or (recurrent and not serving.dtype_stated):
         return "assumed"
     return "derived" if serving.kv_dtype.scale_bits else "exact"
 
@@ -83,6 +85,12 @@ def _stored_surplus(model: ModelSpec, serving: Serving) -> int:
     if stored is None or not as_stored or (quant is not None and not quant.understood):
         return 0
     return stored - computed_weight_bytes(model, serving.dtype, quant)
+
+
+def _assumed(model: ModelSpec) -> list[tuple[str, str]]:
+    if model.assumed is None:
+        return []
+    return [("architecture-assumed", f"{model.assumed.reasons[0]}: every figure is the most that its config allows")]
 
 
 def _dtype(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:

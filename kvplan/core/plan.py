@@ -84,6 +84,18 @@ class SmallestFit:
     pp: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What an architecture that is not understood takes at least; the plan itself is what it takes at most."""
+
+    num_parameters: int
+    weights_bytes: int
+    kv_cache_bytes: int
+    """Reserved, for the whole batch."""
+    reasons: tuple[str, ...]
+    """What is not understood, and what makes the difference."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Plan:
     """What serving the model takes; every byte count is a whole number."""
@@ -104,6 +116,8 @@ class Plan:
     overheads: tuple[Measured, ...]
     """What `context_bytes` is the sum of, with spread and source."""
     warnings: tuple[PlanWarning, ...]
+    bounds: Bounds | None = None
+    """Where the model is not understood (`--assume full`); None where it is."""
 
     def __repr__(self) -> str:
         serving, weights, cache = self.serving, self.weights.total_bytes, self.kv_cache.reserved_bytes
@@ -137,6 +151,19 @@ def plan_memory(model: ModelSpec, serving: Serving) -> Plan:
         evidence=evidence(model, serving),
         overheads=overheads(serving.tp, serving.gpu),
         warnings=warnings(model, serving, stages),
+        bounds=_bounds(model, serving),
+    )
+
+
+def _bounds(model: ModelSpec, serving: Serving) -> Bounds | None:
+    if model.assumed is None:
+        return None
+    weights, cache = _plan_weights(model.assumed.least, serving), _plan_cache(model.assumed.least, serving)
+    return Bounds(
+        num_parameters=weights.num_parameters,
+        weights_bytes=weights.total_bytes,
+        kv_cache_bytes=cache.reserved_bytes,
+        reasons=model.assumed.reasons,
     )
 
 

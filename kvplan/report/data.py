@@ -36,10 +36,23 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         "smallest_fit": _smallest_fit(plan),
         "speed": _speed(plan),
         "evidence": cast("dict[str, schema.Basis]", dict(plan.evidence)),
+        "bounds": _bounds(plan),
         "overheads": [_overhead(measured) for measured in plan.overheads],
         "warnings": [{"code": warning.code, "message": warning.message} for warning in plan.warnings],
     }
     return cast("dict[str, Any]", document)
+
+
+def _bounds(plan: Plan) -> "schema.Bounds | None":
+    least = plan.bounds
+    if least is None:
+        return None
+    return {
+        "num_parameters": {"least": least.num_parameters, "most": plan.weights.num_parameters},
+        "weights_bytes": {"least": least.weights_bytes, "most": plan.weights.total_bytes},
+        "kv_cache_bytes": {"least": least.kv_cache_bytes, "most": plan.kv_cache.reserved_bytes},
+        "reasons": list(least.reasons),
+    }
 
 
 def _overhead(measured: Measured) -> "schema.Overhead":

@@ -12,13 +12,34 @@ from kvplan.report.page import LINE_LENGTH, Line, Page, Table, exact_bytes, gib,
 
 def plan_page(plan: Plan) -> Page:
     """The answer of `kvplan estimate`."""
-    tables = [_memory(plan), *_stages(plan), _whole(plan), *_cache_groups(plan), *_attention(plan)]
+    tables = [*_bounds(plan), _memory(plan), *_stages(plan), _whole(plan), *_cache_groups(plan), *_attention(plan)]
     lines = (source_line(plan.model, max_length=LINE_LENGTH), _inputs_line(plan), _measured_line(plan))
     return Page(
         title=model_title(plan.model, plan.weights.num_parameters, plan.weights.active_parameters),
         lines=tuple(Line(line, "faint") for line in lines if line),
         tables=tuple(tables),
     )
+
+
+def _bounds(plan: Plan) -> list[Table]:
+    """The two bounds of an architecture that is not understood, and why they differ."""
+    least = plan.bounds
+    if least is None:
+        return []
+    rows = (
+        ("parameters", f"{least.num_parameters:,}", f"{plan.weights.num_parameters:,}"),
+        ("weights", format_bytes(least.weights_bytes), format_bytes(plan.weights.total_bytes)),
+        ("KV cache", format_bytes(least.kv_cache_bytes), format_bytes(plan.kv_cache.reserved_bytes)),
+    )
+    return [
+        Table(
+            title="Not understood: between two bounds (all figures below are the most)",
+            header=("", "least", "most"),
+            align="lrr",
+            rows=rows,
+            after=tuple(Line(printable(reason, max_length=300), "faint") for reason in least.reasons),
+        )
+    ]
 
 
 def model_title(model: ModelSpec, num_parameters: int, active_parameters: int) -> str:

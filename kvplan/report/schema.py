@@ -208,6 +208,26 @@ class Warning(TypedDict):
 
 
 @described
+class Between(TypedDict):
+    """Two bounds; the figures elsewhere in the document are `most`."""
+
+    least: Count
+    most: Count
+
+
+@described
+class Bounds(TypedDict):
+    """An architecture that kvplan does not know, as `--assume full` plans it."""
+
+    num_parameters: Between
+    weights_bytes: Between
+    kv_cache_bytes: Between
+    """Reserved, for the whole batch."""
+    reasons: list[str]
+    """What is not understood, and what makes the difference."""
+
+
+@described
 class EstimateDocument(TypedDict):
     """What `kvplan estimate --json` prints. Bytes are whole numbers; consumers must tolerate new keys."""
 
@@ -226,6 +246,8 @@ class EstimateDocument(TypedDict):
     """null where no GPU of known bandwidth was named, and where no tokens are generated."""
     evidence: dict[str, Basis]
     """How sure each figure is."""
+    bounds: Bounds | None
+    """null where the architecture is understood."""
     overheads: list[Overhead]
     """What `context_bytes` is the sum of."""
     warnings: list[Warning]

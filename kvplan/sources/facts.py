@@ -173,7 +173,7 @@ class Facts:
         return float(value)
 
     def strings(self, key: str, *, length: int | None = None) -> tuple[str, ...] | None:
-        """The list of strings at `key`, of `length` where that is given; None where neither config nor class has any."""
+        """The list of strings at `key`, of `length` where that is given; None where there is none."""
         value = self._take((key,), self._defaults.fields.get(key))
         if value is None:
             return None

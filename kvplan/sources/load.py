@@ -4,7 +4,7 @@ Order: an explicit path; a catalog name; what huggingface_hub has cached; the Hu
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,36 +26,46 @@ _CONFIG_FILES = ("config.json", "params.json")
 _ADDRESSES = ("huggingface.co/", "www.huggingface.co/", "hf.co/")
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the user says of the facts, whatever the source has."""
+
+    overrides: Mapping[str, Any]
+    assume: str | None = None
+
+
 def load_model(
     source: str | PathLike[str],
     *,
     offline: bool = False,
     hub: bool = False,
     overrides: Mapping[str, Any] | None = None,
+    assume: str | None = None,
     timeout_seconds: float = 14.0,
 ) -> ModelSpec:
     """The model that `source` names: a path, a catalog name, `OWNER/NAME[@REV]`, `hf://…` or a Hub address.
 
-    `hub` goes to the Hub even for a catalog name, `offline` never goes there, `overrides` are the user's facts.
+    `hub` goes to the Hub even for a catalog name, `offline` never goes there, `overrides` are the user's facts,
+    `assume="full"` plans an architecture that kvplan does not know between two bounds.
     Raises InputError (bad name, file or key), UnsupportedError (architecture), HubError (gated, unreachable …).
     """
-    overrides = overrides or {}
+    said = Said(overrides or {}, assume)
     if isinstance(source, str) and not source.strip():
         raise InputError("the model has no name", hint="`kvplan models` lists the catalog")
     if not isinstance(source, str) or _is_path(source):
-        return _from_path(Path(source).expanduser(), overrides)
+        return _from_path(Path(source).expanduser(), said)
     if hub and offline:
         raise InputError("`--hub` and `--offline` contradict each other", hint="give one of them")
     ref = parse_ref(source)
     if not hub and (ref is None or ref.revision is None):
-        model = catalog.load(ref.repo_id if ref else source, overrides)
+        model = catalog.load(ref.repo_id if ref else source, said.overrides)
         if model is not None:
             return model
     if (ref is None or "/" not in source) and _is_dir(source):
-        return _from_path(Path(source), overrides)
+        return _from_path(Path(source), said)
     if ref is None:
         raise _unknown(source)
-    return _from_hub(ref, overrides, offline=offline, hub=hub, timeout_seconds=timeout_seconds)
+    return _from_hub(ref, said, offline=offline, hub=hub, timeout_seconds=timeout_seconds)
 
 
 def raw_config(model: ModelSpec) -> Mapping[str, Any]:
@@ -104,9 +114,9 @@ def _unknown(name: str) -> InputError:
     return InputError(f"`{printable(name)}` is neither a path, nor a catalog name, nor OWNER/NAME", hint=hint)
 
 
-def _from_path(path: Path, overrides: Mapping[str, Any]) -> ModelSpec:
+def _from_path(path: Path, said: Said) -> ModelSpec:
     try:
-        return _from_checked_path(path, overrides)
+        return _from_checked_path(path, said)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise InputError(
@@ -114,14 +124,14 @@ def _from_path(path: Path, overrides: Mapping[str, Any]) -> ModelSpec:
         ) from error
 
 
-def _from_checked_path(path: Path, overrides: Mapping[str, Any]) -> ModelSpec:
+def _from_checked_path(path: Path, said: Said) -> ModelSpec:
     if path.suffix == ".gguf":
         raise UnsupportedError(
             f"`{printable(path.name)}` is a GGUF file, which kvplan does not read yet",
             hint="name the original model's config.json or Hub id",
         )
     if path.is_dir():
-        return _from_directory(path, overrides)
+        return _from_directory(path, said)
     if not path.exists():
         raise InputError(
             f"`{printable(str(path))}` does not exist",
@@ -130,10 +140,10 @@ def _from_checked_path(path: Path, overrides: Mapping[str, Any]) -> ModelSpec:
     raw = read_json_file(path, what=path.name, max_bytes=MAX_CONFIG_BYTES, finite=False)
     id = path.resolve().parent.name if path.name in _CONFIG_FILES else path.stem
     source = Source(kind="params" if is_params(raw) else "config", location=str(path))
-    return spec_from_raw(raw, id=id, source=source, overrides=overrides)
+    return spec_from_raw(raw, id=id, source=source, overrides=said.overrides, assume=said.assume)
 
 
-def _from_directory(path: Path, overrides: Mapping[str, Any]) -> ModelSpec:
+def _from_directory(path: Path, said: Said) -> ModelSpec:
     for name in _CONFIG_FILES:
         if (path / name).is_file():
             stated = read_json_file(path / name, what=name, max_bytes=MAX_CONFIG_BYTES, finite=False)
@@ -141,7 +151,12 @@ def _from_directory(path: Path, overrides: Mapping[str, Any]) -> ModelSpec:
             source = Source(kind="directory", location=str(path / name))
             stored = _stored_in(path)
             return spec_from_raw(
-                raw, id=path.resolve().name, source=source, overrides=overrides, stored_weight_bytes=stored
+                raw,
+                id=path.resolve().name,
+                source=source,
+                overrides=said.overrides,
+                stored_weight_bytes=stored,
+                assume=said.assume,
             )
     raise InputError(
         f"`{printable(str(path))}` holds no {join_words(_CONFIG_FILES).replace(' and ', ' or ')}",
@@ -166,9 +181,7 @@ def _stored_in(path: Path) -> int | None:
     return weights_of_file(single, what=single.name).total_bytes if single.is_file() else None
 
 
-def _from_hub(
-    ref: HubRef, overrides: Mapping[str, Any], *, offline: bool, hub: bool, timeout_seconds: float
-) -> ModelSpec:
+def _from_hub(ref: HubRef, said: Said, *, offline: bool, hub: bool, timeout_seconds: float) -> ModelSpec:
     try:
         files = _fetch(ref, offline=offline, cache_first=not hub, timeout_seconds=timeout_seconds)
     except HubError as error:
@@ -186,7 +199,14 @@ def _from_hub(
         kind="hub", location=f"{files.repo_id} ({files.origin})", revision=files.revision, notes=tuple(notes)
     )
     stored = files.stored.total_bytes if files.stored else None
-    return spec_from_raw(raw or {}, id=files.repo_id, source=source, overrides=overrides, stored_weight_bytes=stored)
+    return spec_from_raw(
+        raw or {},
+        id=files.repo_id,
+        source=source,
+        overrides=said.overrides,
+        stored_weight_bytes=stored,
+        assume=said.assume,
+    )
 
 
 def _fetch(ref: HubRef, *, offline: bool, cache_first: bool, timeout_seconds: float) -> "HubFiles":
