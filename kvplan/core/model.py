@@ -112,6 +112,8 @@ class Layer:
 
 SET_BY_USER = "--set"
 """The origin of a fact that the user gave."""
+DEFAULTS_FROM = "class default (transformers 5.23)"
+"""The origin of a fact that the config leaves to its class."""
 
 
 @dataclass(frozen=True, slots=True)

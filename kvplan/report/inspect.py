@@ -7,14 +7,24 @@ from typing import Any
 from kvplan._version import __version__
 from kvplan.core.cache import caches_of
 from kvplan.core.dtypes import BF16
-from kvplan.core.mixers import Mixer
-from kvplan.core.model import Layer, ModelSpec, Quantization, Weight
+from kvplan.core.mixers import (
+    FullAttention,
+    LatentAttention,
+    LinearAttention,
+    Mixer,
+    SharedAttention,
+    ShortConvolution,
+    window_of,
+)
+from kvplan.core.model import DEFAULTS_FROM, Layer, ModelSpec, Quantization, Weight
 from kvplan.core.text import printable
 from kvplan.core.weights import active_parameters, num_parameters, sizes_by_part
 from kvplan.report.data import plain
 from kvplan.report.estimate import model_title, source_line
-from kvplan.report.page import Line, Page, Table, percent
+from kvplan.report.page import Line, Page, Table, percent, plural
 
+MAX_NAMED = 6
+"""How many of the facts that a class fills in are named above the table of all facts."""
 MAX_PERIOD = 64
 """The longest pattern of layers that is looked for."""
 
@@ -44,6 +54,7 @@ def inspect_document(model: ModelSpec) -> dict[str, Any]:
         "stored_bytes": model.stored_weight_bytes,
         "parameters_by_part": {part: size.parameters for part, size in parts.items()},
         "num_layers": model.num_layers,
+        "layers_in_words": layers_in_words(model),
         "layer_order": list(model.layer_order),
         "layers": [_layer_document(model, layer, count) for layer, count in model.layer_counts()],
         "embeddings": [_weight_document(weight) for weight in model.embeddings],
@@ -59,9 +70,61 @@ def inspect_page(model: ModelSpec, *, tensors: bool = False) -> Page:
         tables += _tensors(model)
     return Page(
         title=model_title(model, num_parameters(model), active_parameters(model)),
-        lines=(Line(source_line(model), "faint"), Line(_sizes_line(model), "faint")),
+        lines=(
+            Line(layers_in_words(model)),
+            Line(source_line(model), "faint"),
+            Line(_sizes_line(model), "faint"),
+            *(Line(line, "faint") for line in _default_lines(model)),
+        ),
         tables=(*tables, _facts(model)),
     )
+
+
+def layers_in_words(model: ModelSpec) -> str:
+    """The layers as a person would say it: `10 full + 52 sliding (W = 1,024), 16 KV heads × 128`."""
+    counts: dict[tuple[str, str], int] = {}
+    for layer, count in model.layer_counts():
+        kinds = " and ".join(_kind_in_words(mixer) for mixer in layer.mixers) or "without attention"
+        heads = ", ".join(dict.fromkeys(filter(None, map(_heads_in_words, layer.mixers))))
+        counts[kinds, heads] = counts.get((kinds, heads), 0) + count
+    every = {heads for _, heads in counts if heads}
+    if len(every) <= 1:
+        words = " + ".join(f"{count} {kinds}" for (kinds, _), count in counts.items())
+        return ", ".join([words, *every])
+    return " + ".join(f"{count} {kinds}" + (f", {heads}" if heads else "") for (kinds, heads), count in counts.items())
+
+
+def _kind_in_words(mixer: Mixer) -> str:
+    window = window_of(mixer)
+    return mixer.kind if window is None else f"{mixer.kind} (W = {window:,})"
+
+
+def _heads_in_words(mixer: Mixer) -> str:
+    """What a token leaves in the cache, or what a sequence does."""
+    if isinstance(mixer, ShortConvolution):
+        return f"{mixer.channels:,} channels × {mixer.columns}"
+    if isinstance(mixer, LinearAttention):
+        return f"{plural(mixer.num_heads, 'state')} of {mixer.key_dim} × {mixer.value_dim}"
+    if isinstance(mixer, LatentAttention):
+        index = f" + {mixer.index_dim}" if mixer.index_dim else ""
+        return f"{mixer.latent_dim} + {mixer.rope_dim}{index} for all heads"
+    if isinstance(mixer, SharedAttention) or (isinstance(mixer, FullAttention) and not mixer.cached):
+        return ""
+    value = "" if mixer.key_dim == mixer.value_dim else f"/{mixer.value_dim}"
+    return f"{plural(mixer.num_kv_heads, 'KV head')} × {mixer.key_dim}{value}"
+
+
+def _default_lines(model: ModelSpec) -> list[str]:
+    """The sizes that the config leaves to its class; switches that are off are left to the table of facts."""
+    taken = [
+        f"{fact.key} {fact.value:,}"
+        for fact in model.facts
+        if fact.origin == DEFAULTS_FROM and type(fact.value) is int and fact.value > 1
+    ]
+    if not taken:
+        return []
+    more = f" and {len(taken) - MAX_NAMED} more" if len(taken) > MAX_NAMED else ""
+    return [printable(f"left to the class: {', '.join(taken[:MAX_NAMED])}{more}", max_length=400)]
 
 
 def layer_names(number: int) -> list[str]:
@@ -88,7 +151,7 @@ def describe_mixer(mixer: Mixer) -> str:
     counts = {"num_heads": "heads", "num_kv_heads": "KV heads", "num_key_heads": "key heads"}
     words = [mixer.kind]
     for name, number in facts.items():
-        if isinstance(number, bool) or not isinstance(number, int):
+        if isinstance(number, bool) or not isinstance(number, int) or not number:
             continue
         plain_name = name.removesuffix("_dim").replace("_", " ")
         words.append(f"{number:,} {counts[name]}" if name in counts else f"{plain_name} {number:,}")
@@ -101,6 +164,11 @@ def cache_bytes_per_token(model: ModelSpec, layer: Layer) -> int:
     """What one layer's cache grows by with a token, in the checkpoint's dtype, while no window is full."""
     caches = (cache for _, cache in caches_of(layer, model.dtype or BF16))
     return sum(cache.bytes_per_token for cache in caches if not cache.over_encoder)
+
+
+def fixed_cache_bytes(model: ModelSpec, layer: Layer) -> int:
+    """What one layer keeps of a sequence however long it is, in the checkpoint's dtype."""
+    return sum(cache.fixed_bytes for _, cache in caches_of(layer, model.dtype or BF16, model_dtype=model.dtype or BF16))
 
 
 def _runs(order: Sequence[int]) -> list[tuple[int, int]]:
@@ -149,18 +217,20 @@ def _quantization_words(quantization: Quantization | None) -> str:
 def _layers(model: ModelSpec) -> Table:
     """The distinct layers under the order they stand in; one row a mixer."""
     names = layer_names(len(model.layers))
+    has_fixed = any(fixed_cache_bytes(model, layer) for layer in model.layers)
     rows = []
     for i, (name, layer) in enumerate(zip(names, model.layers, strict=True)):
         mixers = [describe_mixer(mixer) for mixer in layer.mixers] or ["none"]
         parameters = sum(weight.num_parameters for weight in layer.weights)
         per_token = cache_bytes_per_token(model, layer)
         count = str(model.layer_order.count(i))
-        rows.append((name, count, mixers[0], f"{parameters:,}", f"{per_token:,}"))
-        rows += [("", "", f"and {mixer}", "", "") for mixer in mixers[1:]]
+        fixed = (f"{fixed_cache_bytes(model, layer):,}",) if has_fixed else ()
+        rows.append((name, count, mixers[0], f"{parameters:,}", f"{per_token:,}", *fixed))
+        rows += [("", "", f"and {mixer}", "", "", *([""] * has_fixed)) for mixer in mixers[1:]]
     return Table(
         title=f"Layers: {describe_order(model.layer_order, names)}",
-        header=("", "count", "attention", "parameters", "bytes/token"),
-        align="lrlrr",
+        header=("", "count", "attention", "parameters", "bytes/token", *(["bytes/sequence"] * has_fixed)),
+        align="lrlrr" + "r" * has_fixed,
         rows=tuple(rows),
     )
 
@@ -224,6 +294,7 @@ def _layer_document(model: ModelSpec, layer: Layer, count: int) -> dict[str, Any
         "count": count,
         "attention": [{"kind": mixer.kind, **asdict(mixer)} for mixer in layer.mixers],
         "in_encoder": layer.in_encoder,
+        "fixed_bytes_per_sequence": fixed_cache_bytes(model, layer),
         "parameters": sum(weight.num_parameters for weight in layer.weights),
         "active_parameters": sum(weight.active_parameters for weight in layer.weights),
         "cache_bytes_per_token": cache_bytes_per_token(model, layer),

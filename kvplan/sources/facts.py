@@ -10,10 +10,9 @@ from typing import Any, overload
 
 from kvplan.core.dtypes import DType, parse_dtype
 from kvplan.core.errors import InputError
-from kvplan.core.model import Fact
+from kvplan.core.model import DEFAULTS_FROM, Fact
 from kvplan.sources.class_defaults import ClassDefaults, class_defaults
 
-DEFAULTS_FROM = "class default (transformers 5.23)"
 MAX_NUMBER = 2**48
 MAX_LAYERS = 10_000
 _MISSING: Any = object()
