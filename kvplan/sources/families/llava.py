@@ -42,7 +42,8 @@ def read_llava_next_video(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/llava_next_video/modeling_llava_next_video.py `LlavaNextVideoPooler`
     """
-    mode, pooler = facts.text("spatial_pool_mode"), ()
+    mode = facts.text("spatial_pool_mode")
+    pooler: tuple[Weight, ...] = ()
     if mode == "conv":
         hidden = facts.part("vision_config").positive("hidden_size")
         out, stride = facts.positive("spatial_pool_out_channels", default=hidden), facts.positive("spatial_pool_stride")

@@ -11,17 +11,25 @@ from kvplan.sources.families.towers.bricks import grid, in_tower, loose, patches
 
 
 def vision_tower(facts: Facts, name: str = "vision_tower") -> tuple[Weight, ...]:
-    """Patch and position embeddings, encoder layers, final norm, and the pooling head where there is one."""
+    """SigLIP's tower, with its pooling head where there is one."""
+    if not facts.flag("vision_use_head", default=True):
+        return plain_tower(facts, name)
+    head = pooling_head(facts.positive("hidden_size"), facts.positive("intermediate_size"))
+    return (*plain_tower(facts, name), *in_tower(f"{name}.head", head))
+
+
+def plain_tower(
+    facts: Facts, name: str = "vision_tower", layer: tuple[Weight, ...] | None = None
+) -> tuple[Weight, ...]:
+    """Patch and position embeddings, encoder layers (`layer`, where they are not SigLIP's), final norm."""
     hidden, width = facts.positive("hidden_size"), facts.positive("intermediate_size")
-    layer = vit_layer(equal_heads(facts, hidden, "num_attention_heads"), hidden, width)
+    layer = layer or vit_layer(equal_heads(facts, hidden, "num_attention_heads"), hidden, width)
     patch, image = facts.positive("patch_size"), facts.positive("image_size")
-    pooled = facts.flag("vision_use_head", default=True)
     weights = (
         *patches("embeddings.patch_embedding", hidden, facts.positive("num_channels", default=3), patch, patch),
         loose("embeddings.position_embedding.weight", grid(facts, image, patch), hidden),
         *in_tower("encoder.layers.*", layer, copies=facts.layer_count("num_hidden_layers")),
         *norm("post_layernorm", hidden, bias=True),
-        *(in_tower("head", pooling_head(hidden, width)) if pooled else ()),
     )
     return in_tower(name, weights)
 
