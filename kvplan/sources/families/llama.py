@@ -135,11 +135,11 @@ def qwen_mixers(facts: Facts, heads: Heads) -> list[Mixer]:
     return typed_mixers(heads, window, types)
 
 
-def read_experts(facts: Facts, *keys: str) -> tuple[int, int]:
+def read_experts(facts: Facts, *keys: str, active_key: str = "num_experts_per_tok") -> tuple[int, int]:
     """(routed experts, how many a token uses); the first is at `keys`."""
-    num_experts, active = facts.positive(*keys), facts.positive("num_experts_per_tok")
+    num_experts, active = facts.positive(*keys), facts.positive(active_key)
     if active > num_experts:
-        raise facts.wrong("num_experts_per_tok", active, f"at most the number of experts, {num_experts}")
+        raise facts.wrong(active_key, active, f"at most the number of experts, {num_experts}")
     return num_experts, active
 
 
