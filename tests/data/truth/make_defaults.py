@@ -109,7 +109,7 @@ def main() -> int:
     """Write all lines."""
     transformers.logging.set_verbosity_error()
     for model_type, config_class in sorted(classes().items()):
-        print(json.dumps(line_of(model_type, config_class), sort_keys=False, separators=(",", ":")))
+        sys.stdout.write(json.dumps(line_of(model_type, config_class), separators=(",", ":")) + "\n")
     return 0
 
 
