@@ -82,6 +82,10 @@ class Facts:
         """Whether the config states the key, or its class has a default for it."""
         return self.has(key) or key in self._defaults.fields
 
+    def is_text(self, key: str) -> bool:
+        """Whether the config states a string at `key`, where values of another type mean something too."""
+        return isinstance(self._raw(key), str)
+
     def refuse_null(self, *keys: str) -> None:
         """Raise where one of `keys` is null: transformers types these fields as plain numbers."""
         for key in keys:
@@ -216,15 +220,17 @@ class Facts:
             defaults = defaults.left_out(init)
         return self._inner(key, known, defaults, bare=True)
 
-    def beside(self, model_type: str) -> "Facts":
-        """This config's own top level as that of a part, for configs that write a part's keys beside their own."""
+    def as_part(self, model_type: str, *, nested: bool = True) -> "Facts":
+        """These facts as those of a part of another type: one that states a wrong type, or (not `nested`) one whose
+        keys stand at the config's own top level."""
+        defaults = class_defaults(model_type)
         inner = Facts(
             self._config,
             model_type=model_type,
             origin=self._origin,
             origins=self._origins,
             prefix=self._prefix,
-            defaults=class_defaults(model_type).at_top(),
+            defaults=defaults if nested else defaults.at_top(),
             bare=True,
         )
         inner.read, inner.asked = self.read, self.asked

@@ -1,5 +1,6 @@
 """Models made of parts: a language model under a nested config, and the towers that see or hear for it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from kvplan.core.model import Weight
@@ -23,7 +24,19 @@ def flat_text(facts: Facts, key: str = "text_config") -> Facts:
     Source: transformers 5.23, models/qwen2_vl/configuration_qwen2_vl.py `Qwen2VLConfig.__post_init__`
     """
     nested = facts.part(key)
-    return nested if facts.has(key) else facts.beside(nested.model_type)
+    return nested if facts.has(key) else facts.as_part(nested.model_type, nested=False)
+
+
+def renamed_part(facts: Facts, key: str, names: Mapping[str, str]) -> Facts:
+    """The part at `key`; a type among `names` is one that older files state for another."""
+    part = facts.part(key)
+    return part.as_part(names[part.model_type]) if part.model_type in names else part
+
+
+def class_family(facts: Facts, *families: str) -> str:
+    """Which of `families` the class of `architectures` begins with; the first where it is none of them or unstated."""
+    name = (facts.architecture() or "").replace("_", "").lower()
+    return next((family for family in families if name.startswith(family.replace("_", ""))), families[0])
 
 
 def tied_anywhere(facts: Facts, text: Facts) -> bool:

@@ -34,6 +34,14 @@ def plain_tower(
     return in_tower(name, weights)
 
 
+def paddleocr_vl_tower(facts: Facts, name: str = "visual") -> tuple[Weight, ...]:
+    """SigLIP without its head, for images of any shape, as PaddleOCR-VL has it: under a module of its own.
+
+    Source: transformers 5.23, models/paddleocr_vl/modeling_paddleocr_vl.py `PaddleOCRVisionModel`
+    """
+    return plain_tower(facts, f"{name}.vision_model")
+
+
 def siglip2_tower(facts: Facts, name: str = "vision_tower") -> tuple[Weight, ...]:
     """SigLIP 2 for images of any shape: a linear layer takes patches, positions are those of `num_patches`.
 

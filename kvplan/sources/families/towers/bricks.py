@@ -30,12 +30,13 @@ def fused_attention(
     facts: Facts,
     hidden: int,
     *,
+    heads_key: str = "num_heads",
     num_kv_heads: int | None = None,
     qkv_bias: bool = True,
     out_bias: bool = True,
 ) -> tuple[Weight, ...]:
-    """Self-attention of `num_heads` that share `hidden`, its projections in one matrix `attn.qkv`."""
-    heads = equal_heads(facts, hidden, "num_heads")
+    """Self-attention of heads (their number at `heads_key`) that share `hidden`, its projections in one `attn.qkv`."""
+    heads = equal_heads(facts, hidden, heads_key)
     heads = replace(heads, num_kv_heads=num_kv_heads or heads.num_kv_heads)
     names = ("qkv[q]", "qkv[k]", "qkv[v]", "proj")
     return projections(heads, hidden, prefix="attn", names=names, qkv_bias=qkv_bias, out_bias=out_bias)

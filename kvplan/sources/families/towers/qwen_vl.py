@@ -5,6 +5,7 @@ Source: transformers 5.23, models/{qwen2_vl,qwen2_5_vl,qwen3_vl}/.
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.mixers import require_divisor
 from kvplan.sources.families.parts import gated_mlp, norm, plain_mlp, replicated
 from kvplan.sources.families.towers.bricks import fused_attention, in_tower, loose, patches
 
@@ -33,6 +34,16 @@ def qwen2_5_vl_tower(facts: Facts, name: str = "visual", *, num_kv_heads: int | 
     block = (*_norms(hidden), *fused_attention(facts, hidden, num_kv_heads=num_kv_heads), *mlp)
     merger = _merger(facts, hidden, facts.positive("out_hidden_size"))
     return in_tower(name, (*_patches(facts, hidden), *_blocks(facts, block), *merger))
+
+
+def exaone4_5_tower(facts: Facts, name: str = "visual") -> tuple[Weight, ...]:
+    """EXAONE 4.5: Qwen2.5-VL's tower with grouped heads.
+
+    Source: transformers 5.23, models/exaone4_5/modeling_exaone4_5.py `Exaone4_5_VisionAttention`
+    """
+    num_kv_heads = facts.positive("num_key_value_heads")
+    require_divisor(facts, "num_key_value_heads", num_kv_heads, "num_heads", facts.positive("num_heads"))
+    return qwen2_5_vl_tower(facts, name, num_kv_heads=num_kv_heads)
 
 
 def qwen3_vl_tower(facts: Facts, name: str = "visual") -> tuple[Weight, ...]:

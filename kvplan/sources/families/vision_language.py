@@ -1,0 +1,85 @@
+"""Models that see and have no kin among the others: aria, exaone4_5, hyperclovax_vision_v2, ovis2.
+
+Source: transformers 5.23, models/{aria,exaone4_5,hyperclovax_vision_v2,ovis2}/.
+"""
+
+from dataclasses import replace
+
+from kvplan.core.model import Weight
+from kvplan.sources.facts import Facts
+from kvplan.sources.families.composite import language_model, multimodal, renamed_part
+from kvplan.sources.families.parts import Reading, norm, reads_tied, replicated
+from kvplan.sources.families.table import reader_of
+from kvplan.sources.families.towers.bricks import in_tower, loose
+from kvplan.sources.families.towers.table import tower_of
+
+_ARIA_QUERIES = 256
+
+
+def read_exaone4_5(facts: Facts) -> Reading:
+    """EXAONE 4.5: first released with a type of its own for its text model, which is EXAONE 4.
+
+    Source: transformers 5.23, models/exaone4_5/modeling_exaone4_5.py `Exaone4_5_ForConditionalGeneration`
+    """
+    text = renamed_part(facts, "text_config", {"exaone4_5_text": "exaone4"})
+    tower = tower_of(facts.part("vision_config"), "visual")
+    return multimodal(facts, reader_of(text.model_type)(text), tower)
+
+
+def read_hyperclovax_vision_v2(facts: Facts) -> Reading:
+    """HyperCLOVA X SEED Think: Qwen2.5-VL's tower, whose output one linear takes into the text model.
+
+    Source: transformers 5.23, models/hyperclovax_vision_v2/modeling_hyperclovax_vision_v2.py
+    """
+    text, vision = language_model(facts), renamed_part(facts, "vision_config", {"qwen2_5_vl": "qwen2_5_vl_vision"})
+    projector = replicated("projector", text.hidden_size, vision.positive("out_hidden_size"), "vision", bias=True)
+    return multimodal(facts, text, tower_of(vision, "vision_model"), projector)
+
+
+def read_ovis2(facts: Facts) -> Reading:
+    """Ovis2: patches are words of a visual vocabulary, with a table beside the text model's.
+
+    An output head that is not tied is as wide as the model's own `hidden_size` and `vocab_size`.
+
+    Source: transformers 5.23, models/ovis2/modeling_ovis2.py `Ovis2ForConditionalGeneration`
+    """
+    text, vision = language_model(facts), facts.part("vision_config")
+    hidden = facts.positive("hidden_size")
+    visual = loose("visual_embeddings_table.weight", vision.positive("vocab_size"), hidden)
+    if reads_tied(facts):
+        return multimodal(facts, text, tower_of(vision), (visual,))
+    own = replace(text, hidden_size=hidden, vocab_size=facts.positive("vocab_size"))
+    reading = multimodal(facts, own, tower_of(vision), (visual,))
+    return replace(reading, hidden_size=text.hidden_size, vocab_size=text.vocab_size)
+
+
+def read_aria(facts: Facts) -> Reading:
+    """Aria: learnt queries attend over the patches once, as many as the largest image needs.
+
+    Source: transformers 5.23, models/aria/modeling_aria.py `AriaProjector`
+    """
+    text, vision = language_model(facts), facts.part("vision_config")
+    seen, hidden = vision.positive("hidden_size"), text.hidden_size
+    counts = facts.nested("projector_patch_to_query_dict")
+    queries = max([counts.positive(key) for key in sorted(counts.stated_keys())], default=_ARIA_QUERIES)
+    projector = (
+        loose("query", queries, seen),
+        *in_tower("cross_attn", _cross_attention(seen)),
+        *norm("layer_norm", seen, bias=True),
+        *replicated("feed_forward.linear_in", hidden, seen, "vision"),
+        *replicated("feed_forward.linear_out", hidden, hidden, "vision"),
+    )
+    return multimodal(facts, text, tower_of(vision), in_tower("multi_modal_projector", projector))
+
+
+def _cross_attention(seen: int) -> tuple[Weight, ...]:
+    """Projections, then torch's own attention with projections again, and a last linear."""
+    return (
+        *(weight for name in ("q_proj", "k_proj", "v_proj") for weight in replicated(name, seen, seen, "vision")),
+        loose("multihead_attn.in_proj_weight", 3 * seen, seen),
+        loose("multihead_attn.in_proj_bias", 3 * seen),
+        *replicated("multihead_attn.out_proj", seen, seen, "vision", bias=True),
+        *replicated("linear", seen, seen, "vision", bias=True),
+        *norm("layer_norm", seen, bias=True),
+        *norm("layer_norm_kv", seen, bias=True),
+    )
