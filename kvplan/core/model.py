@@ -14,6 +14,7 @@ from typing import Literal
 
 from kvplan.core.dtypes import DType
 from kvplan.core.mixers import CrossAttention, FullAttention, Mixer
+from kvplan.core.stored import StoredFormat
 from kvplan.core.units import ceil_div
 
 Part = Literal["embeddings", "attention", "mlp", "experts", "router", "norms", "head", "vision", "audio"]
@@ -59,6 +60,8 @@ class Weight:
     """A tensor that the checkpoint stores but that is no parameter: counted in bytes, not in parameters."""
     fixed_bits: int | None = None
     """Bits per element whatever the model's dtype, for what frameworks keep in fp32."""
+    stored: StoredFormat | None = None
+    """How a quantised checkpoint stores this matrix; None = plainly."""
 
     @property
     def num_elements(self) -> int:
@@ -137,31 +140,21 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quantization:
-    """How the checkpoint stores its weights, where it is not plain `dtype`.
+    """That weights are quantised, and by whom: a checkpoint, whose weights each say how, or a plan.
 
     `understood` False means that kvplan counts the weights as if unquantised, an upper bound, and says so.
     """
 
     method: str
-    bits: int
     understood: bool
-    scale_bits: int = 0
-    block: tuple[int, int] | None = None
-    """Rows × columns of the weight that share one scale; None = one scale per output row."""
-    parts: tuple[Part, ...] = ("attention", "mlp", "experts")
-    skip: tuple[str, ...] = ()
-    """Fragments of the names of weights that stay unquantised."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assumption:
-    """What stands beside a model that is not understood: `least` is the smallest that its config allows.
-
-    The model itself is then the largest, since counting too little is the dangerous side.
-    """
-
-    least: "ModelSpec"
-    reasons: tuple[str, ...]
+    bits: int = 0
+    """Bits of the narrowest elements."""
+    planned: StoredFormat | None = None
+    """What a plan stores its linear layers in; None = as each weight says."""
+    exact: bool = True
+    """Whether the scheme's tensors are known to the byte."""
+    kv_cache: str | None = None
+    """The format of the KV cache that the checkpoint was calibrated for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

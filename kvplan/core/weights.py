@@ -7,16 +7,23 @@ from math import prod
 from kvplan.core.dtypes import DType
 from kvplan.core.errors import InputError
 from kvplan.core.model import PARTS, Layer, ModelSpec, Part, Quantization, Weight
+from kvplan.core.stored import StoredFormat, StoredTensor
 from kvplan.core.units import ceil_div
+
+def _planned(name: str, bits: int, *beside: StoredTensor) -> Quantization:
+    planned = StoredFormat(name, (StoredTensor("weight", bits), *beside))
+    return Quantization(method=name, bits=bits, understood=True, planned=planned)
+
 
 # What `--quant` plans with. The scheme is the planner's, not a checkpoint's, so the row rests on an assumption:
 # one fp32 scale per output row for 8 bits (as compressed-tensors' channel strategy), and for 4 bits groups of 128
 # with an fp16 scale and a 4-bit zero point (as GPTQ and AWQ store them).
 PLANNED_QUANTS = {
-    "fp8": Quantization(method="fp8", bits=8, scale_bits=32, understood=True),
-    "int8": Quantization(method="int8", bits=8, scale_bits=32, understood=True),
-    "int4": Quantization(method="int4", bits=4, scale_bits=20, block=(1, 128), understood=True),
+    "fp8": _planned("fp8", 8, StoredTensor("scale", 32, (1, 0))),
+    "int8": _planned("int8", 8, StoredTensor("scale", 32, (1, 0))),
+    "int4": _planned("int4", 4, StoredTensor("scale", 16, (1, 128)), StoredTensor("zero_point", 4, (1, 128))),
 }
+_PLANNED_PARTS = ("attention", "mlp", "experts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,24 +46,24 @@ def parse_quant(text: str) -> Quantization:
 def weight_bytes(weight: Weight, dtype: DType, quant: Quantization | None = None, tp: int = 1) -> int:
     """Bytes of all copies of a weight on the fullest of `tp` ranks.
 
-    plain      copies · elements · bits / 8
-    quantised  copies · (⌈elements · bits / 8⌉ + ⌈rows/block⌉ · ⌈columns/block⌉ · scale_bits / 8)
+    plain      copies · ⌈elements · bits / 8⌉
+    quantised  copies · Σ the tensors of its format (`core.stored`)
     """
     shape = weight.rank_shape(tp)
-    elements = prod(shape)
-    if quant is None or not is_quantised(weight, quant):
-        return weight.copies * ceil_div(elements * (weight.fixed_bits or dtype.bits), 8)
+    stored = stored_as(weight, quant)
+    if stored is None:
+        return weight.copies * ceil_div(prod(shape) * (weight.fixed_bits or dtype.bits), 8)
     rows, columns = shape
-    block_rows, block_columns = quant.block or (1, columns)
-    scales = ceil_div(rows, block_rows) * ceil_div(columns, block_columns)
-    return weight.copies * (ceil_div(elements * quant.bits, 8) + ceil_div(scales * quant.scale_bits, 8))
+    return weight.copies * stored.bytes_of(rows, columns)
 
 
-def is_quantised(weight: Weight, quant: Quantization) -> bool:
-    """Whether the scheme replaces this weight."""
-    if not (quant.understood and weight.linear and weight.part in quant.parts):
-        return False
-    return not any(fragment in weight.name for fragment in quant.skip)
+def stored_as(weight: Weight, quant: Quantization | None) -> StoredFormat | None:
+    """The format that replaces this weight; None where it stays plain."""
+    if quant is None or not quant.understood:
+        return None
+    if quant.planned is None:
+        return weight.stored
+    return quant.planned if weight.linear and weight.part in _PLANNED_PARTS else None
 
 
 def layer_bytes(layer: Layer, dtype: DType, quant: Quantization | None, tp: int) -> int:

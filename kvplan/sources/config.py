@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from kvplan.core.dtypes import DType
+from kvplan.core.dtypes import BF16, DType
 from kvplan.core.errors import InputError, UnsupportedError
 from kvplan.core.model import SET_BY_USER, Assumption, ModelSpec, Source, stack
 from kvplan.core.text import printable
@@ -14,7 +14,7 @@ from kvplan.sources.facts import MAX_LAYERS, Facts
 from kvplan.sources.families.parts import Reading
 from kvplan.sources.families.table import reader_of
 from kvplan.sources.params_json import CONFIG_NAMES, config_from_params, is_params
-from kvplan.sources.quantization import read_quantization
+from kvplan.sources.quantization import apply_quantization
 
 
 def spec_from_raw(
@@ -116,6 +116,8 @@ def _made(
         raise InputError(
             f"the config describes {len(reading.layers)} layers, not 1 to {MAX_LAYERS}", hint="correct the file"
         )
+    dtype = facts.dtype() or _inner_dtype(facts)
+    reading, quantization = apply_quantization(reading, config, dtype or BF16)
     layers, order = stack(reading.layers)
     return ModelSpec(
         id=id,
@@ -128,12 +130,12 @@ def _made(
         embeddings=reading.embeddings,
         head=reading.head,
         tied_embeddings=reading.tied_embeddings,
-        dtype=facts.dtype() or _inner_dtype(facts),
+        dtype=dtype,
         max_seq_len=reading.max_seq_len,
         encoder_seq_len=reading.encoder_seq_len,
         max_encoder_seq_len=reading.max_encoder_seq_len,
         tokens_per_image=reading.tokens_per_image,
-        quantization=read_quantization(config, reading.layers),
+        quantization=quantization,
         stored_weight_bytes=stored_weight_bytes,
         architecture=facts.architecture(),
         facts=tuple(facts.read),
