@@ -157,6 +157,17 @@ class Quantization:
     """The format of the KV cache that the checkpoint was calibrated for."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assumption:
+    """What stands beside a model that is not understood: `least` is the smallest that its config allows.
+
+    The model itself is then the largest, since counting too little is the dangerous side.
+    """
+
+    least: "ModelSpec"
+    reasons: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ModelSpec:
     """The architecture's facts; nothing of the raw config survives past here."""
