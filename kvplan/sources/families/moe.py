@@ -11,6 +11,7 @@ from kvplan.core.model import Layer, Weight
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.latent import Routed
 from kvplan.sources.families.llama import read_experts
+from kvplan.sources.families.mixers import Heads
 from kvplan.sources.families.parts import Half, experts, gated_mlp, norm, paired, replicated
 
 BEFORE_BOTH = ("input_layernorm", "post_attention_layernorm")
@@ -70,3 +71,11 @@ def half_decoder(
     mixing = {mixer: Half(weights_of[mixer], (mixer,)) for mixer in mixers}
     norms = tuple(weight for name in norm_names for weight in norm(name, hidden))
     return paired([mixing[mixer] for mixer in mixers], feeding, norms)
+
+
+def wide_norms(heads: Heads) -> tuple[Weight, ...]:
+    """One norm over all heads' queries together, and one over all keys."""
+    return (
+        *norm("self_attn.q_norm", heads.num_heads * heads.head_dim),
+        *norm("self_attn.k_norm", heads.num_kv_heads * heads.head_dim),
+    )
