@@ -26,8 +26,8 @@ from kvplan.sources.families.parts import (
 )
 
 
-def read_llama(facts: Facts) -> Reading:
-    """Llama 1-3.x: full attention, gated MLP, RMSNorm.
+def read_llama(facts: Facts, *, family: str | None = None) -> Reading:
+    """Llama 1-3.x: full attention, gated MLP, RMSNorm. `family` begins the class's name where it is not Llama's.
 
     Source: transformers 5.23, models/llama/modeling_llama.py
     """
@@ -39,7 +39,7 @@ def read_llama(facts: Facts) -> Reading:
     width = facts.positive("intermediate_size")
     mlp = gated_mlp(hidden, width, bias=facts.flag("mlp_bias", default=False))
     mixers = layer_mixers(facts, heads, facts.layer_count("num_hidden_layers"), window=read_window(facts))
-    return decoder(facts, decoder_layers(mixers, attention, mlp, hidden, width), hidden)
+    return decoder(facts, decoder_layers(mixers, attention, mlp, hidden, width), hidden, family=family)
 
 
 def read_mistral(facts: Facts) -> Reading:
