@@ -1,11 +1,14 @@
-"""Which layer of a hybrid is which: by the list of a config, by an interval, by a period and an offset."""
+"""What recurrent models and hybrids share: which layer is which, and sizes that a config may leave to the class."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from kvplan.core.errors import UnsupportedError
+from kvplan.core.model import Layer, Weight
 from kvplan.core.text import printable
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.parts import Half
+from kvplan.sources.families.llama import decoder
+from kvplan.sources.families.parts import Half, Reading, norm, table
 
 _OLD_NAMES = {"mamba": "linear_attention", "attention": "full_attention"}
 """What older configs call a type of layer. Source: transformers 5.23, configuration_utils.py."""
@@ -38,3 +41,28 @@ def periodic(facts: Facts, num_layers: int, name: str) -> list[bool]:
     if offset >= period:
         raise facts.wrong(f"{name}_offset", offset, f"a number below `{name}_period`, {period}")
     return [i % period == offset for i in range(num_layers)]
+
+
+def or_auto(facts: Facts, key: str, auto: int) -> int:
+    """The number at `key`, or `auto` where config or class leave it at "auto"."""
+    if facts.has(key) and not facts.is_text(key) or facts.is_null(key):
+        return facts.positive(key)
+    word = facts.text(key)
+    if word != "auto":
+        raise facts.wrong(key, word, 'a number from 1, or "auto"')
+    return auto
+
+
+def norms(hidden: int, *names: str) -> tuple[Weight, ...]:
+    """RMSNorms over the hidden size."""
+    return tuple(weight for name in names for weight in norm(name, hidden))
+
+
+def named_decoder(facts: Facts, layers: list[Layer], hidden: int, *, embed: str, final: str) -> Reading:
+    """A decoder whose token table is called `embed` and whose last norm `final`."""
+    reading = decoder(facts, layers, hidden)
+    return replace(
+        reading,
+        embeddings=table(embed, reading.vocab_size, hidden),
+        head=(*norm(final, hidden), *reading.head[1:]),
+    )
