@@ -39,6 +39,8 @@ READERS: dict[str, str] = {
     "cohere2": "cohere.read_cohere2",
     "cohere2_moe": "cohere.read_cohere2_moe",
     "cohere2_vision": "cohere_vision.read_cohere2_vision",
+    "cohere_compass": "cohere.read_cohere_compass",
+    "cohere_compass_text": "cohere.read_cohere_compass_text",
     "cwm": "llama_kin.read_cwm",
     "data2vec-text": "roberta.read_roberta",
     "deepseek_v2": "deepseek.read_deepseek_v2",
