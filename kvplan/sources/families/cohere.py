@@ -1,17 +1,19 @@
-"""Cohere's Command: cohere, cohere2, cohere2_moe. Attention and MLP read one and the same LayerNorm, without offset.
+"""Cohere's Command and Compass. Attention and MLP read one and the same LayerNorm, without offset.
 
-Source: transformers 5.23, models/{cohere,cohere2,cohere2_moe}/.
+Source: transformers 5.23, models/{cohere,cohere2,cohere2_moe,cohere_compass}/.
 """
 
 from kvplan.core.mixers import Mixer
 from kvplan.core.model import Split, Weight
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.composite import language_model, multimodal
 from kvplan.sources.families.hybrid import by_type
 from kvplan.sources.families.latent import Routed
 from kvplan.sources.families.llama import decoder, decoder_layers, read_experts
 from kvplan.sources.families.mixers import Heads, alternating, layer_mixers, read_heads, read_window, typed_mixers
 from kvplan.sources.families.moe import dense_half, half_decoder, routed_half
 from kvplan.sources.families.parts import Half, Reading, gated_mlp, projections
+from kvplan.sources.families.towers.qwen_vl import qwen3_vl_tower
 
 _NORMS = ("input_layernorm",)
 
@@ -32,11 +34,27 @@ def read_cohere2(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/cohere2/modeling_cohere2.py
     """
-    heads = read_heads(facts, facts.positive("hidden_size"))
     num_layers = facts.layer_count("num_hidden_layers")
     types = facts.strings("layer_types", length=num_layers)
-    types = types or alternating(num_layers, facts.positive("sliding_window_pattern", default=4))
-    return _dense(facts, heads, typed_mixers(heads, read_window(facts), types))
+    return _typed(facts, types or alternating(num_layers, facts.positive("sliding_window_pattern", default=4)))
+
+
+def read_cohere_compass_text(facts: Facts) -> Reading:
+    """Compass, text only: Cohere2 whose layers are all full where the config does not list them.
+
+    Source: transformers 5.23, models/cohere_compass/configuration_cohere_compass.py
+    """
+    num_layers = facts.layer_count("num_hidden_layers")
+    types = facts.strings("layer_types", length=num_layers)
+    return _typed(facts, types or ("full_attention",) * num_layers)
+
+
+def read_cohere_compass(facts: Facts) -> Reading:
+    """Compass with a tower that is Qwen3-VL's.
+
+    Source: transformers 5.23, models/cohere_compass/modeling_cohere_compass.py
+    """
+    return multimodal(facts, language_model(facts), qwen3_vl_tower(facts.part("vision_config")))
 
 
 def read_cohere2_moe(facts: Facts) -> Reading:
@@ -59,6 +77,11 @@ def read_cohere2_moe(facts: Facts) -> Reading:
     feeding = by_type(halves, kinds, key="mlp_layer_types")
     mixers = typed_mixers(heads, read_window(facts), types)
     return decoder(facts, half_decoder(hidden, mixers, _attention(facts, heads), feeding, norm_names=_NORMS), hidden)
+
+
+def _typed(facts: Facts, types: tuple[str, ...]) -> Reading:
+    heads = read_heads(facts, facts.positive("hidden_size"))
+    return _dense(facts, heads, typed_mixers(heads, read_window(facts), types))
 
 
 def _dense(facts: Facts, heads: Heads, mixers: list[Mixer], *, extra: tuple[Weight, ...] = ()) -> Reading:
