@@ -1,109 +1,126 @@
-"""BART: encoder and decoder with learnt positions and LayerNorms, all linear layers biased.
+"""BART and the encoder-decoders that are BART but for norms, positions or token tables.
 
-Source: transformers 5.23, models/bart/.
+Source: transformers 5.23, models/{bart,mbart,plbart,mvp,blenderbot,blenderbot_small,pegasus,marian,m2m_100,fsmt}/.
 """
 
-from kvplan.core.mixers import Mixer
-from kvplan.core.model import Layer, Weight
-from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import Heads, cross, encoder, equal_heads, full
-from kvplan.sources.families.parts import (
-    Reading,
-    class_suffix,
-    column,
-    norm,
-    num_labels,
-    plain_mlp,
-    projections,
-    replicated,
-    table,
-    unknown_class,
-)
+from dataclasses import replace
 
-_GENERATION = (None, "ForConditionalGeneration", "ForCausalLM")
-# The position tables have two rows more than positions: `BartLearnedPositionalEmbedding.offset`.
-_POSITION_OFFSET = 2
+from kvplan.core.model import Weight
+from kvplan.sources.facts import Facts
+from kvplan.sources.families.parts import Reading, column, replicated, table
+from kvplan.sources.families.seq2seq import Style, Tables, read_two_sides, shared_table
+
+PRE_NORM = Style(embedding_norm=False, final_norm=True)
 
 
 def read_bart(facts: Facts) -> Reading:
-    """BART: both sides, or with `BartForCausalLM` the decoder alone.
+    """BART: learnt positions, of which the first two rows stand for padding; norms after each part.
 
     Source: transformers 5.23, models/bart/modeling_bart.py
     """
-    suffix = class_suffix(facts)
-    hidden, vocab = facts.positive("d_model", "hidden_size"), facts.positive("vocab_size")
-    tied = facts.flag("tie_word_embeddings", default=True)
-    alone = suffix == "ForCausalLM"
-    layers = [] if alone else _encoder_layers(facts, hidden)
-    return Reading(
-        hidden_size=hidden,
-        vocab_size=vocab,
-        layers=layers + _decoder_layers(facts, hidden, alone=alone),
-        embeddings=_embeddings(facts, hidden, vocab, alone=alone, tied=tied),
-        head=_head(facts, suffix, hidden, vocab, tied=tied),
-        tied_embeddings=tied and suffix in _GENERATION,
-        max_seq_len=facts.positive("max_position_embeddings"),
-    )
+    return read_two_sides(facts, Style(labels=3))
 
 
-def _encoder_layers(facts: Facts, hidden: int) -> list[Layer]:
-    heads = equal_heads(facts, hidden, "encoder_attention_heads", "num_attention_heads")
-    width = facts.positive("encoder_ffn_dim")
-    layer = _layer(hidden, width, (encoder(heads),), _attention("self_attn", heads, hidden))
-    return [layer] * facts.layer_count("encoder_layers", "num_hidden_layers")
+def read_mbart(facts: Facts) -> Reading:
+    """mBART: norms before each part, and one more after the last layer.
+
+    Source: transformers 5.23, models/mbart/modeling_mbart.py
+    """
+    return read_two_sides(facts, Style(final_norm=True))
 
 
-def _decoder_layers(facts: Facts, hidden: int, *, alone: bool) -> list[Layer]:
-    """Without an encoder the layers still hold their cross-attention's weights, but nothing to cache for it."""
-    heads = equal_heads(facts, hidden, "decoder_attention_heads")
-    width = facts.positive("decoder_ffn_dim")
-    weights = (*_attention("self_attn", heads, hidden), *_attention("encoder_attn", heads, hidden))
-    mixers: tuple[Mixer, ...] = (full(heads),) if alone else (full(heads), cross(heads))
-    return [_layer(hidden, width, mixers, weights)] * facts.layer_count("decoder_layers")
+def read_plbart(facts: Facts) -> Reading:
+    """PLBART: BART for programs.
+
+    Source: transformers 5.23, models/plbart/modeling_plbart.py
+    """
+    return read_two_sides(facts, Style())
 
 
-def _attention(name: str, heads: Heads, hidden: int) -> tuple[Weight, ...]:
-    names = ("q_proj", "k_proj", "v_proj", "out_proj")
-    weights = projections(heads, hidden, prefix=name, names=names, qkv_bias=True, out_bias=True)
-    return (*weights, *norm(f"{name}_layer_norm", hidden, bias=True))
+def read_mvp(facts: Facts) -> Reading:
+    """MVP: BART, in whose decoder `use_prompt` puts learnt keys and values, which no cache holds.
+
+    Source: transformers 5.23, models/mvp/modeling_mvp.py `MvpModel`, which asks its decoder alone for prompts
+    """
+    reading = read_two_sides(facts, Style())
+    if not facts.flag("use_prompt") or not reading.layers[0].in_encoder:
+        return reading
+    hidden, length, middle = reading.hidden_size, facts.positive("prompt_length"), facts.positive("prompt_mid_dim")
+    width = facts.positive("decoder_layers") * 2 * hidden
+    prompts: list[Weight] = []
+    for prefix in ("decoder.self_attn_prompt", "decoder.cross_attn_prompt"):
+        prompts += table(f"{prefix}.prompt_embedding", length, hidden, split=False)
+        prompts += replicated(f"{prefix}.prompt_trans.0", middle, hidden, "attention", bias=True)
+        prompts += replicated(f"{prefix}.prompt_trans.2", width, middle, "attention", bias=True)
+    return replace(reading, embeddings=(*reading.embeddings, *prompts))
 
 
-def _layer(hidden: int, width: int, mixers: tuple[Mixer, ...], attention: tuple[Weight, ...]) -> Layer:
-    mlp = plain_mlp(hidden, width, up="fc1", down="fc2")
-    weights = (*attention, *mlp, *norm("final_layer_norm", hidden, bias=True))
-    return Layer(mixers=mixers, weights=weights, mlp_activations=2 * width, eager_softmax="model-dtype")
+def read_blenderbot(facts: Facts) -> Reading:
+    """Blenderbot: norms before each part, learnt positions.
+
+    Source: transformers 5.23, models/blenderbot/modeling_blenderbot.py
+    """
+    return read_two_sides(facts, replace(PRE_NORM, extra_positions=0))
 
 
-def _embeddings(facts: Facts, hidden: int, vocab: int, *, alone: bool, tied: bool) -> tuple[Weight, ...]:
-    """Both sides share one token table; where they are not tied, there are three."""
-    positions = facts.positive("max_position_embeddings") + _POSITION_OFFSET
-    sides = ("decoder",) if alone else ("encoder", "decoder")
-    names = ["decoder.embed_tokens"] if alone else ["shared"]
-    if not (alone or tied):
-        names += [f"{side}.embed_tokens" for side in sides]
-    weights = [weight for name in names for weight in table(name, vocab, hidden)]
-    for side in sides:
-        weights += table(f"{side}.embed_positions", positions, hidden, split=False)
-        weights += norm(f"{side}.layernorm_embedding", hidden, bias=True)
-    return tuple(weights)
+def read_blenderbot_small(facts: Facts) -> Reading:
+    """Blenderbot of 90M: BART without rows for padding.
+
+    Source: transformers 5.23, models/blenderbot_small/modeling_blenderbot_small.py
+    """
+    return read_two_sides(facts, Style(family="blenderbotsmall", extra_positions=0))
 
 
-def _head(facts: Facts, suffix: str | None, hidden: int, vocab: int, *, tied: bool) -> tuple[Weight, ...]:
-    """A vocabulary, a classifier (of three labels where unstated), a span, or nothing."""
-    if suffix in _GENERATION:
-        vocabulary = () if tied else column("lm_head", vocab, hidden, "head")
-        return vocabulary if suffix == "ForCausalLM" else (*vocabulary, _logits_bias(vocab))
-    if suffix == "Model":
-        return ()
-    if suffix == "ForQuestionAnswering":
-        return replicated("qa_outputs", 2, hidden, "head", bias=True)
-    if suffix == "ForSequenceClassification":
-        labels = num_labels(facts, default=3)
-        dense = replicated("classification_head.dense", hidden, hidden, "head", bias=True)
-        return (*dense, *replicated("classification_head.out_proj", labels, hidden, "head", bias=True))
-    raise unknown_class(facts)
+def read_pegasus(facts: Facts) -> Reading:
+    """Pegasus: norms before each part, sines that are stored as a table.
+
+    Source: transformers 5.23, models/pegasus/modeling_pegasus.py
+    """
+    return read_two_sides(facts, replace(PRE_NORM, extra_positions=0))
 
 
-def _logits_bias(vocab: int) -> Weight:
-    """Zeros that the checkpoint stores and the class adds to its logits: a buffer, no parameter."""
-    return Weight(name="final_logits_bias", shape=(1, vocab), part="head", buffer=True)
+def read_marian(facts: Facts) -> Reading:
+    """Marian (OPUS-MT): sines that are stored as a table, norms after each part, and two vocabularies where it says so.
+
+    Source: transformers 5.23, models/marian/modeling_marian.py
+    """
+    style = Style(language_model="MTModel", embedding_norm=False, extra_positions=0)
+    shared = facts.flag("share_encoder_decoder_embeddings")
+    return read_two_sides(facts, style, tables=shared_table if shared else _two_vocabularies)
+
+
+def _two_vocabularies(facts: Facts, hidden: int, *, stands_alone: bool, tied: bool) -> Tables:
+    """A table for each side; the head looks up the decoder's."""
+    vocab = facts.positive("vocab_size")
+    target = facts.positive("decoder_vocab_size", default=vocab)
+    source = () if stands_alone else table("encoder.embed_tokens", vocab, hidden)
+    return Tables(weights=(*table("decoder.embed_tokens", target, hidden), *source), vocab=target)
+
+
+def read_m2m_100(facts: Facts) -> Reading:
+    """M2M-100 and NLLB: norms before each part, positions that are computed.
+
+    Source: transformers 5.23, models/m2m_100/modeling_m2m_100.py
+    """
+    return read_two_sides(facts, replace(PRE_NORM, positions=None, logits_bias=False))
+
+
+def read_fsmt(facts: Facts) -> Reading:
+    """FSMT (fairseq's WMT19): Marian's layers, a vocabulary on each side, a head inside the decoder.
+
+    Source: transformers 5.23, models/fsmt/modeling_fsmt.py
+    """
+    padding = facts.integer("pad_token_id", default=1)
+    style = Style(embedding_norm=False, extra_positions=padding + 1, logits_bias=False)
+    reading = read_two_sides(facts, style, tables=_source_and_target)
+    tied = facts.flag("tie_word_embeddings")
+    head = () if tied else column("decoder.output_projection", reading.vocab_size, reading.hidden_size, "head")
+    return replace(reading, head=head, tied_embeddings=tied)
+
+
+def _source_and_target(facts: Facts, hidden: int, *, stands_alone: bool, tied: bool) -> Tables:
+    source, target = facts.positive("src_vocab_size"), facts.positive("tgt_vocab_size")
+    if tied and source != target:
+        raise facts.wrong("tie_word_embeddings", tied, f"false, where the vocabularies are of {source} and {target}")
+    encoding = () if tied else table("encoder.embed_tokens", source, hidden)
+    return Tables(weights=(*table("decoder.embed_tokens", target, hidden), *encoding), vocab=target)
