@@ -127,10 +127,10 @@ def qwen_mixers(facts: Facts, heads: Heads) -> list[Mixer]:
     """
     num_layers = facts.layer_count("num_hidden_layers")
     uses_window = facts.flag("use_sliding_window", default=False)
-    window = read_window(facts, default=4096) if uses_window else None
+    window = read_window(facts) if uses_window else None
     types = facts.strings("layer_types", length=num_layers)
     if types is None:
-        first = num_layers if window is None else facts.integer("max_window_layers", default=28)
+        first = num_layers if window is None else facts.integer("max_window_layers")
         types = tuple("full_attention" if i < first else "sliding_attention" for i in range(num_layers))
     return typed_mixers(heads, window, types)
 
@@ -181,8 +181,9 @@ def decoder(
     language_model: str = "ForCausalLM",
     family: str | None = None,
     head_bias: bool = False,
+    final_norm: tuple[Weight, ...] | None = None,
 ) -> Reading:
-    """The whole decoder: token table, layers, final RMSNorm, output head.
+    """The whole decoder: token table, layers, final RMSNorm (or `final_norm`), output head.
 
     `top` are the facts that name the class and tie the head, where they are not the text model's own; `family` is
     what the class's name begins with, where that is not the model type.
@@ -202,7 +203,7 @@ def decoder(
         vocab_size=vocab,
         layers=layers,
         embeddings=table("embed_tokens", vocab, hidden),
-        head=(*norm("norm", hidden), *head),
+        head=(*(norm("norm", hidden) if final_norm is None else final_norm), *head),
         tied_embeddings=tied,
         max_seq_len=facts.integer("max_position_embeddings", default=None),
     )
