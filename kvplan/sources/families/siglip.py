@@ -22,8 +22,10 @@ def plain_tower(
     facts: Facts, name: str = "vision_tower", layer: tuple[Weight, ...] | None = None
 ) -> tuple[Weight, ...]:
     """Patch and position embeddings, encoder layers (`layer`, where they are not SigLIP's), final norm."""
-    hidden, width = facts.positive("hidden_size"), facts.positive("intermediate_size")
-    layer = layer or vit_layer(equal_heads(facts, hidden, "num_attention_heads"), hidden, width)
+    hidden = facts.positive("hidden_size")
+    if layer is None:
+        heads = equal_heads(facts, hidden, "num_attention_heads")
+        layer = vit_layer(heads, hidden, facts.positive("intermediate_size"))
     patch, image = facts.positive("patch_size"), facts.positive("image_size")
     weights = (
         *patches("embeddings.patch_embedding", hidden, facts.positive("num_channels", default=3), patch, patch),
