@@ -1,14 +1,12 @@
 """What recurrent models and hybrids share: which layer is which, and sizes that a config may leave to the class."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from kvplan.core.errors import UnsupportedError
 from kvplan.core.model import Layer, Weight
 from kvplan.core.text import printable
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.llama import decoder
-from kvplan.sources.families.parts import Half, Reading, norm, table
+from kvplan.sources.families.parts import Half, Reading, causal_head, norm, table
 
 _OLD_NAMES = {"mamba": "linear_attention", "attention": "full_attention"}
 """What older configs call a type of layer. Source: transformers 5.23, configuration_utils.py."""
@@ -45,7 +43,7 @@ def periodic(facts: Facts, num_layers: int, name: str) -> list[bool]:
 
 def or_auto(facts: Facts, key: str, auto: int) -> int:
     """The number at `key`, or `auto` where config or class leave it at "auto"."""
-    if facts.has(key) and not facts.is_text(key) or facts.is_null(key):
+    if (facts.has(key) and not facts.is_text(key)) or facts.is_null(key):
         return facts.positive(key)
     word = facts.text(key)
     if word != "auto":
@@ -58,11 +56,21 @@ def norms(hidden: int, *names: str) -> tuple[Weight, ...]:
     return tuple(weight for name in names for weight in norm(name, hidden))
 
 
-def named_decoder(facts: Facts, layers: list[Layer], hidden: int, *, embed: str, final: str) -> Reading:
-    """A decoder whose token table is called `embed` and whose last norm `final`."""
-    reading = decoder(facts, layers, hidden)
-    return replace(
-        reading,
-        embeddings=table(embed, reading.vocab_size, hidden),
-        head=(*norm(final, hidden), *reading.head[1:]),
+def named_decoder(
+    facts: Facts, layers: list[Layer], hidden: int, *, embed: str, final: str, tied: bool | None = None
+) -> Reading:
+    """A decoder whose token table is called `embed` and whose last norm `final`.
+
+    `tied` says whether the head is the token table, where the class does not ask its config.
+    """
+    vocab = facts.positive("vocab_size")
+    head, is_tied = causal_head(facts, hidden_size=hidden, vocab_size=vocab, tied=tied)
+    return Reading(
+        hidden_size=hidden,
+        vocab_size=vocab,
+        layers=layers,
+        embeddings=table(embed, vocab, hidden),
+        head=(*norm(final, hidden), *head),
+        tied_embeddings=is_tied,
+        max_seq_len=facts.integer("max_position_embeddings", default=None),
     )

@@ -87,10 +87,11 @@ def mamba1(
     rank: int,
     biases: Biases,
     inner_norms: bool = False,
+    groups: int | None = None,
 ) -> Half:
     """Mamba: each of `inner` channels has a state of its own; `rank` is the width of what makes the time step.
 
-    `inner_norms` are those of the time step, B and C in Jamba.
+    `inner_norms` are those of the time step, B and C in Jamba; in Zamba, `groups` of channels have their own B and C.
 
     Source: transformers 5.23, models/mamba/modeling_mamba.py `MambaMixer`
     """
@@ -99,17 +100,39 @@ def mamba1(
         *column(f"{prefix}.in_proj[x]", inner, hidden, "attention", bias=biases.projections),
         *column(f"{prefix}.in_proj[z]", inner, hidden, "attention", bias=biases.projections),
         *convolution(f"{prefix}.conv1d", {"": (inner, inner)}, columns, bias=biases.convolution),
-        *row(f"{prefix}.x_proj", rank + 2 * state, inner, "attention"),
-        *column(f"{prefix}.dt_proj", inner, rank, "attention", bias=True),
+        *_input_dependence(prefix, inner, rank, state, groups),
         Weight(name=f"{prefix}.A_log", shape=(inner, state), part="attention", split=Split(0, inner)),
         Weight(name=f"{prefix}.D", shape=(inner,), part="attention", split=Split(0, inner)),
         *(weight for name, size in normed for weight in norm(f"{prefix}.{name}", size)),
         *row(f"{prefix}.out_proj", hidden, inner, "attention", bias=biases.out),
     )
     mixer = LinearAttention(
-        num_heads=inner, num_key_heads=1, key_dim=state, value_dim=1, conv_channels=inner, conv_columns=columns
+        num_heads=inner,
+        num_key_heads=groups or 1,
+        key_dim=state,
+        value_dim=1,
+        conv_channels=inner,
+        conv_columns=columns,
     )
     return Half(weights, (mixer,))
+
+
+def _input_dependence(prefix: str, inner: int, rank: int, state: int, groups: int | None) -> tuple[Weight, ...]:
+    """What makes the time step, B and C of a token: one matrix for all channels, or one for each group of them."""
+    if groups is None:
+        return (
+            *row(f"{prefix}.x_proj", rank + 2 * state, inner, "attention"),
+            *column(f"{prefix}.dt_proj", inner, rank, "attention", bias=True),
+        )
+    size, split = inner // groups, Split(0, groups)
+    shapes = {
+        "x_proj_weight": (groups, rank + 2 * state, size),
+        "dt_proj_weight": (groups, size, rank),
+        "dt_proj_bias": (groups, size),
+    }
+    return tuple(
+        Weight(name=f"{prefix}.{name}", shape=shape, part="attention", split=split) for name, shape in shapes.items()
+    )
 
 
 def mamba2(
