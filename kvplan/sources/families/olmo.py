@@ -6,9 +6,10 @@ Source: transformers 5.23, models/{olmo,olmo2,olmo3,olmoe}/.
 from kvplan.core.mixers import Mixer
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.halves import half_decoder, wide_norms
 from kvplan.sources.families.llama import decoder, decoder_layers
 from kvplan.sources.families.mixers import Heads, alternating, layer_mixers, read_heads, read_window, typed_mixers
-from kvplan.sources.families.moe import half_decoder, read_experts_of, routed_half, wide_norms
+from kvplan.sources.families.moe import read_experts_of, routed_half
 from kvplan.sources.families.parts import Reading, gated_mlp, norm, projections
 
 _AFTER_BOTH = ("post_attention_layernorm", "post_feedforward_layernorm")

@@ -6,11 +6,12 @@ for multi-token prediction, `mtp.*`, which the class does not load.
 
 from kvplan.core.model import Split, Weight
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.halves import dense_half, half_decoder
 from kvplan.sources.families.latent import correction
 from kvplan.sources.families.latent import sparse_layers as listed_layers
 from kvplan.sources.families.llama import decoder, head_norms
 from kvplan.sources.families.mixers import Heads, alternating, layer_mixers, read_heads, read_window, typed_mixers
-from kvplan.sources.families.moe import dense_half, half_decoder, read_experts_of, routed_half
+from kvplan.sources.families.moe import read_experts_of, routed_half
 from kvplan.sources.families.parts import Half, Reading, column, projections, replicated
 from kvplan.sources.families.qwen3_next import sparse_layers
 

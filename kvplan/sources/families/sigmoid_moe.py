@@ -11,6 +11,7 @@ from kvplan.core.errors import UnsupportedError
 from kvplan.core.mixers import FullAttention, Mixer, SlidingAttention
 from kvplan.core.model import Split, Weight
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.halves import dense_half, half_decoder, wide_norms
 from kvplan.sources.families.latent import correction, read_routed, sparse_layers
 from kvplan.sources.families.llama import decoder, head_norms
 from kvplan.sources.families.mixers import (
@@ -22,7 +23,7 @@ from kvplan.sources.families.mixers import (
     require_divisor,
     typed_mixers,
 )
-from kvplan.sources.families.moe import dense_half, half_decoder, read_experts_of, routed_half, wide_norms
+from kvplan.sources.families.moe import read_experts_of, routed_half
 from kvplan.sources.families.parts import Reading, column, projections, row
 
 

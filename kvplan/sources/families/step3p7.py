@@ -12,11 +12,12 @@ from kvplan.core.model import Weight
 from kvplan.core.text import printable
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.composite import language_model, multimodal
+from kvplan.sources.families.halves import dense_half, half_decoder
 from kvplan.sources.families.hybrid import by_type
 from kvplan.sources.families.latent import correction
 from kvplan.sources.families.llama import decoder
 from kvplan.sources.families.mixers import Heads, equal_heads, read_heads, read_window, typed_mixers
-from kvplan.sources.families.moe import dense_half, half_decoder, read_experts_of, routed_half
+from kvplan.sources.families.moe import read_experts_of, routed_half
 from kvplan.sources.families.parts import Reading, norm, plain_mlp, projections, replicated
 from kvplan.sources.families.sigmoid_moe import gated_projections
 from kvplan.sources.families.towers.bricks import grid, in_tower, loose, patches
