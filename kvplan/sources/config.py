@@ -1,13 +1,13 @@
 """A config, however it was found, to a ModelSpec: what all sources and families share."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from kvplan.core.dtypes import BF16, DType
 from kvplan.core.errors import InputError, UnsupportedError
-from kvplan.core.model import SET_BY_USER, Assumption, ModelSpec, Source, stack
+from kvplan.core.model import SET_BY_USER, Assumption, ModelSpec, Quantization, Source, stack
 from kvplan.core.text import printable
 from kvplan.sources.class_defaults import class_defaults
 from kvplan.sources.facts import MAX_LAYERS, Facts
@@ -15,6 +15,9 @@ from kvplan.sources.families.parts import Reading
 from kvplan.sources.families.table import reader_of
 from kvplan.sources.params_json import CONFIG_NAMES, config_from_params, is_params
 from kvplan.sources.quantization import apply_quantization
+
+Store = Callable[[Reading, Mapping[str, Any], DType], tuple[Reading, Quantization | None]]
+"""(reading, config, dtype) → the reading with what is stored for each weight, and the scheme's name."""
 
 
 def spec_from_raw(
@@ -26,12 +29,13 @@ def spec_from_raw(
     completed: Mapping[str, Any] | None = None,
     stored_weight_bytes: int | None = None,
     assume: str | None = None,
+    store: Store = apply_quantization,
 ) -> ModelSpec:
     """The architecture that a config.json or params.json describes, with the user's facts over it.
 
     `completed` are facts that the catalog adds because the repository leaves them out. `assume="full"` plans an
-    architecture that is not understood between two bounds. Raises InputError for an override that nothing reads: a
-    slip of the pen must not pass for an answer.
+    architecture that is not understood between two bounds; `store` says how the weights are stored. Raises
+    InputError for an override that nothing reads: a slip of the pen must not pass for an answer.
     """
     if assume not in (None, "full"):
         raise InputError(f"`{printable(str(assume))}` is nothing that can be assumed", hint="`--assume full`")
@@ -46,7 +50,7 @@ def spec_from_raw(
         origins = {CONFIG_NAMES.get(key, key): origin for key, origin in origins.items()}
     facts = _facts(config, source, origins)
     try:
-        model = _spec(config, facts, id=id, source=source, stored_weight_bytes=stored_weight_bytes)
+        model = _made(reader_of(facts.model_type)(facts), config, facts, id, source, stored_weight_bytes, store)
     except UnsupportedError as error:
         if assume is None:
             error.hint = f"{error.hint}; `--assume full` gives bounds" if error.hint else "`--assume full` gives bounds"
@@ -67,19 +71,14 @@ def spec_from_config(
 
     Raises InputError naming a key that is missing or wrong, UnsupportedError naming an unknown `model_type`.
     """
-    return _spec(config, _facts(config, source, origins or {}), id=id, source=source, stored_weight_bytes=None)
+    facts = _facts(config, source, origins or {})
+    return _made(reader_of(facts.model_type)(facts), config, facts, id, source, None, apply_quantization)
 
 
 def _facts(config: Mapping[str, Any], source: Source, origins: Mapping[str, str]) -> Facts:
     model_type = _model_type(config)
     defaults = class_defaults(model_type).at_top()
     return Facts(config, model_type=model_type, origin=_origin(source), origins=origins, defaults=defaults)
-
-
-def _spec(
-    config: Mapping[str, Any], facts: Facts, *, id: str, source: Source, stored_weight_bytes: int | None
-) -> ModelSpec:
-    return _made(reader_of(facts.model_type)(facts), config, facts, id, source, stored_weight_bytes)
 
 
 def _bounded(
@@ -98,7 +97,8 @@ def _bounded(
     facts = Facts(config, model_type=facts.model_type, origin=_origin(source))
     bounds = read_bounds(facts)
     least, most = (
-        _made(reading, config, facts, id, source, stored_weight_bytes) for reading in (bounds.least, bounds.most)
+        _made(reading, config, facts, id, source, stored_weight_bytes, apply_quantization)
+        for reading in (bounds.least, bounds.most)
     )
     return replace(most, assumed=Assumption(least=least, reasons=(str(error), *bounds.reasons)))
 
@@ -110,6 +110,7 @@ def _made(
     id: str,
     source: Source,
     stored_weight_bytes: int | None,
+    store: Store,
 ) -> ModelSpec:
     """What a reader returned, as a spec."""
     if not 1 <= len(reading.layers) <= MAX_LAYERS:
@@ -117,7 +118,7 @@ def _made(
             f"the config describes {len(reading.layers)} layers, not 1 to {MAX_LAYERS}", hint="correct the file"
         )
     dtype = facts.dtype() or _inner_dtype(facts)
-    reading, quantization = apply_quantization(reading, config, dtype or BF16)
+    reading, quantization = store(reading, config, dtype or BF16)
     layers, order = stack(reading.layers)
     return ModelSpec(
         id=id,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvplan.core.errors import HubError, InputError
 from kvplan.core.units import format_bytes
+from kvplan.sources.gguf.header import GgufHeader
 from kvplan.sources.hub_errors import UnavailableError, asking, no_config, not_cached, too_slow
 from kvplan.sources.hub_ref import HubRef, parse_ref
 from kvplan.sources.json_file import MAX_CONFIG_BYTES, read_json_file
@@ -57,6 +58,9 @@ class HubFiles:
     """`params.json`, the original format of Meta and Mistral; read only where there is no config."""
     stored: StoredWeights | None
     notes: tuple[str, ...]
+    gguf: GgufHeader | None = None
+    """Read where such a file was named, and where the repository holds nothing else that describes a model."""
+    gguf_name: str | None = None
 
 
 def fetch(ref: HubRef, *, offline: bool = False, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> HubFiles:
@@ -78,7 +82,7 @@ def fetch(ref: HubRef, *, offline: bool = False, timeout_seconds: float = DEFAUL
             raise not_cached(ref.repo_id, ref.revision)
         return cached
     pinned = _from_cache(ref, ref.revision) if _COMMIT.fullmatch(ref.revision or "") else None
-    if pinned is not None and pinned.stored is not None:
+    if pinned is not None and (pinned.stored is not None or pinned.gguf is not None):
         return pinned
     repository = _Repository(ref, timeout_seconds)
     try:
@@ -133,10 +137,11 @@ class _Repository:
 
     def read(self) -> HubFiles:
         commit = self.resolve()
-        config = self.json("config.json", MAX_CONFIG_BYTES)
-        params = None if config is not None else self.json("params.json", MAX_CONFIG_BYTES)
+        config = None if self.ref.wants_gguf else self.json("config.json", MAX_CONFIG_BYTES)
+        wants_params = config is None and not self.ref.wants_gguf
+        params = self.json("params.json", MAX_CONFIG_BYTES) if wants_params else None
         if config is None and params is None:
-            raise no_config(self.ref.repo_id, self.files)
+            return self.gguf(commit)
         if config is not None and self.files is not None:
             config = dict(with_side_file(config, self.json(SIDE_FILE, MAX_CONFIG_BYTES)))
         index = self.json(INDEX_FILE, MAX_INDEX_BYTES)
@@ -152,6 +157,27 @@ class _Repository:
             params=params,
             stored=stored,
             notes=tuple(self.notes),
+        )
+
+    def gguf(self, commit: str) -> HubFiles:
+        """What the header of the repository's GGUF file says."""
+        from kvplan.sources.hub_gguf import chosen_file, remote_header
+
+        name = chosen_file(self.ref, self.files or ())
+        if name is None:
+            raise no_config(self.ref.repo_id, self.files)
+        self.doing = f"reading the header of `{name}`"
+        header = remote_header(name, lambda *at: self.part(*at)[0], what=_what(self.ref, name))
+        return HubFiles(
+            repo_id=self.ref.repo_id,
+            revision=commit,
+            origin="hub",
+            config=None,
+            params=None,
+            stored=None,
+            notes=tuple(self.notes),
+            gguf=header,
+            gguf_name=name,
         )
 
     def resolve(self) -> str:
@@ -240,13 +266,13 @@ class _Repository:
             return None
         self.doing = f"reading the header of `{SINGLE_FILE}`"
         what = _what(self.ref, SINGLE_FILE)
-        prefix, _ = self.part(0, LENGTH_BYTES)
+        prefix, _ = self.part(SINGLE_FILE, 0, LENGTH_BYTES)
         num_bytes = header_length(prefix, what=what)
-        header, file_bytes = self.part(LENGTH_BYTES, num_bytes)
+        header, file_bytes = self.part(SINGLE_FILE, LENGTH_BYTES, num_bytes)
         return weights_of_header(header, num_bytes=num_bytes, what=what, file_bytes=file_bytes)
 
-    def part(self, first: int, num_bytes: int) -> tuple[bytes, int | None]:
-        """Some bytes of `model.safetensors`, and the size of the whole where the answer states it."""
+    def part(self, filename: str, first: int, num_bytes: int) -> tuple[bytes, int | None]:
+        """Some bytes of a file, and the size of the whole where the answer states it."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import (  # type: ignore[attr-defined]
             build_hf_headers,
@@ -254,7 +280,7 @@ class _Repository:
             hf_raise_for_status,
         )
 
-        url = hf_hub_url(self.ref.repo_id, SINGLE_FILE, revision=self.commit)
+        url = hf_hub_url(self.ref.repo_id, filename, revision=self.commit)
         headers = build_hf_headers() | {
             "Range": f"bytes={first}-{first + num_bytes - 1}",
             "Accept-Encoding": "identity",
@@ -278,6 +304,8 @@ class _Repository:
 
 def _from_cache(ref: HubRef, revision: str | None) -> HubFiles | None:
     """What `huggingface_hub`'s cache holds of a revision, without any network; None without a config."""
+    if ref.wants_gguf:
+        return _gguf_from_cache(ref, revision)
     config_path = _cached(ref, "config.json", revision)
     path = config_path or _cached(ref, "params.json", revision)
     if path is None:
@@ -296,6 +324,27 @@ def _from_cache(ref: HubRef, revision: str | None) -> HubFiles | None:
         params=None if config_path else content,
         stored=stored,
         notes=() if stored else (note,),
+    )
+
+
+def _gguf_from_cache(ref: HubRef, revision: str | None) -> HubFiles | None:
+    """The header of a GGUF file that was downloaded; by a tag alone the cache is not searched."""
+    from kvplan.sources.gguf.file import header_of_file
+
+    path = _cached(ref, ref.filename, revision) if ref.filename else None
+    if path is None or ref.filename is None:
+        return None
+    depth = ref.filename.count("/")
+    return HubFiles(
+        repo_id=ref.repo_id,
+        revision=path.parents[depth].name,
+        origin="hub cache",
+        config=None,
+        params=None,
+        stored=None,
+        notes=(),
+        gguf=header_of_file(path),
+        gguf_name=ref.filename,
     )
 
 

@@ -15,7 +15,7 @@ _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 _VIEWS = {"tree", "blob", "resolve", "raw", "commit", "commits"}
 _NOT_MODELS = {"datasets", "spaces", "buckets", "kernels", "collections", "papers", "docs", "blog"}
 _FILE_ENDINGS = (".json", ".gguf", ".yaml", ".yml", ".safetensors")
-_PLAIN = re.compile(r"([\w.\-]+(?:/[\w.\-]+)?)(?:/|@(.*))?", re.ASCII)
+_PLAIN = re.compile(r"([\w.\-]+(?:/[\w.\-]+)?)(?:/|@([^:]*))?(?::([\w.\-]+))?", re.ASCII)
 _PART = re.compile(r"\w(?:[\w.\-]{0,94}\w)?", re.ASCII)
 _REVISION = re.compile(r"[\w.\-]+(?:/[\w.\-]+)*", re.ASCII)
 
@@ -28,13 +28,23 @@ class HubRef:
     """`OWNER/NAME`, or a one-word name of the early days such as `gpt2`."""
     revision: str | None
     """Branch, tag or commit; None is the main branch."""
+    filename: str | None = None
+    """A GGUF file of the repository."""
+    tag: str | None = None
+    """What the name of that file ends in, such as `Q4_K_M`."""
+
+    @property
+    def wants_gguf(self) -> bool:
+        """Whether a GGUF file is meant, though the repository may have a config."""
+        return self.filename is not None or self.tag is not None
 
 
 def parse_ref(text: str) -> HubRef | None:
     """The repository that `text` names, or None when it has not the shape of a Hub reference.
 
-    Shapes: `OWNER/NAME[@REV]`, `NAME[@REV]`, `hf://[models/]OWNER/NAME[@REV][/PATH]`, and addresses pasted
-    from the browser. Raises InputError for a shape that is right and a content that is not.
+    Shapes: `OWNER/NAME[@REV][:TAG]`, `NAME[@REV]`, `hf://[models/]OWNER/NAME[@REV][/PATH]`, and addresses pasted
+    from the browser; a path is kept where it is a GGUF file. Raises InputError for a shape that is right and a
+    content that is not.
     """
     text = text.strip()
     if (path := _path_on_hub(text)) is not None:
@@ -44,7 +54,9 @@ def parse_ref(text: str) -> HubRef | None:
         return None
     if "/" not in match[1] and not _is_repo_id(match[1]):
         return None
-    return _checked(match[1], match[2], text)
+    if match[3] is not None and "/" not in match[1]:
+        return None
+    return _checked(match[1], match[2], text, tag=match[3])
 
 
 def _path_on_hub(text: str) -> str | None:
@@ -77,13 +89,17 @@ def _ref_from_path(path: str, text: str) -> HubRef:
     elif rest and rest[0] in _VIEWS:
         rest = rest[1:]
     else:
-        rest = []
+        rest = ["", *rest]
     # Refs such as refs/pr/1 are the only revisions with slashes that an address shows unescaped.
-    picked = rest[:3] if rest[:1] == ["refs"] else rest[:1]
-    return _checked("/".join([*owner, name]), unquote("/".join(picked)) if picked else None, text)
+    depth = 3 if rest[:1] == ["refs"] else 1
+    picked, path_in_repo = unquote("/".join(rest[:depth])), unquote("/".join(rest[depth:]))
+    filename = path_in_repo if path_in_repo.endswith(".gguf") else None
+    return _checked("/".join([*owner, name]), picked or None, text, filename=filename)
 
 
-def _checked(repo_id: str, revision: str | None, text: str) -> HubRef:
+def _checked(
+    repo_id: str, revision: str | None, text: str, *, filename: str | None = None, tag: str | None = None
+) -> HubRef:
     if not _is_repo_id(repo_id):
         hint = "write OWNER/NAME: letters, digits, `-`, `_` and `.`, at most 96 of them in each part"
         raise InputError(f"`{printable(text)}` holds no valid name of a repository", hint=hint)
@@ -92,7 +108,7 @@ def _checked(repo_id: str, revision: str | None, text: str) -> HubRef:
     ):
         hint = "a revision is a branch, a tag or a commit, such as `main` or `refs/pr/1`"
         raise InputError(f"`{printable(revision)}` is no valid revision", hint=hint)
-    return HubRef(repo_id=repo_id, revision=revision)
+    return HubRef(repo_id=repo_id, revision=revision, filename=filename, tag=tag)
 
 
 def _is_repo_id(repo_id: str) -> bool:

@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kvplan.core.errors import HubError, InputError, UnsupportedError
+from kvplan.core.errors import HubError, InputError
 from kvplan.core.model import ModelSpec, Source
 from kvplan.core.text import join_words, printable
 from kvplan.sources import catalog
@@ -57,7 +57,7 @@ def load_model(
     if hub and offline:
         raise InputError("`--hub` and `--offline` contradict each other", hint="give one of them")
     ref = parse_ref(source)
-    if not hub and (ref is None or ref.revision is None):
+    if not hub and (ref is None or not (ref.revision or ref.wants_gguf)):
         model = catalog.load(ref.repo_id if ref else source, said.overrides)
         if model is not None:
             return model
@@ -125,18 +125,15 @@ def _from_path(path: Path, said: Said) -> ModelSpec:
 
 
 def _from_checked_path(path: Path, said: Said) -> ModelSpec:
-    if path.suffix == ".gguf":
-        raise UnsupportedError(
-            f"`{printable(path.name)}` is a GGUF file, which kvplan does not read yet",
-            hint="name the original model's config.json or Hub id",
-        )
     if path.is_dir():
         return _from_directory(path, said)
     if not path.exists():
         raise InputError(
             f"`{printable(str(path))}` does not exist",
-            hint="give a config.json, a params.json or their folder",
+            hint="give a config.json, a params.json, a .gguf or their folder",
         )
+    if path.suffix == ".gguf":
+        return _from_gguf_file(path, said)
     raw = read_json_file(path, what=path.name, max_bytes=MAX_CONFIG_BYTES, finite=False)
     id = path.resolve().parent.name if path.name in _CONFIG_FILES else path.stem
     source = Source(kind="params" if is_params(raw) else "config", location=str(path))
@@ -158,10 +155,26 @@ def _from_directory(path: Path, said: Said) -> ModelSpec:
                 stored_weight_bytes=stored,
                 assume=said.assume,
             )
+    files = sorted(path.glob("*.gguf"))
+    if len(files) == 1:
+        return _from_gguf_file(files[0], said)
+    if files:
+        raise InputError(
+            f"`{printable(str(path))}` holds {len(files)} GGUF files",
+            hint=f"name one of them, e.g. {printable(str(files[0]), max_length=200)}",
+        )
     raise InputError(
         f"`{printable(str(path))}` holds no {join_words(_CONFIG_FILES).replace(' and ', ' or ')}",
         hint="point at the folder that `hf download` or `save_pretrained` made",
     )
+
+
+def _from_gguf_file(path: Path, said: Said) -> ModelSpec:
+    from kvplan.sources.gguf.file import header_of_file
+    from kvplan.sources.gguf.spec import spec_from_gguf
+
+    source = Source(kind="gguf", location=str(path))
+    return spec_from_gguf(header_of_file(path), id=path.stem, source=source, overrides=said.overrides)
 
 
 def _side_file(folder: Path) -> dict[str, Any] | None:
@@ -191,6 +204,8 @@ def _from_hub(ref: HubRef, said: Said, *, offline: bool, hub: bool, timeout_seco
         if _is_dir(ref.repo_id):
             error.hint += f"; the local folder is `./{ref.repo_id}`"
         raise
+    if files.gguf is not None:
+        return _from_gguf_on_hub(files, said)
     raw = files.config if files.config is not None else files.params
     notes = list(files.notes)
     if _is_dir(ref.repo_id):
@@ -207,6 +222,15 @@ def _from_hub(ref: HubRef, said: Said, *, offline: bool, hub: bool, timeout_seco
         stored_weight_bytes=stored,
         assume=said.assume,
     )
+
+
+def _from_gguf_on_hub(files: "HubFiles", said: Said) -> ModelSpec:
+    from kvplan.sources.gguf.spec import spec_from_gguf
+
+    assert files.gguf is not None
+    where = f"{files.repo_id}, {files.gguf_name} ({files.origin})"
+    source = Source(kind="gguf", location=where, revision=files.revision, notes=files.notes)
+    return spec_from_gguf(files.gguf, id=files.repo_id, source=source, overrides=said.overrides)
 
 
 def _fetch(ref: HubRef, *, offline: bool, cache_first: bool, timeout_seconds: float) -> "HubFiles":
