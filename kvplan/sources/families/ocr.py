@@ -1,6 +1,6 @@
-"""Readers of documents: lighton_ocr, got_ocr2, pp_chart2table, paddleocr_vl and its text model.
+"""Readers of documents: lighton_ocr, got_ocr2, pp_chart2table, hunyuan_vl, paddleocr_vl and its text model.
 
-Source: transformers 5.23, models/{lighton_ocr,got_ocr2,pp_chart2table,paddleocr_vl}/.
+Source: transformers 5.23, models/{lighton_ocr,got_ocr2,pp_chart2table,paddleocr_vl,hunyuan_vl}/.
 """
 
 from kvplan.core.model import Weight
@@ -12,6 +12,7 @@ from kvplan.sources.families.mixers import full, read_heads
 from kvplan.sources.families.parts import Reading, gated_mlp, norm, projections, replicated
 from kvplan.sources.families.table import reader_of
 from kvplan.sources.families.towers.bricks import in_tower, patches
+from kvplan.sources.families.towers.hunyuan_vl import hunyuan_vl_tower
 from kvplan.sources.families.towers.table import tower_of
 
 
@@ -65,6 +66,17 @@ def read_paddleocr_vl(facts: Facts) -> Reading:
     )
     tied = tied_anywhere(facts, text_facts) if facts.has("text_config") else True
     return multimodal(facts, text, tower_of(vision, "visual"), in_tower("projector", projector), tied=tied)
+
+
+def read_hunyuan_vl(facts: Facts) -> Reading:
+    """HunyuanOCR; its first files write the text model's keys at their top level, where its default ties the head.
+
+    Source: transformers 5.23, models/hunyuan_vl/configuration_hunyuan_vl.py `HunYuanVLConfig.__post_init__`
+    """
+    text_facts = flat_text(facts)
+    text = reader_of(text_facts.model_type)(text_facts)
+    tied = tied_anywhere(facts, text_facts) if facts.has("text_config") else True
+    return multimodal(facts, text, hunyuan_vl_tower(facts.part("vision_config"), text.hidden_size), tied=tied)
 
 
 def read_paddleocr_vl_text(facts: Facts) -> Reading:

@@ -8,6 +8,7 @@ from kvplan.core.text import printable
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.siglip import paddleocr_vl_tower, plain_tower, siglip2_tower, vision_tower
 from kvplan.sources.families.towers.clip import clip_tower
+from kvplan.sources.families.towers.ernie_vl import ernie4_5_vl_tower
 from kvplan.sources.families.towers.glm4v import glm4v_tower, glm_ocr_tower
 from kvplan.sources.families.towers.internvl import internvl_tower, qianfan_ocr_tower
 from kvplan.sources.families.towers.ovis2 import ovis2_tower
@@ -19,6 +20,7 @@ Tower = Callable[[Facts, str], tuple[Weight, ...]]
 
 TOWERS: dict[str, Tower] = {
     "clip_vision_model": clip_tower,
+    "ernie4_5_vl_moe_vision": ernie4_5_vl_tower,
     "exaone4_5_vision": exaone4_5_tower,
     "glm4v_moe_vision": glm4v_tower,
     "glm4v_vision": glm4v_tower,
