@@ -13,7 +13,7 @@ from kvplan.core.units import ceil_div
 class StoredTensor:
     """One tensor that stands for a matrix or beside it: an element for each block of the matrix, packed into words.
 
-        words = ⌈elements along the packed side · bits / word⌉ · elements along the other side
+    words = ⌈elements along the packed side · bits / word⌉ · elements along the other side
     """
 
     name: str
@@ -55,8 +55,9 @@ class StoredFormat:
 
     @property
     def bits(self) -> int:
-        """Bits of one element, without what stands beside it."""
-        return self.tensors[0].bits
+        """Whole bits of one element, without what stands beside it."""
+        first = self.tensors[0]
+        return first.bits // first.block if isinstance(first.block, int) else first.bits
 
     def bytes_of(self, rows: int, columns: int) -> int:
         """Bytes of a matrix of rows × columns with all that stands beside it."""

@@ -10,6 +10,7 @@ from kvplan.core.model import PARTS, Layer, ModelSpec, Part, Quantization, Weigh
 from kvplan.core.stored import StoredFormat, StoredTensor
 from kvplan.core.units import ceil_div
 
+
 def _planned(name: str, bits: int, *beside: StoredTensor) -> Quantization:
     planned = StoredFormat(name, (StoredTensor("weight", bits), *beside))
     return Quantization(method=name, bits=bits, understood=True, planned=planned)
