@@ -102,7 +102,7 @@ def read_m2m_100(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/m2m_100/modeling_m2m_100.py
     """
-    return read_two_sides(facts, replace(PRE_NORM, positions=None, logits_bias=False))
+    return read_two_sides(facts, replace(PRE_NORM, stored_positions=False, logits_bias=False))
 
 
 def read_fsmt(facts: Facts) -> Reading:

@@ -23,8 +23,6 @@ from kvplan.sources.families.parts import (
     unknown_class,
 )
 
-POSITIONS = "max_position_embeddings"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
@@ -33,8 +31,10 @@ class Style:
     family: str | None = None
     """What its classes' names begin with, where that is not the model type."""
     language_model: str = "ForConditionalGeneration"
-    positions: tuple[str, str] | None = (POSITIONS, POSITIONS)
-    """The keys of the encoder's and the decoder's positions; None where no table holds them."""
+    positions: tuple[str, str] = ("max_position_embeddings", "max_position_embeddings")
+    """The keys of the encoder's and the decoder's positions."""
+    stored_positions: bool = True
+    """Whether a table holds them, learnt or of sines; else they are computed."""
     extra_positions: int = 2
     """Rows of a position table beyond its positions."""
     embedding_norm: bool = True
@@ -146,7 +146,7 @@ def read_two_sides(
     decoding = decoder_side(facts, read_side(facts, hidden, "decoder"), style)
     encoding = [] if stands_alone else encoder_side(facts, read_side(facts, hidden, "encoder"), style)
     sides = ("decoder",) if stands_alone else ("encoder", "decoder")
-    encoder_positions, positions = _num_positions(facts, style)
+    encoder_positions, positions = (facts.positive(key) for key in style.positions)
     return Reading(
         hidden_size=hidden,
         vocab_size=found.vocab,
@@ -163,16 +163,11 @@ def read_two_sides(
     )
 
 
-def _num_positions(facts: Facts, style: Style) -> tuple[int, int]:
-    encoder_key, decoder_key = style.positions or (POSITIONS, POSITIONS)
-    return facts.positive(encoder_key), facts.positive(decoder_key)
-
-
 def _position_tables(facts: Facts, style: Style, hidden: int, sides: tuple[str, ...]) -> tuple[Weight, ...]:
-    """Position tables, learnt or stored as sines, and the norms of what was looked up."""
+    """Position tables, and the norms of what was looked up."""
     weights: list[Weight] = []
     for side in sides:
-        if style.positions is not None:
+        if style.stored_positions:
             rows = facts.positive(style.positions[side == "decoder"]) + style.extra_positions
             weights += table(f"{side}.embed_positions", rows, hidden, split=False)
         if style.embedding_norm:
