@@ -186,6 +186,14 @@ class Facts:
             raise self.wrong(key, f"a list of {len(value)}", f"a list of {length}, one for each layer")
         return tuple(value)
 
+    def words(self, key: str, separator: str) -> tuple[str, ...]:
+        """The strings at `key`, listed or in one string between separators; empty where there is none."""
+        stated = self._raw(key)
+        if not isinstance(stated, str):
+            return self.strings(key) or ()
+        self._record(key, stated, self._origins.get(key, self._origin))
+        return tuple(word.strip() for word in stated.split(separator))
+
     def integers(self, key: str) -> tuple[int, ...]:
         """The list of whole numbers at `key`; empty where neither config nor class has one."""
         value = self._take((key,), self._defaults.fields.get(key))
@@ -263,6 +271,13 @@ class Facts:
         if not numbers or not all(type(item) is int and abs(item) <= MAX_NUMBER for item in numbers):
             raise self.wrong(key, value, "a whole number, or a list of them")
         return tuple(numbers)
+
+    def length(self, key: str) -> int:
+        """How many entries the list at `key` has."""
+        value = self._take((key,), _MISSING)
+        if not isinstance(value, list):
+            raise self.wrong(key, value, "a list")
+        return len(value)
 
     def pair(self, key: str) -> tuple[int, int]:
         """The two sizes at `key`, e.g. an image's height and width; one number stands for both."""

@@ -284,7 +284,7 @@ def bert_embeddings(
 ) -> tuple[Weight, ...]:
     """Token table, learnt positions, token types, and a norm. Raises UnsupportedError for positions of another kind."""
     kind = facts.text("position_embedding_type", default="absolute")
-    if kind != "absolute":
+    if positions and kind != "absolute":
         raise UnsupportedError(
             f"`position_embedding_type` is `{printable(kind)}`, which transformers does not build any more",
             hint="pass `--set position_embedding_type=absolute` to count a table of positions",

@@ -103,6 +103,8 @@ READERS: dict[str, str] = {
     "gpt_neox": "gpt.read_gpt_neox",
     "gpt_oss": "gpt_oss.read_gpt_oss",
     "granite": "granite.read_granite",
+    "granite4_vision": "granite_vision.read_granite4_vision",
+    "granite4_vision_text": "granite.read_granite",
     "granite_swa": "granite.read_granite_swa",
     "granitemoe": "granite.read_granitemoe",
     "granitemoe_swa": "granite.read_granitemoe_swa",
