@@ -7,11 +7,12 @@ from kvplan.core.mixers import Mixer
 from kvplan.core.model import Split, Weight
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.composite import language_model, multimodal
+from kvplan.sources.families.halves import dense_half, half_decoder
 from kvplan.sources.families.hybrid import by_type
 from kvplan.sources.families.latent import Routed
 from kvplan.sources.families.llama import decoder, decoder_layers, read_experts
 from kvplan.sources.families.mixers import Heads, alternating, layer_mixers, read_heads, read_window, typed_mixers
-from kvplan.sources.families.moe import dense_half, half_decoder, routed_half
+from kvplan.sources.families.moe import routed_half
 from kvplan.sources.families.parts import Half, Reading, gated_mlp, projections
 from kvplan.sources.families.towers.qwen_vl import qwen3_vl_tower
 

@@ -7,9 +7,9 @@ from math import isqrt
 
 from kvplan.core.model import Split, Weight
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.halves import dense_half, half_decoder
 from kvplan.sources.families.llama import decoder, head_norms, read_experts
 from kvplan.sources.families.mixers import Heads, layer_mixers, read_heads, read_window
-from kvplan.sources.families.moe import dense_half, half_decoder
 from kvplan.sources.families.parts import Half, Reading, column, projections, replicated
 
 

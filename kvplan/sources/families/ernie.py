@@ -5,10 +5,11 @@ Source: transformers 5.23, models/{ernie4_5,ernie4_5_moe}/.
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.halves import dense_half, half_decoder
 from kvplan.sources.families.latent import Routed
 from kvplan.sources.families.llama import decoder, decoder_layers, read_experts
 from kvplan.sources.families.mixers import Heads, layer_mixers, read_heads, read_window
-from kvplan.sources.families.moe import dense_half, half_decoder, routed_half
+from kvplan.sources.families.moe import routed_half
 from kvplan.sources.families.parts import Half, Reading, gated_mlp, projections
 
 

@@ -6,11 +6,12 @@ Source: transformers 5.23, models/{exaone4,exaone_moe}/.
 from kvplan.core.mixers import Mixer
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.halves import dense_half, half_decoder
 from kvplan.sources.families.hybrid import by_type
 from kvplan.sources.families.latent import Routed, correction
 from kvplan.sources.families.llama import decoder, decoder_layers, head_norms, read_experts
 from kvplan.sources.families.mixers import Heads, alternating, read_heads, read_window, typed_mixers
-from kvplan.sources.families.moe import dense_half, half_decoder, routed_half
+from kvplan.sources.families.moe import routed_half
 from kvplan.sources.families.parts import Half, Reading, gated_mlp, projections
 
 
@@ -53,9 +54,24 @@ def _mixers(facts: Facts, heads: Heads) -> list[Mixer]:
     num_layers, window = facts.layer_count("num_hidden_layers"), read_window(facts)
     types = facts.strings("layer_types", length=num_layers)
     if types is None:
-        pattern = 1 if window is None else facts.positive("sliding_window_pattern")
-        types = alternating(num_layers, pattern)
+        types = ("full_attention",) * num_layers if window is None else _pattern(facts, num_layers)
     return typed_mixers(heads, window, types)
+
+
+def _pattern(facts: Facts, num_layers: int) -> tuple[str, ...]:
+    """The types of layers by `sliding_window_pattern`: every so many-th is full, or letters that repeat, L and G.
+
+    The class takes numbers only. Published configs from before it have letters, with which the last layer is full.
+
+    Source: TensorRT-LLM, tensorrt_llm/_torch/models/modeling_exaone4.py `check_is_sliding`
+    """
+    if not facts.is_text("sliding_window_pattern"):
+        return alternating(num_layers, facts.positive("sliding_window_pattern"))
+    letters = facts.text("sliding_window_pattern")
+    if not letters or set(letters) - {"L", "G"}:
+        raise facts.wrong("sliding_window_pattern", letters, "a number, or letters L and G")
+    slides = [letters[i % len(letters)] == "L" for i in range(num_layers - 1)]
+    return (*("sliding_attention" if sliding else "full_attention" for sliding in slides), "full_attention")
 
 
 def _sparse_half(facts: Facts, hidden: int) -> Half:

@@ -5,10 +5,11 @@ Source: transformers 5.23, models/{glm,glm4,glm4_moe}/.
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.halves import BEFORE_BOTH, dense_half, half_decoder
 from kvplan.sources.families.latent import Routed, correction
 from kvplan.sources.families.llama import decoder, decoder_layers, head_norms, read_experts
 from kvplan.sources.families.mixers import Heads, layer_mixers, read_heads, read_window
-from kvplan.sources.families.moe import BEFORE_BOTH, dense_half, half_decoder, routed_half
+from kvplan.sources.families.moe import routed_half
 from kvplan.sources.families.parts import Reading, gated_mlp, projections
 
 

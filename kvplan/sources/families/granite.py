@@ -6,6 +6,7 @@ Source: transformers 5.23, models/{granite,granitemoe,granitemoeshared,granite_s
 from kvplan.core.mixers import Mixer
 from kvplan.core.model import Split, Weight
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.halves import BEFORE_BOTH, dense_half, half_decoder
 from kvplan.sources.families.latent import Routed
 from kvplan.sources.families.llama import decoder, read_experts
 from kvplan.sources.families.mixers import (
@@ -16,7 +17,6 @@ from kvplan.sources.families.mixers import (
     require_divisor,
     typed_mixers,
 )
-from kvplan.sources.families.moe import BEFORE_BOTH, dense_half, half_decoder
 from kvplan.sources.families.parts import Half, Reading, experts, gated_mlp, projections, replicated
 
 _FUSED = ("input_linear[gate]", "input_linear[up]", "output_linear")

@@ -7,6 +7,7 @@ ministral}/.
 from kvplan.core.errors import UnsupportedError
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.halves import BEFORE_BOTH, half_decoder
 from kvplan.sources.families.llama import decoder, decoder_layers, head_norms, read_llama
 from kvplan.sources.families.mixers import (
     Heads,
@@ -16,7 +17,6 @@ from kvplan.sources.families.mixers import (
     require_divisor,
     typed_mixers,
 )
-from kvplan.sources.families.moe import BEFORE_BOTH, half_decoder
 from kvplan.sources.families.parts import Half, Reading, gated_mlp, norm, plain_mlp, projections
 
 

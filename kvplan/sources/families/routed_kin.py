@@ -8,6 +8,7 @@ from dataclasses import replace
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.granite import sinks
+from kvplan.sources.families.halves import BEFORE_BOTH, dense_half, half_decoder, wide_norms
 from kvplan.sources.families.latent import Routed, correction
 from kvplan.sources.families.llama import decoder, head_norms, read_experts
 from kvplan.sources.families.llama_kin import hunyuan_head_norms
@@ -20,8 +21,8 @@ from kvplan.sources.families.mixers import (
     require_divisor,
     typed_mixers,
 )
-from kvplan.sources.families.moe import BEFORE_BOTH, dense_half, half_decoder, routed_half
-from kvplan.sources.families.parts import Half, Reading, column, norm, projections
+from kvplan.sources.families.moe import routed_half
+from kvplan.sources.families.parts import Half, Reading, column, projections
 
 
 def read_afmoe(facts: Facts) -> Reading:
@@ -90,14 +91,10 @@ def read_flex_olmo(facts: Facts) -> Reading:
     """
     hidden = facts.positive("hidden_size")
     heads = read_heads(facts, hidden)
-    whole = (
-        *norm("self_attn.q_norm", heads.num_heads * heads.head_dim),
-        *norm("self_attn.k_norm", heads.num_kv_heads * heads.head_dim),
-    )
     half = routed_half(_sizes(facts, "num_experts", width_key="intermediate_size"), hidden)
     mixers = layer_mixers(facts, heads, facts.layer_count("num_hidden_layers"), window=read_window(facts))
     after = ("post_attention_layernorm", "post_feedforward_layernorm")
-    attention, feeding = (*_projections(facts, heads), *whole), [half] * len(mixers)
+    attention, feeding = (*_projections(facts, heads), *wide_norms(heads)), [half] * len(mixers)
     return decoder(facts, half_decoder(hidden, mixers, attention, feeding, norm_names=after), hidden)
 
 
