@@ -15,7 +15,7 @@ from functools import reduce
 
 from kvplan.core.cache import kv_heads_per_rank
 from kvplan.core.dtypes import DType
-from kvplan.core.mixers import CrossAttention, SoftmaxMixer, window_of
+from kvplan.core.mixers import CompressedAttention, CrossAttention, SoftmaxMixer, window_of
 from kvplan.core.model import EagerSoftmax, Layer
 from kvplan.core.units import ceil_div, larger, smaller
 
@@ -260,7 +260,14 @@ class PassShape:
         if isinstance(mixer, CrossAttention):
             return queries, self.encoder_seq_len, self.num_sequences * self.encoder_seq_len
         if not self.decode:
-            return queries, self.seq_len, larger(self.num_tokens, self.seq_len)
+            total = larger(self.num_tokens, self.seq_len)
+            return queries, self.seq_len + _entries(mixer, self.seq_len), total + _entries(mixer, total)
         window = window_of(mixer)
         keys = self.seq_len if window is None else smaller(self.seq_len, window)
+        keys += _entries(mixer, self.seq_len)
         return queries, keys, self.batch_size * keys
+
+
+def _entries(mixer: SoftmaxMixer, num_tokens: int) -> int:
+    """Keys beside those of the tokens themselves: entries that fold several tokens."""
+    return mixer.entries_of(num_tokens) if isinstance(mixer, CompressedAttention) else 0

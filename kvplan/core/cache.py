@@ -12,6 +12,7 @@ from typing import Any
 from kvplan.core.dtypes import BF16, DType
 from kvplan.core.mixers import (
     ChunkedAttention,
+    CompressedAttention,
     CrossAttention,
     FullAttention,
     LatentAttention,
@@ -32,6 +33,8 @@ class Cache:
     """The cache of one layer of one sequence.
 
         bytes(n) = fixed_bytes + ⌈min(n, max_tokens) / block_size⌉ · block_size · bytes_per_token
+                 + ⌊n / tokens_per_entry⌋ · entry_bytes + min(⌊n / tokens_per_entry⌋, 1) · first_entry_bytes
+                 + (n mod tokens_per_entry) · waiting_bytes_per_token
 
     n is the sequence's length, or the encoder's where `over_encoder`.
     """
@@ -47,6 +50,8 @@ class Cache:
     """Tokens that are folded into one entry of `entry_bytes`; the last ones wait until an entry is full."""
     entry_bytes: int = 0
     waiting_bytes_per_token: int = 0
+    first_entry_bytes: int = 0
+    """What comes with the first entry and stays."""
 
     def bytes_for(self, num_tokens: int) -> int:
         """Bytes that one sequence of `num_tokens` holds."""
@@ -54,8 +59,9 @@ class Cache:
         grown = round_up(held, self.block_size) * self.bytes_per_token + self.fixed_bytes
         if self.tokens_per_entry == 1:
             return grown
-        entries = num_tokens // self.tokens_per_entry * self.entry_bytes
-        return grown + entries + num_tokens % self.tokens_per_entry * self.waiting_bytes_per_token
+        entries = num_tokens // self.tokens_per_entry
+        folded = entries * self.entry_bytes + smaller(entries, 1) * self.first_entry_bytes
+        return grown + folded + num_tokens % self.tokens_per_entry * self.waiting_bytes_per_token
 
 
 def caches_of(layer: Layer, dtype: DType, tp: int = 1, model_dtype: DType = BF16) -> list[tuple[Mixer, Cache]]:
@@ -112,6 +118,32 @@ def _latent(mixer: LatentAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
     return (Cache(kind=mixer.kind, bytes_per_token=per_token, max_tokens=mixer.window),)
 
 
+def _compressed(mixer: CompressedAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
+    """One vector per token of the window, and one entry for each `ratio` tokens, with its key for an indexer.
+
+        bytes(n) = min(n, window) · vector(head_dim) + ⌊n / ratio⌋ · (vector(head_dim) + vector(index_dim)) + open
+
+    An entry is a weighted mean, so what is open is a sum and its weights, in fp32: 2 · 4 bytes · (head_dim +
+    index_dim), twice where entries overlap. Every rank holds it all: the vector is not cut by heads.
+
+    Source: DeepSeek-V4, §2.3; transformers 5.23, models/deepseek_v4/modeling_deepseek_v4.py
+    """
+    vector = dtype.vector_bytes(mixer.head_dim)
+    window = Cache(kind="sliding", bytes_per_token=vector, max_tokens=mixer.window)
+    if not mixer.ratio:
+        return (window,)
+    index = dtype.vector_bytes(mixer.index_dim) if mixer.index_dim else 0
+    accumulators = 2 * 4 * (mixer.head_dim + mixer.index_dim)
+    entries = Cache(
+        kind="compressed_indexed" if mixer.index_dim else "compressed",
+        bytes_per_token=0,
+        fixed_bytes=accumulators * (2 if mixer.overlaps else 1),
+        tokens_per_entry=mixer.ratio,
+        entry_bytes=vector + index,
+    )
+    return window, entries
+
+
 def _cross(mixer: CrossAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
     """Keys and values of the encoder's output, computed once and kept while the decoder runs."""
     return (Cache(kind="cross", bytes_per_token=_kv_bytes(mixer, dtype, tp), over_encoder=True),)
@@ -153,6 +185,7 @@ _CACHES: dict[type, Callable[[Any, DType, int], tuple[Cache, ...]]] = {
     ChunkedAttention: _windowed,
     SharedAttention: _shared,
     LatentAttention: _latent,
+    CompressedAttention: _compressed,
     CrossAttention: _cross,
     LinearAttention: _linear,
     ShortConvolution: _convolution,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kvplan.core.attention import PassShape
 from kvplan.core.cache import Cache, caches_of
-from kvplan.core.mixers import LatentAttention, LinearAttention, Mixer, ShortConvolution
+from kvplan.core.mixers import CompressedAttention, LatentAttention, LinearAttention, Mixer, ShortConvolution
 from kvplan.core.model import Layer, ModelSpec
 from kvplan.core.overhead import Pass, activation_bytes, context_bytes
 from kvplan.core.serving import Serving
@@ -208,7 +208,7 @@ def _heads_divide(mixer: Mixer, tp: int) -> bool:
     """
     if mixer.num_heads % tp:
         return False
-    if isinstance(mixer, LatentAttention | ShortConvolution):
+    if isinstance(mixer, LatentAttention | CompressedAttention | ShortConvolution):
         return True
     if isinstance(mixer, LinearAttention):
         return mixer.num_key_heads % tp == 0

@@ -91,6 +91,7 @@ class LatentAttention:
 
     num_heads: int
     latent_dim: int
+    """Width of the latent; 0 = another layer keeps it, and the rotary key."""
     rope_dim: int
     key_dim: int
     value_dim: int
@@ -112,6 +113,51 @@ class LatentAttention:
     def num_kv_heads(self) -> int:
         """Expanded, every head has its own key and value."""
         return self.num_heads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompressedAttention:
+    """Softmax attention of all heads over one vector per token, which is key and value at once.
+
+    The last `window` tokens are seen as they are; all of them also in entries, one for each `ratio` tokens, that a
+    gate folds them into. With an indexer an entry has a small key besides, by which entries are chosen.
+
+    Source: DeepSeek-V4, §2.3; transformers 5.23, models/deepseek_v4/modeling_deepseek_v4.py
+    """
+
+    num_heads: int
+    head_dim: int
+    window: int
+    ratio: int = 0
+    """Tokens of an entry; 0 = there are no entries."""
+    overlaps: bool = False
+    """An entry also folds in the `ratio` tokens before its own."""
+    index_dim: int = 0
+    """Width of an entry's key for the indexer; 0 = no indexer."""
+
+    @property
+    def kind(self) -> str:
+        """The field's word for it; without entries it slides."""
+        return "compressed" if self.ratio else "sliding"
+
+    @property
+    def num_kv_heads(self) -> int:
+        """All heads read the same vector."""
+        return 1
+
+    @property
+    def key_dim(self) -> int:
+        """The vector is the key."""
+        return self.head_dim
+
+    @property
+    def value_dim(self) -> int:
+        """The vector is the value too."""
+        return self.head_dim
+
+    def entries_of(self, num_tokens: int) -> int:
+        """Whole entries among so many tokens."""
+        return num_tokens // self.ratio if self.ratio else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +239,15 @@ class ShortConvolution:
 
 
 WindowedMixer = SlidingAttention | ChunkedAttention
-SoftmaxMixer = FullAttention | SlidingAttention | ChunkedAttention | SharedAttention | LatentAttention | CrossAttention
+SoftmaxMixer = (
+    FullAttention
+    | SlidingAttention
+    | ChunkedAttention
+    | SharedAttention
+    | LatentAttention
+    | CompressedAttention
+    | CrossAttention
+)
 """The mixers that compare a query with keys, and so have scores."""
 StateMixer = LinearAttention | ShortConvolution
 """The mixers whose cache does not grow."""

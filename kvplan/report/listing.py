@@ -29,8 +29,9 @@ def model_row(model: ModelSpec, *, aliases: tuple[str, ...] = (), gated: bool = 
     for layer, count in model.layer_counts():
         for _, cache in caches_of(layer, model.dtype or BF16):
             if not cache.over_encoder:
-                short += count * cache.bytes_per_token
-                long += count * cache.bytes_per_token if cache.max_tokens is None else 0
+                folded = count * cache.entry_bytes // cache.tokens_per_entry
+                short += count * cache.bytes_per_token + folded
+                long += (count * cache.bytes_per_token if cache.max_tokens is None else 0) + folded
     return {
         "id": model.id,
         "model_type": model.model_type,

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from kvplan.core.cache import Cache
 from kvplan.core.errors import InputError
-from kvplan.core.mixers import ChunkedAttention, Mixer, SlidingAttention
+from kvplan.core.mixers import Mixer, window_of
 from kvplan.core.units import ceil_div, round_up
 
 
@@ -25,8 +25,9 @@ def paged(cache: Cache, mixer: Mixer, page_size: int) -> Cache:
     _at_least_one(page_size=page_size)
     if not cache.bytes_per_token:
         return cache
-    if isinstance(mixer, SlidingAttention | ChunkedAttention):
-        most = round_up(mixer.window - 1, page_size) + page_size
+    window = window_of(mixer)
+    if window is not None:
+        most = round_up(window - 1, page_size) + page_size
         return replace(cache, block_size=page_size, max_tokens=most)
     return replace(cache, block_size=page_size)
 

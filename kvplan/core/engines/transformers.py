@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kvplan.core.cache import Cache
 from kvplan.core.engines.engine import Engine
-from kvplan.core.mixers import FullAttention, LatentAttention, Mixer
+from kvplan.core.mixers import CompressedAttention, FullAttention, LatentAttention, Mixer
 
 
 def _reserve(cache: Cache, mixer: Mixer) -> Cache:
@@ -20,6 +20,8 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
     models/falcon/modeling_falcon.py `_split_heads`, which broadcasts grouped heads;
     `LinearAttentionLayer`, and models/qwen3_next/modeling_qwen3_next.py `torch_chunk_gated_delta_rule`
     """
+    if isinstance(mixer, CompressedAttention):
+        cache = _compressed(cache, mixer)
     if cache.max_tokens is not None:
         # A window of 1 would slice the last 0 tokens, which Python reads as all of them.
         return replace(cache, max_tokens=cache.max_tokens - 1 or None)
@@ -37,9 +39,35 @@ def _during_prefill(cache: Cache, mixer: Mixer) -> Cache:
 
     Measured on torch's CPU allocator: 6000 tokens at a window of 4096 hold 6000 tokens' bytes.
     """
+    if isinstance(mixer, CompressedAttention):
+        held = _compressed(cache, mixer)
+        whole = held.bytes_per_token if cache.max_tokens is not None else held.waiting_bytes_per_token
+        return replace(held, max_tokens=None, bytes_per_token=whole, waiting_bytes_per_token=0)
     if cache.max_tokens is not None:
         return replace(cache, max_tokens=None)
     return _reserve(cache, mixer)
+
+
+def _compressed(cache: Cache, mixer: CompressedAttention) -> Cache:
+    """What DeepSeek V4's layers hold: tokens that wait for an entry are held as projected, each with its gate.
+
+    Where entries overlap, those of the last whole entry are held as well, as far as the next one reads them. A layer
+    without entries has the usual sliding cache, which holds the vector twice, as key and as value.
+
+    Source: models/deepseek_v4/modeling_deepseek_v4.py `DeepseekV4HCACache`, `DeepseekV4CSACache`
+    """
+    if not mixer.ratio:
+        return replace(cache, bytes_per_token=2 * cache.bytes_per_token)
+    if cache.max_tokens is not None:
+        return cache
+    element = cache.entry_bytes // (mixer.head_dim + mixer.index_dim)
+    projected = 2 * element * (mixer.head_dim + mixer.index_dim)
+    return replace(
+        cache,
+        fixed_bytes=0,
+        waiting_bytes_per_token=projected * (2 if mixer.overlaps else 1),
+        first_entry_bytes=mixer.ratio * projected if mixer.overlaps else 0,
+    )
 
 
 TRANSFORMERS = Engine(
