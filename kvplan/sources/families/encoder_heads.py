@@ -44,7 +44,9 @@ class Family:
     language: tuple[str, ...] = ("ForMaskedLM", "ForCausalLM", "LMHeadModel")
     """Those that end in the vocabulary."""
     plain: str = "Model"
-    """The class without a head: what is meant where none is named."""
+    """The class without a head."""
+    usual: str | None = None
+    """The class that is meant where none is named; None = the plain one."""
     causal: str | None = None
     """The class that generates, where `is_decoder` is set: what is then meant where none is named."""
     name: str | None = None
@@ -70,9 +72,8 @@ def choose(facts: Facts, family: Family) -> Chosen:
     Source: transformers 5.23, models/bert/modeling_bert.py `BertModel.forward`, alike in its kin
     """
     decodes = facts.knows("is_decoder") and facts.flag("is_decoder")
-    meant = family.causal if decodes and family.causal and not facts.bare else family.plain
-    named = class_suffix(facts, family.name)
-    suffix = meant if named is None or facts.bare else named
+    usual = (family.causal if decodes else None) or family.usual or family.plain
+    suffix = family.plain if facts.bare else class_suffix(facts, family.name) or usual
     if suffix not in family.classes:
         raise unknown_class(facts)
     return Chosen(suffix, decodes, decodes and suffix in (family.plain, family.causal))

@@ -47,7 +47,7 @@ _MODERNBERT = Family(
 )
 _MODERNBERT_DECODER = Family(
     name="modernbertdecoder",
-    plain="ForCausalLM",
+    usual="ForCausalLM",
     classes={
         "Model": (),
         "ForCausalLM": (_prediction_head("lm_head"), _vocabulary),
