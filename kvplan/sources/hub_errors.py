@@ -103,7 +103,7 @@ def no_config(repo_id: str, files: Collection[str] | None) -> InputError:
 _INSTEAD = (
     ("adapter_config.json", "an adapter", "name the base model that the adapter is for"),
     ("model_index.json", "a pipeline of several models", "download one of its folders and give that path"),
-    (".gguf", "GGUF files", "download one of them and give its path, or name the model it was made from"),
+    (".gguf", "GGUF files that are no models of their own", "name the model that they belong to"),
     (
         ".pth",
         "PyTorch checkpoints (.pth), which kvplan never opens",

@@ -184,7 +184,7 @@ REFUSED = {
     "bad/header": ("InputError", "tensor `a` of `model.safetensors` of `bad/header` has a shape that is not"),
     "bad/length": ("InputError", "`model.safetensors` of `bad/length` states a header of 4,611,686,018,427,387,904 bytes"),
     "bad/empty": ("InputError", "`model.safetensors` of `bad/empty` is too short"),
-    "bad/gguf": ("InputError", "`bad/gguf` has neither `config.json` nor `params.json` at its top level; it holds GGUF files"),
+    "bad/gguf": ("InputError", "`a.Q4_K_M.gguf` of `bad/gguf` ends inside its header"),
     "bad/pth": ("InputError", "it holds PyTorch checkpoints (.pth), which kvplan never opens"),
     "bad/other": ("InputError", "`bad/other` has neither `config.json` nor `params.json` at its top level"),
 }  # fmt: skip
@@ -241,7 +241,8 @@ def test_no_weights_are_ever_sent(hub: SmallHub, stranger: dict[str, dict[str, A
     assert stranger
     assert all(request.path.startswith("/api/models/") or request.filename for request in hub.requests)
     asked = {request.filename for request in hub.requests} - {""}
-    assert asked == {"config.json", "params.json", "model.safetensors.index.json", "model.safetensors"}
+    named = {"config.json", "params.json", "model.safetensors.index.json", "model.safetensors", "a.Q4_K_M.gguf"}
+    assert asked == named
     parts = [request for request in hub.requests_for("ok/single") if request.filename == "model.safetensors"]
     header_end = len(WEIGHTS) - 1_001_000 - 1
     assert [(part.method, part.range) for part in parts] == [

@@ -224,11 +224,6 @@ def test_too_many_layers_are_refused(tmp_path):
         load_model(path)
 
 
-def test_a_gguf_is_not_read_yet_and_says_so(tmp_path):
-    with pytest.raises(UnsupportedError, match="GGUF"):
-        load_model(tmp_path / "model.gguf")
-
-
 def test_a_name_is_answered_from_the_hubs_cache_before_the_hub_is_asked(tmp_path):
     program = """
 import json, sys
