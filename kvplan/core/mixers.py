@@ -204,6 +204,8 @@ class LinearAttention:
     """Bits of one element of a state, whatever the formats of weights and KV cache; None = the model's dtype."""
     vector_elements: int = 0
     """Elements that one sequence keeps beside the matrices, at `state_bits` too: normalisers, a token to shift in."""
+    in_transformers_cache: bool = True
+    """Whether the layers of transformers' cache hold the state; False where a class keeps it somewhere beside them."""
 
     kind = "linear"
 

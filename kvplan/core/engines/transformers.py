@@ -7,14 +7,15 @@ from dataclasses import replace
 
 from kvplan.core.cache import Cache
 from kvplan.core.engines.engine import Engine
-from kvplan.core.mixers import CompressedAttention, FullAttention, LatentAttention, Mixer
+from kvplan.core.mixers import CompressedAttention, FullAttention, LatentAttention, LinearAttention, Mixer
 
 
 def _reserve(cache: Cache, mixer: Mixer) -> Cache:
     """A sliding or chunked layer keeps min(n, W − 1) tokens: the query's own arrives with the next step.
 
     A class that copies K and V out to more heads before it caches them holds the copies. A recurrent layer is held
-    as it is needed: all columns of its convolution, in the model's dtype, and its states in fp32.
+    as it is needed: all columns of its convolution, in the model's dtype, and its states in fp32; but MiniMax keeps
+    its states in `linear_cache`, beside the cache's layers, which is not counted.
 
     Source: `DynamicSlidingWindowLayer.update`, which slices the last `sliding_window - 1` tokens;
     models/falcon/modeling_falcon.py `_split_heads`, which broadcasts grouped heads;
@@ -28,6 +29,8 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
     if isinstance(mixer, LatentAttention) and mixer.transformers_expands:
         expanded = mixer.num_heads * (mixer.key_dim + mixer.value_dim)
         return replace(cache, bytes_per_token=cache.bytes_per_token * expanded // (mixer.latent_dim + mixer.rope_dim))
+    if isinstance(mixer, LinearAttention) and not mixer.in_transformers_cache:
+        return replace(cache, fixed_bytes=0)
     if isinstance(mixer, FullAttention) and mixer.transformers_kv_heads is not None:
         per_head = cache.bytes_per_token // mixer.num_kv_heads
         return replace(cache, bytes_per_token=per_head * mixer.transformers_kv_heads)

@@ -4,10 +4,10 @@ Source: transformers 5.23, models/{qwen3_next,qwen3_5,qwen3_5_moe}/. Checkpoints
 prediction, `mtp.*`, which the class does not load.
 """
 
-from kvplan.core.mixers import LinearAttention
-from kvplan.core.model import Split, Weight
+from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.composite import language_model, multimodal
+from kvplan.sources.families.delta import DeltaHeads, delta_half
 from kvplan.sources.families.hybrid import by_type, interval_types
 from kvplan.sources.families.llama import decoder, head_norms, read_experts
 from kvplan.sources.families.mixers import full, read_heads, require_divisor
@@ -22,7 +22,6 @@ from kvplan.sources.families.parts import (
     projections,
     reads_tied,
     replicated,
-    row,
 )
 from kvplan.sources.families.towers.qwen_vl import qwen3_vl_tower
 
@@ -99,49 +98,23 @@ def gated_attention(facts: Facts, hidden: int) -> Half:
 
 def delta_net(facts: Facts, hidden: int, fused: Fused) -> Half:
     """A gated delta net: projections for q, k, v and the gate z, and for β and the decay of each head."""
-    heads, key_heads = facts.positive("linear_num_value_heads"), facts.positive("linear_num_key_heads")
-    require_divisor(facts, "linear_num_key_heads", key_heads, "linear_num_value_heads", heads)
-    key_dim, value_dim = facts.positive("linear_key_head_dim"), facts.positive("linear_value_head_dim")
-    columns = facts.positive("linear_conv_kernel_dim")
-    mixed = {"q": (key_heads, key_dim), "k": (key_heads, key_dim), "v": (heads, value_dim)}
+    heads = DeltaHeads(
+        num_heads=facts.positive("linear_num_value_heads"),
+        num_key_heads=facts.positive("linear_num_key_heads"),
+        key_dim=facts.positive("linear_key_head_dim"),
+        value_dim=facts.positive("linear_value_head_dim"),
+        columns=facts.positive("linear_conv_kernel_dim"),
+    )
+    require_divisor(facts, "linear_num_key_heads", heads.num_key_heads, "linear_num_value_heads", heads.num_heads)
     qkv, gate, beta, decay = fused
-    projected = [
-        weight
-        for piece, (units, dim) in mixed.items()
-        for weight in column(f"linear_attn.{qkv}[{piece}]", units * dim, hidden, "attention", units=units)
-    ]
-    convolution = [
-        Weight(
-            name=f"linear_attn.conv1d.weight[{piece}]",
-            shape=(units * dim, 1, columns),
-            part="attention",
-            split=Split(0, units),
-        )
-        for piece, (units, dim) in mixed.items()
-    ]
-    per_head = [
-        Weight(name=f"linear_attn.{name}", shape=(heads,), part="attention", split=Split(0, heads))
-        for name in ("dt_bias", "A_log")
-    ]
-    weights = (
-        *projected,
-        *column(f"linear_attn.{gate}[z]", heads * value_dim, hidden, "attention", units=heads),
-        *column(f"linear_attn.{beta}[b]", heads, hidden, "attention"),
-        *column(f"linear_attn.{decay}[a]", heads, hidden, "attention"),
-        *convolution,
-        *per_head,
-        *norm("linear_attn.norm", value_dim),
-        *row("linear_attn.out_proj", hidden, heads * value_dim, "attention", units=heads),
+    return delta_half(
+        heads,
+        hidden,
+        qkv=(f"{qkv}[q]", f"{qkv}[k]", f"{qkv}[v]"),
+        gate=f"{gate}[z]",
+        beta=f"{beta}[b]",
+        decay=f"{decay}[a]",
     )
-    mixer = LinearAttention(
-        num_heads=heads,
-        num_key_heads=key_heads,
-        key_dim=key_dim,
-        value_dim=value_dim,
-        conv_channels=sum(units * dim for units, dim in mixed.values()),
-        conv_columns=columns,
-    )
-    return Half(weights=weights, mixers=(mixer,))
 
 
 def sparse_layers(facts: Facts, num_layers: int) -> list[bool]:
