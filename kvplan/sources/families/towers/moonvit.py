@@ -5,7 +5,7 @@ Source: transformers 5.23, models/kimi_k25/modeling_kimi_k25.py `Kimi_K25VisionM
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import equal_heads
+from kvplan.sources.families.mixers import Heads, equal_heads
 from kvplan.sources.families.parts import norm, plain_mlp, projections, replicated
 from kvplan.sources.families.towers.bricks import in_tower, loose, patches
 
@@ -17,21 +17,27 @@ def moonvit_tower(facts: Facts) -> tuple[Weight, ...]:
     heads = equal_heads(facts, hidden, "num_attention_heads", "vt_num_attention_heads")
     rows = facts.positive("pos_emb_height", "init_pos_emb_height")
     columns = facts.positive("pos_emb_width", "init_pos_emb_width")
-    layer = (
-        *projections(
-            heads, hidden, prefix="attn", names=("q_proj", "k_proj", "v_proj", "proj"), qkv_bias=True, out_bias=True
-        ),
-        *plain_mlp(hidden, width, up="mlp.fc1", down="mlp.fc2"),
-        *norm("norm1", hidden, bias=True),
-        *norm("norm2", hidden, bias=True),
-    )
     outer = (
         *patches("patch_embed.proj", hidden, 3, *facts.pair("patch_size")),
         loose("patch_embed.pos_emb.position_embeddings", rows, columns, hidden),
         *norm("final_layernorm", hidden, bias=True),
     )
     copies = facts.layer_count("num_hidden_layers", "vt_num_hidden_layers")
-    return (*in_tower("vision_tower", outer), *in_tower("vision_tower.layers.*", layer, copies=copies))
+    return (
+        *in_tower("vision_tower", outer),
+        *in_tower("vision_tower.layers.*", moonvit_layer(heads, width), copies=copies),
+    )
+
+
+def moonvit_layer(heads: Heads, width: int) -> tuple[Weight, ...]:
+    """One layer: attention whose heads share the hidden state evenly, a plain MLP, two LayerNorms; all with biases."""
+    hidden, names = heads.num_heads * heads.head_dim, ("q_proj", "k_proj", "v_proj", "proj")
+    return (
+        *projections(heads, hidden, prefix="attn", names=names, qkv_bias=True, out_bias=True),
+        *plain_mlp(hidden, width, up="mlp.fc1", down="mlp.fc2"),
+        *norm("norm1", hidden, bias=True),
+        *norm("norm2", hidden, bias=True),
+    )
 
 
 def patch_merger(facts: Facts, owner: Facts, text_hidden: int) -> tuple[Weight, ...]:
