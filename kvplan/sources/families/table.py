@@ -166,6 +166,8 @@ READERS: dict[str, str] = {
     "mistral": "llama.read_mistral",
     "mistral3": "llava.read_mistral3",
     "mistral4": "deepseek.read_mistral4",
+    "mistral_large4": "llava.read_mistral3",
+    "mistral_large4_text": "mistral_large4.read_mistral_large4_text",
     "mixtral": "llama.read_mixtral",
     "modernbert": "modernbert.read_modernbert",
     "modernbert-decoder": "modernbert.read_modernbert_decoder",
