@@ -8,7 +8,7 @@ from kvplan.sources.facts import Facts
 from kvplan.sources.families.composite import language_model, multimodal
 from kvplan.sources.families.parts import Reading, norm, replicated
 from kvplan.sources.families.towers.bricks import in_tower
-from kvplan.sources.families.towers.table import tower_of
+from kvplan.sources.families.towers.table import tower_of, vision_part
 
 
 def read_aya_vision(facts: Facts) -> Reading:
@@ -16,7 +16,7 @@ def read_aya_vision(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/aya_vision/modeling_aya_vision.py `AyaVisionMultiModalProjector`
     """
-    text, vision = language_model(facts), facts.part("vision_config")
+    text, vision = language_model(facts), vision_part(facts)
     merged = _merged(facts, vision)
     width = facts.positive("alignment_intermediate_size", default=text.hidden_size)
     projector = (*norm("layernorm", merged, bias=True), *_gated(merged, width, text.hidden_size))
@@ -28,7 +28,7 @@ def read_cohere2_vision(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/cohere2_vision/modeling_cohere2_vision.py `Cohere2VisionMultiModalProjector`
     """
-    text, vision = language_model(facts), facts.part("vision_config")
+    text, vision = language_model(facts), vision_part(facts)
     projector = _gated(_merged(facts, vision), facts.positive("alignment_intermediate_size"), text.hidden_size)
     return multimodal(facts, text, tower_of(vision), in_tower("multi_modal_projector", projector))
 

@@ -9,7 +9,7 @@ from kvplan.sources.families.composite import language_model, multimodal
 from kvplan.sources.families.parts import Reading, replicated
 from kvplan.sources.families.towers.bricks import in_tower, loose, patches
 from kvplan.sources.families.towers.sam import sam_neck
-from kvplan.sources.families.towers.table import tower_of
+from kvplan.sources.families.towers.table import tower_of, vision_part
 
 
 def read_deepseek_vl(facts: Facts) -> Reading:
@@ -17,7 +17,7 @@ def read_deepseek_vl(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/deepseek_vl/modeling_deepseek_vl.py `DeepseekVLAligner`
     """
-    text, vision = language_model(facts), facts.part("vision_config")
+    text, vision = language_model(facts), vision_part(facts)
     aligner = (
         *replicated("linear1", text.hidden_size, vision.positive("hidden_size"), "vision", bias=True),
         *replicated("linear2", text.hidden_size, text.hidden_size, "vision", bias=True),
@@ -30,7 +30,7 @@ def read_deepseek_vl_hybrid(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/deepseek_vl_hybrid/modeling_deepseek_vl_hybrid.py `DeepseekVLHybridModel`
     """
-    text, vision, sharp = language_model(facts), facts.part("vision_config"), facts.part("high_res_vision_config")
+    text, vision, sharp = language_model(facts), vision_part(facts), vision_part(facts, "high_res_vision_config")
     hidden, channels = text.hidden_size, sharp.positive("output_channels")
     aligner = (
         *replicated("vision_proj", hidden // 2, vision.positive("hidden_size"), "vision", bias=True),

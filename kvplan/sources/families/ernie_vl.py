@@ -14,7 +14,7 @@ from kvplan.sources.families.mixers import full, read_heads
 from kvplan.sources.families.moe import dense_half, half_decoder
 from kvplan.sources.families.parts import Half, Reading, experts, gated_mlp, projections, replicated
 from kvplan.sources.families.towers.ernie_vl import resampler
-from kvplan.sources.families.towers.table import tower_of
+from kvplan.sources.families.towers.table import tower_of, vision_part
 
 _WIDTHS = (1536, 512)
 
@@ -24,7 +24,7 @@ def read_ernie4_5_vl_moe(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/ernie4_5_vl_moe/modeling_ernie4_5_vl_moe.py
     """
-    text, vision = language_model(facts), facts.part("vision_config")
+    text, vision = language_model(facts), vision_part(facts)
     return multimodal(facts, text, tower_of(vision), resampler(vision, text.hidden_size))
 
 

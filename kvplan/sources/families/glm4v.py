@@ -11,7 +11,7 @@ from kvplan.sources.families.llama import decoder, decoder_layers
 from kvplan.sources.families.mixers import Heads, full, read_heads
 from kvplan.sources.families.moe import dense_half, half_decoder
 from kvplan.sources.families.parts import Half, Reading, gated_mlp, projections
-from kvplan.sources.families.towers.table import tower_of
+from kvplan.sources.families.towers.table import tower_of, vision_part
 
 _FOUR_NORMS = (
     "input_layernorm",
@@ -26,7 +26,7 @@ def read_glm4v(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/glm4v/modeling_glm4v.py `Glm4vForConditionalGeneration`
     """
-    tower = tower_of(facts.part("vision_config"), "visual")
+    tower = tower_of(vision_part(facts), "visual")
     return multimodal(facts, language_model(facts), tower, tied=tied_anywhere(facts, facts.part("text_config")))
 
 
@@ -35,7 +35,7 @@ def read_glm46v(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/glm46v/modeling_glm46v.py `Glm46VForConditionalGeneration`
     """
-    tower = tower_of(facts.part("vision_config"), "visual")
+    tower = tower_of(vision_part(facts), "visual")
     return multimodal(facts, language_model(facts), tower, family="glm46v")
 
 

@@ -9,7 +9,7 @@ from kvplan.sources.families.composite import language_model, multimodal
 from kvplan.sources.families.parts import Reading, norm, replicated
 from kvplan.sources.families.towers.bricks import in_tower, loose
 from kvplan.sources.families.towers.qformer import blip2_qformer
-from kvplan.sources.families.towers.table import tower_of
+from kvplan.sources.families.towers.table import tower_of, vision_part
 
 _HEAD_DIM = 64
 _OFFSETS = 4
@@ -20,7 +20,7 @@ def read_granite4_vision(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/granite4_vision/modeling_granite4_vision.py `Granite4VisionModel`
     """
-    text, vision = language_model(facts), facts.part("vision_config")
+    text, vision = language_model(facts), vision_part(facts)
     seen = vision.positive("hidden_size")
     if seen < _HEAD_DIM or seen % (seen // _HEAD_DIM):
         raise vision.wrong("hidden_size", seen, f"a width that heads of about {_HEAD_DIM} share evenly")

@@ -9,7 +9,7 @@ from kvplan.sources.families.composite import language_model, multimodal
 from kvplan.sources.families.mixers import Heads
 from kvplan.sources.families.parts import Reading, gated_mlp, norm, projections, replicated
 from kvplan.sources.families.towers.bricks import in_tower, loose
-from kvplan.sources.families.towers.table import tower_of
+from kvplan.sources.families.towers.table import tower_of, vision_part
 
 
 def read_idefics3(facts: Facts) -> Reading:
@@ -17,7 +17,7 @@ def read_idefics3(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/idefics3/modeling_idefics3.py `Idefics3Connector`
     """
-    text, vision = language_model(facts), facts.part("vision_config")
+    text, vision = language_model(facts), vision_part(facts)
     merged = vision.positive("hidden_size") * facts.positive("scale_factor") ** 2
     connector = replicated("connector.modality_projection.proj", text.hidden_size, merged, "vision")
     return multimodal(facts, text, tower_of(vision, "vision_model"), connector)
@@ -28,7 +28,7 @@ def read_idefics2(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/idefics2/modeling_idefics2.py `Idefics2Connector`
     """
-    text, vision = language_model(facts), facts.part("vision_config")
+    text, vision = language_model(facts), vision_part(facts)
     hidden, seen = text.hidden_size, vision.positive("hidden_size")
     width = facts.part("text_config").positive("intermediate_size")
     mlp = (

@@ -8,7 +8,7 @@ from kvplan.sources.families.composite import language_model, multimodal
 from kvplan.sources.families.llava import two_linears
 from kvplan.sources.families.parts import Reading, norm
 from kvplan.sources.families.towers.bricks import in_tower
-from kvplan.sources.families.towers.table import tower_of
+from kvplan.sources.families.towers.table import tower_of, vision_part
 
 
 def read_internvl(facts: Facts) -> Reading:
@@ -16,7 +16,7 @@ def read_internvl(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/internvl/modeling_internvl.py `InternVLMultiModalProjector`
     """
-    text, vision = language_model(facts), facts.part("vision_config")
+    text, vision = language_model(facts), vision_part(facts)
     ratio = facts.number("downsample_ratio", default=0.5)
     if not 0 < ratio <= 1:
         raise facts.wrong("downsample_ratio", ratio, "a number above 0, at most 1")

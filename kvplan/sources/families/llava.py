@@ -10,7 +10,7 @@ from kvplan.sources.facts import Facts
 from kvplan.sources.families.composite import language_model, multimodal, tied_anywhere
 from kvplan.sources.families.parts import Reading, norm, replicated
 from kvplan.sources.families.towers.bricks import in_tower, loose, patches
-from kvplan.sources.families.towers.table import tower_of
+from kvplan.sources.families.towers.table import tower_of, vision_part
 
 
 def read_llava(facts: Facts) -> Reading:
@@ -45,7 +45,7 @@ def read_llava_next_video(facts: Facts) -> Reading:
     mode = facts.text("spatial_pool_mode")
     pooler: tuple[Weight, ...] = ()
     if mode == "conv":
-        hidden = facts.part("vision_config").positive("hidden_size")
+        hidden = vision_part(facts).positive("hidden_size")
         out, stride = facts.positive("spatial_pool_out_channels", default=hidden), facts.positive("spatial_pool_stride")
         pooler = patches("vision_resampler.pool", out, hidden, stride, stride)
     elif mode not in ("average", "max"):
@@ -58,7 +58,7 @@ def read_video_llava(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/video_llava/modeling_video_llava.py `VideoLlavaModel`
     """
-    video = tower_of(facts.part("vision_config"), "video_tower")
+    video = tower_of(vision_part(facts), "video_tower")
     return _read(facts, video, tower="image_tower")
 
 
@@ -67,7 +67,7 @@ def read_vipllava(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/vipllava/modeling_vipllava.py `VipLlavaMultiModalProjector`
     """
-    text, vision = language_model(facts), facts.part("vision_config")
+    text, vision = language_model(facts), vision_part(facts)
     seen = vision.positive("hidden_size") * len(facts.one_or_more("vision_feature_layer"))
     projector = (
         *norm("projector_layernorm", seen, bias=True),
@@ -81,7 +81,7 @@ def read_mistral3(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/mistral3/modeling_mistral3.py `Mistral3MultiModalProjector`
     """
-    text, vision = language_model(facts), facts.part("vision_config")
+    text, vision = language_model(facts), vision_part(facts)
     seen = vision.positive("hidden_size")
     width = seen * len(facts.one_or_more("vision_feature_layer"))
     merger = merging_projector(facts, seen, width, text.hidden_size, bias=facts.flag("multimodal_projector_bias"))
@@ -117,7 +117,7 @@ def _read(
     tied: bool | None = None,
 ) -> Reading:
     """Text model, tower, `more` towers, projector, and where there is one the vector that ends a row of patches."""
-    text, vision = language_model(facts), facts.part("vision_config")
+    text, vision = language_model(facts), vision_part(facts)
     seen = vision.positive("hidden_size") * len(facts.one_or_more("vision_feature_layer"))
     projector = two_linears(seen, text.hidden_size, bias=facts.flag("multimodal_projector_bias"))
     ends = (loose("image_newline", text.hidden_size),) if newline else ()

@@ -13,7 +13,7 @@ from kvplan.sources.families.parts import Reading, gated_mlp, norm, projections,
 from kvplan.sources.families.table import reader_of
 from kvplan.sources.families.towers.bricks import in_tower, patches
 from kvplan.sources.families.towers.hunyuan_vl import hunyuan_vl_tower
-from kvplan.sources.families.towers.table import tower_of
+from kvplan.sources.families.towers.table import tower_of, vision_part
 
 
 def read_lighton_ocr(facts: Facts) -> Reading:
@@ -21,7 +21,7 @@ def read_lighton_ocr(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/lighton_ocr/modeling_lighton_ocr.py `LightOnOcrMultiModalProjector`
     """
-    text, vision = language_model(facts), facts.part("vision_config")
+    text, vision = language_model(facts), vision_part(facts)
     seen = vision.positive("hidden_size")
     projector = merging_projector(facts, seen, seen, text.hidden_size, bias=False)
     return multimodal(facts, text, tower_of(vision, "vision_encoder"), in_tower("vision_projection", projector))
@@ -32,7 +32,7 @@ def read_got_ocr2(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/got_ocr2/modeling_got_ocr2.py `GotOcr2MultiModalProjector`
     """
-    text, vision = language_model(facts), facts.part("vision_config")
+    text, vision = language_model(facts), vision_part(facts)
     channels, hidden = vision.positive("output_channels"), text.hidden_size
     projector = (
         *patches("conv_upsampler1", 2 * channels, channels, 3, 3, bias=False),
@@ -55,7 +55,7 @@ def read_paddleocr_vl(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/paddleocr_vl/configuration_paddleocr_vl.py `PaddleOCRVLConfig.__post_init__`
     """
-    text_facts, vision = flat_text(facts), facts.part("vision_config")
+    text_facts, vision = flat_text(facts), vision_part(facts)
     text = reader_of(text_facts.model_type)(text_facts)
     seen = vision.positive("hidden_size")
     merged = seen * vision.positive("spatial_merge_size") ** 2

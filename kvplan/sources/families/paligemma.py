@@ -7,7 +7,7 @@ from kvplan.sources.facts import Facts
 from kvplan.sources.families.composite import language_model, multimodal, tied_anywhere
 from kvplan.sources.families.parts import Reading, replicated
 from kvplan.sources.families.siglip import projector
-from kvplan.sources.families.towers.table import tower_of
+from kvplan.sources.families.towers.table import tower_of, vision_part
 
 
 def read_paligemma(facts: Facts) -> Reading:
@@ -15,7 +15,7 @@ def read_paligemma(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/paligemma/modeling_paligemma.py `PaliGemmaMultiModalProjector`
     """
-    vision = facts.part("vision_config")
+    vision = vision_part(facts)
     width, seen = facts.positive("projection_dim"), vision.positive("hidden_size")
     linear = replicated("multi_modal_projector.linear", width, seen, "vision", bias=True)
     return multimodal(facts, language_model(facts), tower_of(vision), linear)
@@ -26,7 +26,7 @@ def read_shieldgemma2(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/shieldgemma2/modeling_shieldgemma2.py
     """
-    text, vision = language_model(facts), facts.part("vision_config")
+    text, vision = language_model(facts), vision_part(facts)
     is_gemma3 = (facts.architecture() or "").startswith("Gemma3")
     return multimodal(
         facts,

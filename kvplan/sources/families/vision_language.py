@@ -11,7 +11,7 @@ from kvplan.sources.families.composite import language_model, multimodal, rename
 from kvplan.sources.families.parts import Reading, norm, reads_tied, replicated
 from kvplan.sources.families.table import reader_of
 from kvplan.sources.families.towers.bricks import in_tower, loose
-from kvplan.sources.families.towers.table import tower_of
+from kvplan.sources.families.towers.table import tower_of, vision_part
 
 _ARIA_QUERIES = 256
 
@@ -22,7 +22,7 @@ def read_exaone4_5(facts: Facts) -> Reading:
     Source: transformers 5.23, models/exaone4_5/modeling_exaone4_5.py `Exaone4_5_ForConditionalGeneration`
     """
     text = renamed_part(facts, "text_config", {"exaone4_5_text": "exaone4"})
-    tower = tower_of(facts.part("vision_config"), "visual")
+    tower = tower_of(vision_part(facts), "visual")
     return multimodal(facts, reader_of(text.model_type)(text), tower)
 
 
@@ -43,7 +43,7 @@ def read_ovis2(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/ovis2/modeling_ovis2.py `Ovis2ForConditionalGeneration`
     """
-    text, vision = language_model(facts), facts.part("vision_config")
+    text, vision = language_model(facts), vision_part(facts)
     hidden = facts.positive("hidden_size")
     visual = loose("visual_embeddings_table.weight", vision.positive("vocab_size"), hidden)
     if reads_tied(facts):
@@ -58,7 +58,7 @@ def read_aria(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/aria/modeling_aria.py `AriaProjector`
     """
-    text, vision = language_model(facts), facts.part("vision_config")
+    text, vision = language_model(facts), vision_part(facts)
     seen, hidden = vision.positive("hidden_size"), text.hidden_size
     counts = facts.nested("projector_patch_to_query_dict")
     queries = max([counts.positive(key) for key in sorted(counts.stated_keys())], default=_ARIA_QUERIES)

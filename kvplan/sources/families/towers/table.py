@@ -45,14 +45,25 @@ TOWERS: dict[str, Tower] = {
 }
 
 
+def vision_part(facts: Facts, key: str = "vision_config") -> Facts:
+    """The facts of the tower at `key`. Raises UnsupportedError for a type that kvplan does not know."""
+    part = facts.part(key)
+    _require_known(part)
+    return part
+
+
 def tower_of(facts: Facts, name: str = "vision_tower") -> tuple[Weight, ...]:
     """The tower that the facts of a `vision_config` describe, its weights under `name`.
 
     Raises UnsupportedError for a type that kvplan does not know; what timm makes is in no config.
     """
+    _require_known(facts)
+    return TOWERS[facts.model_type](facts, name)
+
+
+def _require_known(facts: Facts) -> None:
     if facts.model_type not in TOWERS:
         raise UnsupportedError(
             f"a vision tower of model type `{printable(facts.model_type)}` is not supported",
             hint=f"known here: {', '.join(TOWERS)}",
         )
-    return TOWERS[facts.model_type](facts, name)
