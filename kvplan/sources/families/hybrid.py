@@ -57,20 +57,29 @@ def norms(hidden: int, *names: str) -> tuple[Weight, ...]:
 
 
 def named_decoder(
-    facts: Facts, layers: list[Layer], hidden: int, *, embed: str, final: str, tied: bool | None = None
+    facts: Facts,
+    layers: list[Layer],
+    hidden: int,
+    *,
+    embed: str,
+    final: str,
+    tied: bool | None = None,
+    norm_bias: bool = False,
+    head_name: str = "lm_head",
+    head_bias: bool = False,
 ) -> Reading:
     """A decoder whose token table is called `embed` and whose last norm `final`.
 
     `tied` says whether the head is the token table, where the class does not ask its config.
     """
     vocab = facts.positive("vocab_size")
-    head, is_tied = causal_head(facts, hidden_size=hidden, vocab_size=vocab, tied=tied)
+    head, is_tied = causal_head(facts, hidden_size=hidden, vocab_size=vocab, tied=tied, name=head_name, bias=head_bias)
     return Reading(
         hidden_size=hidden,
         vocab_size=vocab,
         layers=layers,
         embeddings=table(embed, vocab, hidden),
-        head=(*norm(final, hidden), *head),
+        head=(*norm(final, hidden, bias=norm_bias), *head),
         tied_embeddings=is_tied,
         max_seq_len=facts.integer("max_position_embeddings", default=None),
     )
