@@ -40,6 +40,8 @@ class Facts:
         self.model_type = model_type
         self.bare = bare
         """Whether these are the facts of a part: its owner says which class it has and what stands on top."""
+        self.as_class = "Model"
+        """What the class of a part is called after its family."""
         self.read: list[Fact] = []
         self.asked: set[str] = set()
         """Every key that was looked for, stated or not."""
@@ -210,7 +212,7 @@ class Facts:
         """
         return self._inner(key, self.model_type, ClassDefaults(defaults or {}), bare=self.bare)
 
-    def part(self, key: str, *, model_type: str | None = None) -> "Facts":
+    def part(self, key: str, *, model_type: str | None = None, as_class: str = "Model") -> "Facts":
         """The nested config at `key` as that of a part of the model: with its own model type and class defaults.
 
         The type is the one that the owner's class fixes, else what the object states, else `model_type`, else what
@@ -226,7 +228,9 @@ class Facts:
         if not self.has(key):
             init = {name: value for name, value in expected.items() if name not in ("model_type", "fixed")}
             defaults = defaults.left_out(init)
-        return self._inner(key, known, defaults, bare=True)
+        inner = self._inner(key, known, defaults, bare=True)
+        inner.as_class = as_class
+        return inner
 
     def as_part(self, model_type: str, *, nested: bool = True) -> "Facts":
         """These facts as those of a part of another type: one that states a wrong type, or (not `nested`) one whose
@@ -263,6 +267,19 @@ class Facts:
         )
         inner.read, inner.asked = self.read, self.asked
         return inner
+
+    def each(self, key: str) -> tuple["Facts", ...]:
+        """The objects of the list at `key`, each as facts of its own, recorded under `key.0.` and so on."""
+        value = self._raw(key)
+        if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+            raise self.wrong(key, value, "a list of objects")
+        inners = []
+        for i, item in enumerate(value):
+            prefix = f"{self._prefix}{key}.{i}."
+            inner = Facts(item, model_type=self.model_type, origin=self._origin, prefix=prefix, bare=self.bare)
+            inner.read, inner.asked = self.read, self.asked
+            inners.append(inner)
+        return tuple(inners)
 
     def one_or_more(self, key: str) -> tuple[int, ...]:
         """The whole numbers at `key`, which may be one or a list."""

@@ -149,7 +149,7 @@ def class_suffix(facts: Facts, family: str | None = None) -> str | None:
     """
     name = facts.architecture()
     if facts.bare:
-        return "Model"
+        return facts.as_class
     if name is None:
         return None
     plain, start = name.replace("_", ""), (family or facts.model_type).replace("_", "").lower()
