@@ -77,7 +77,7 @@ def caches_of(layer: Layer, dtype: DType, tp: int = 1, model_dtype: DType = BF16
 
 
 def _full(mixer: FullAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
-    """Keys and values of every token.
+    """Keys and values of every token, and of `prefix_tokens` that stand before each sequence.
 
         bytes per token = kv_heads · (vector(key_dim) + vector(value_dim))
 
@@ -85,7 +85,8 @@ def _full(mixer: FullAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
     """
     if not mixer.cached:
         return ()
-    return (Cache(kind="full", bytes_per_token=_kv_bytes(mixer, dtype, tp)),)
+    per_token = _kv_bytes(mixer, dtype, tp)
+    return (Cache(kind="full", bytes_per_token=per_token, fixed_bytes=mixer.prefix_tokens * per_token),)
 
 
 def _windowed(mixer: WindowedMixer, dtype: DType, tp: int) -> tuple[Cache, ...]:

@@ -22,6 +22,8 @@ class FullAttention:
     """False for an encoder's self-attention, which runs once and keeps nothing."""
     transformers_kv_heads: int | None = None
     """How many heads of K and V transformers holds, where it copies them out to more than there are."""
+    prefix_tokens: int = 0
+    """Learnt tokens that stand before every sequence, and in its cache."""
 
     @property
     def kind(self) -> str:
@@ -41,6 +43,8 @@ class SlidingAttention:
     key_dim: int
     value_dim: int
     window: int
+    transformers_keeps_all: bool = False
+    """transformers masks what lies before the window but caches it: the class does not tell its cache of the window."""
 
     kind = "sliding"
 

@@ -7,7 +7,14 @@ from dataclasses import replace
 
 from kvplan.core.cache import Cache
 from kvplan.core.engines.engine import Engine
-from kvplan.core.mixers import CompressedAttention, FullAttention, LatentAttention, LinearAttention, Mixer
+from kvplan.core.mixers import (
+    CompressedAttention,
+    FullAttention,
+    LatentAttention,
+    LinearAttention,
+    Mixer,
+    SlidingAttention,
+)
 
 
 def _reserve(cache: Cache, mixer: Mixer) -> Cache:
@@ -15,7 +22,8 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
 
     A class that copies K and V out to more heads before it caches them holds the copies. A recurrent layer is held
     as it is needed: all columns of its convolution, in the model's dtype, and its states in fp32; but MiniMax keeps
-    its states in `linear_cache`, beside the cache's layers, which is not counted.
+    its states in `linear_cache`, beside the cache's layers, which is not counted; and GPT-Neo's cache does not know of
+    its windows.
 
     Source: `DynamicSlidingWindowLayer.update`, which slices the last `sliding_window - 1` tokens;
     models/falcon/modeling_falcon.py `_split_heads`, which broadcasts grouped heads;
@@ -23,6 +31,8 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
     """
     if isinstance(mixer, CompressedAttention):
         cache = _compressed(cache, mixer)
+    if isinstance(mixer, SlidingAttention) and mixer.transformers_keeps_all:
+        return replace(cache, max_tokens=None)
     if cache.max_tokens is not None:
         # A window of 1 would slice the last 0 tokens, which Python reads as all of them.
         return replace(cache, max_tokens=cache.max_tokens - 1 or None)
