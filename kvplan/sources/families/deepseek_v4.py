@@ -32,21 +32,19 @@ def read_deepseek_v4(facts: Facts) -> Reading:
     kinds = _attention_kinds(facts, num_layers)
     mixing = {kind: _mixing(facts, hidden, kind) for kind in set(kinds)}
     hashed, chosen = _feeding(facts, hidden, by_token=True), _feeding(facts, hidden, by_token=False)
+    streams = facts.positive("hc_mult")
+    rows = (2 + streams) * streams
     rest = (
         *(_in_fp32(w) for w in (*norm("input_layernorm", hidden), *norm("post_attention_layernorm", hidden))),
-        *_hyper_connection(facts, hidden, "attn_hc"),
-        *_hyper_connection(facts, hidden, "ffn_hc"),
+        *hyper_connection(hidden, streams, "attn_hc", rows=rows, scales=3),
+        *hyper_connection(hidden, streams, "ffn_hc", rows=rows, scales=3),
     )
     feeding = [hashed if is_hashed else chosen for is_hashed in _hashed_layers(facts, num_layers)]
     layers = paired([mixing[kind] for kind in kinds], feeding, rest, eager_softmax="sinks")
     reading = decoder(facts, layers, hidden)
-    streams = facts.positive("hc_mult")
-    merge = (
-        Weight(name="hc_head.hc_fn", shape=(streams, streams * hidden), part="head", fixed_bits=32),
-        Weight(name="hc_head.hc_base", shape=(streams,), part="head", fixed_bits=32),
-        Weight(name="hc_head.hc_scale", shape=(1,), part="head", fixed_bits=32),
+    return replace(
+        reading, head=(*hyper_head(hidden, streams), *(_in_fp32(w) if w.part == "norms" else w for w in reading.head))
     )
-    return replace(reading, head=(*merge, *(_in_fp32(w) if w.part == "norms" else w for w in reading.head)))
 
 
 def _attention_kinds(facts: Facts, num_layers: int) -> tuple[str, ...]:
@@ -201,15 +199,22 @@ def _feeding(facts: Facts, hidden: int, *, by_token: bool) -> Half:
     return Half(weights, activations=routed.activations)
 
 
-def _hyper_connection(facts: Facts, hidden: int, name: str) -> tuple[Weight, ...]:
+def hyper_connection(hidden: int, streams: int, name: str, *, rows: int, scales: int) -> tuple[Weight, ...]:
     """What mixes the streams of the hidden state before and after a half of the layer, in fp32.
 
     Source: transformers 5.23, models/deepseek_v4/modeling_deepseek_v4.py `DeepseekV4HyperConnection`
     """
-    streams = facts.positive("hc_mult")
-    rows = (2 + streams) * streams
-    shapes = (("fn", (rows, streams * hidden)), ("base", (rows,)), ("scale", (3,)))
+    shapes = (("fn", (rows, streams * hidden)), ("base", (rows,)), ("scale", (scales,)))
     return tuple(Weight(name=f"{name}.{key}", shape=shape, part="norms", fixed_bits=32) for key, shape in shapes)
+
+
+def hyper_head(hidden: int, streams: int) -> tuple[Weight, ...]:
+    """What makes one hidden state of the streams after the last layer, in fp32.
+
+    Source: transformers 5.23, models/deepseek_v4/modeling_deepseek_v4.py `DeepseekV4HyperHead`
+    """
+    shapes = (("hc_fn", (streams, streams * hidden)), ("hc_base", (streams,)), ("hc_scale", (1,)))
+    return tuple(Weight(name=f"hc_head.{key}", shape=shape, part="norms", fixed_bits=32) for key, shape in shapes)
 
 
 def _in_fp32(weight: Weight) -> Weight:

@@ -139,17 +139,23 @@ def shared_indexers(facts: Facts, num_layers: int) -> list[bool]:
 
     Source: transformers 5.23, models/glm_moe_dsa/configuration_glm_moe_dsa.py
     """
+    pattern = facts.text("index_topk_pattern", default=None)
+    if pattern is not None and not facts.has("indexer_types"):
+        if len(pattern) != num_layers or set(pattern) - {"F", "S"}:
+            raise facts.wrong("index_topk_pattern", pattern, f"F or S for each of {num_layers} layers")
+        return [letter == "S" for letter in pattern]
+    every = max(facts.integer("index_topk_freq", default=1), 1)
+    offset = facts.integer("index_skip_topk_offset", default=2)
+    return indexer_types(facts, num_layers, [max(i - offset + 1, 0) % every != 0 for i in range(num_layers)])
+
+
+def indexer_types(facts: Facts, num_layers: int, shared: list[bool]) -> list[bool]:
+    """For each layer whether its entry of `indexer_types` is `shared`; `shared` where the config has none."""
     types = facts.strings("indexer_types", length=num_layers) if facts.has("indexer_types") else None
-    if types is None and facts.has("index_topk_pattern"):
-        types = tuple({"F": "full", "S": "shared"}.get(c, c) for c in facts.text("index_topk_pattern"))
-        if len(types) != num_layers:
-            raise facts.wrong("index_topk_pattern", len(types), f"a pattern of {num_layers}, one for each layer")
     if types is None:
-        every = max(facts.integer("index_topk_freq", default=1), 1)
-        offset = facts.integer("index_skip_topk_offset", default=2)
-        return [max(i - offset + 1, 0) % every != 0 for i in range(num_layers)]
-    if unknown := [name for name in types if name not in ("full", "shared")]:
-        raise UnsupportedError(f"`indexer_types` names `{printable(unknown[0])}`", hint="known here: full, shared")
+        return shared
+    if unknown := set(types) - {"full", "shared"}:
+        raise UnsupportedError(f"`indexer_types` names `{printable(min(unknown))}`", hint="known here: full, shared")
     if types[0] == "shared":
         raise facts.wrong("indexer_types", "shared at the first layer", "a pattern that begins with a full indexer")
     return [name == "shared" for name in types]
