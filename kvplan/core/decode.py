@@ -13,7 +13,15 @@ from kvplan.core.model import Layer, ModelSpec, Weight
 from kvplan.core.serving import Serving
 from kvplan.core.weights import weight_bytes
 
-NOT_DECODED = ("encoder.", "encoder_attn.", "EncDecAttention.", "crossattention.", "cross_attn.", "cross_attention.")
+NOT_DECODED = (
+    "encoder.",
+    "encoder_attn.",
+    "EncDecAttention.",
+    "encoder_decoder_attention.",
+    "crossattention.",
+    "cross_attn.",
+    "cross_attention.",
+)
 """Fragments of the names of weights that a step is not held to read: the encoder's, and those of cross-attention, whose
 keys and values are computed once."""
 
