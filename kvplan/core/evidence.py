@@ -9,9 +9,9 @@ assumed     nobody stated it
 from dataclasses import dataclass
 
 from kvplan.core.dtypes import FP32
-from kvplan.core.layout import GpuUse, total_weight_bytes, tp_accepted
+from kvplan.core.layout import GpuUse, loads_as_stored, total_weight_bytes, tp_accepted
 from kvplan.core.mixers import StateMixer
-from kvplan.core.model import ModelSpec
+from kvplan.core.model import ModelSpec, Quantization
 from kvplan.core.overhead import CUDA_CONTEXT, overheads
 from kvplan.core.serving import Serving
 from kvplan.core.units import format_bytes
@@ -59,9 +59,10 @@ def _weights(model: ModelSpec, serving: Serving) -> str:
         return "derived" if model.stored_weight_bytes else "assumed"
     if not serving.dtype_stated or serving.quant_planned:
         return "assumed"
-    return (
-        "derived" if abs(_stored_surplus(model, serving)) > MISMATCH * total_weight_bytes(model, serving) else "exact"
-    )
+    if abs(_stored_surplus(model, serving)) > MISMATCH * total_weight_bytes(model, serving):
+        return "derived"
+    sized = model.stored_weight_bytes is not None and loads_as_stored(model, serving)
+    return "exact" if quant is None or quant.exact or sized else "derived"
 
 
 def _cache(model: ModelSpec, serving: Serving) -> str:
@@ -76,13 +77,12 @@ def _cache(model: ModelSpec, serving: Serving) -> str:
 
 
 def _stored_surplus(model: ModelSpec, serving: Serving) -> int:
-    """Bytes that the files hold beyond the plan's weights; 0 where the two cannot be compared.
+    """Bytes that the files hold beyond what was counted; 0 where the two cannot be compared.
 
     They can where the plan loads the weights as they are stored: in their own dtype and scheme.
     """
     stored, quant = model.stored_weight_bytes, serving.quant
-    as_stored = serving.dtype == model.dtype and quant == model.quantization
-    if stored is None or not as_stored or (quant is not None and not quant.understood):
+    if stored is None or not loads_as_stored(model, serving) or (quant is not None and not quant.understood):
         return 0
     return stored - computed_weight_bytes(model, serving.dtype, quant)
 
@@ -131,23 +131,36 @@ def _quantization(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
     if serving.quant_planned:
         return [("quantization-assumed", f"weights are planned in {quant.method}; a real checkpoint may keep more")]
     if quant.understood:
-        return []
+        return _kv_scheme(quant, serving)
     basis = "the size of the stored files" if model.stored_weight_bytes else "unquantised weights, an upper bound"
     return [("quantization-not-modelled", f"`{quant.method}` quantisation is counted by {basis}")]
+
+
+def _kv_scheme(quant: Quantization, serving: Serving) -> list[tuple[str, str]]:
+    if quant.kv_cache is None or serving.kv_dtype.bits <= 8:
+        return []
+    message = (
+        f"the checkpoint has scales for a KV cache in {quant.kv_cache}, which some engines then use;"
+        f" the plan holds it in {serving.kv_dtype.name} (`--kv-dtype fp8`)"
+    )
+    return [("kv-cache-scheme", message)]
 
 
 def _stored(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
     surplus = _stored_surplus(model, serving)
     if not surplus:
         return []
-    if surplus > 0:
+    size, quant = format_bytes(abs(surplus)), serving.quant
+    if quant is not None:
+        more = "more" if surplus > 0 else "less"
         message = (
-            f"the files store {format_bytes(surplus)} more than the plan loads: other heads, copies, a wider dtype"
+            f"the weights are what the files hold, {size} {more} than the `{quant.method}` tensors that were counted:"
+            " other layers or heads, other dtypes beside the quantised ones"
         )
+    elif surplus > 0:
+        message = f"the files store {size} more than the plan loads: other heads, copies, a wider dtype"
     else:
-        message = (
-            f"the files store {format_bytes(-surplus)} less than the plan loads: fewer tensors, or a narrower format"
-        )
+        message = f"the files store {size} less than the plan loads: fewer tensors, or a narrower format"
     return [("stored-differs", message)]
 
 

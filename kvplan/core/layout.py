@@ -102,15 +102,24 @@ def stage_uses(model: ModelSpec, serving: Serving) -> list[GpuUse]:
 
 
 def total_weight_bytes(model: ModelSpec, serving: Serving) -> int:
-    """Bytes of all weights: as computed, or as stored where the scheme is not understood but the files say."""
+    """Bytes of all weights: as computed, or of a quantised checkpoint what its files hold, where that is known."""
     scale = _stored_scale(model, serving)
     return scale[0] if scale is not None else computed_weight_bytes(model, serving.dtype, serving.quant)
 
 
+def loads_as_stored(model: ModelSpec, serving: Serving) -> bool:
+    """Whether the plan loads the weights in the dtype and the scheme of the checkpoint's files."""
+    if serving.quant != model.quantization:
+        return False
+    return serving.dtype == model.dtype or (model.quantization is not None and model.dtype is None)
+
+
 def _stored_scale(model: ModelSpec, serving: Serving) -> tuple[int, int] | None:
-    """(stored, computed) bytes, for a checkpoint whose quantisation is known by its size only."""
+    """(stored, computed) bytes of a quantised checkpoint whose files' size is known."""
     quant = serving.quant
-    if quant is None or quant.understood or not model.stored_weight_bytes:
+    if quant is None or not model.stored_weight_bytes:
+        return None
+    if quant.understood and not loads_as_stored(model, serving):
         return None
     return model.stored_weight_bytes, computed_weight_bytes(model, serving.dtype, quant)
 
