@@ -54,7 +54,9 @@ def _stored_as(group: Settings, settings: Settings, dtype: DType) -> Choice:
     """What a group's modules are stored in; plain where only activations are quantised."""
     if not group.has("weights"):
         return stays_plain
-    form = _weights(group, _format(group, settings), dtype)
+    # Kimi K2 writes the format with a tool of its own, whose configs lack what the package always states.
+    by_package = bool({"global_compression_ratio", "version"} & settings.raw.keys())
+    form = _weights(group, _format(group, settings), dtype, by_package=by_package)
     inputs = group.inner("input_activations")
     # Dynamic means no stored scale; `local` keeps one per tensor (which NVFP4 counts), static one.
     if inputs.raw and inputs.raw.get("dynamic") is False and not form.name.startswith(("nvfp", "mxfp")):
@@ -73,7 +75,7 @@ def _format(group: Settings, settings: Settings) -> str:
     return "int-quantized" if group.has("input_activations") else "pack-quantized"
 
 
-def _weights(group: Settings, form: str, dtype: DType) -> StoredFormat:
+def _weights(group: Settings, form: str, dtype: DType, *, by_package: bool) -> StoredFormat:
     weights = group.inner("weights")
     bits = weights.bits(*range(1, 9), key="num_bits")
     symmetric = weights.flag("symmetric", default=True)
@@ -85,7 +87,9 @@ def _weights(group: Settings, form: str, dtype: DType) -> StoredFormat:
         return formats.microscaled(bits, weights.integer("group_size", default=32))
     if form == "pack-quantized":
         index = weights.raw.get("actorder") in ("group", True)
-        return formats.packed_int(bits, block[1], dtype.bits, zeros=not symmetric, index=index)
+        return formats.packed_int(
+            bits, block[1], dtype.bits, zeros=not symmetric, index=index, shape_bits=64 if by_package else 32
+        )
     if form == "marlin-24":
         # Half of the elements are kept, with 2 bits each that say where they stood.
         scales = ("scale_packed", 16, per_group(block[1]))

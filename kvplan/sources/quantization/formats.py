@@ -154,10 +154,12 @@ def microscaled(bits: int, group: int = 32) -> StoredFormat:
 
 
 @lru_cache(maxsize=64)
-def packed_int(bits: int, group: int, dtype_bits: int, *, zeros: bool, index: bool) -> StoredFormat:
+def packed_int(
+    bits: int, group: int, dtype_bits: int, *, zeros: bool = False, index: bool = False, shape_bits: int = 64
+) -> StoredFormat:
     """compressed-tensors' `pack-quantized`: int32 words along a row, scales in the model's dtype, the shape.
 
-        weight_packed  rows · ⌈columns · bits / 32⌉ words    weight_shape  2 int64
+        weight_packed  rows · ⌈columns · bits / 32⌉ words    weight_shape  2 int64, in Kimi K2 int32
         weight_zero_point  ⌈rows · bits / 32⌉ · ⌈columns / group⌉ words, where not symmetric
 
     Source: compressed-tensors 0.20, compressors/pack_quantized/base.py
@@ -165,7 +167,7 @@ def packed_int(bits: int, group: int, dtype_bits: int, *, zeros: bool, index: bo
     tensors = [
         StoredTensor("weight_packed", bits, (1, 1), word=32, along="columns"),
         StoredTensor("weight_scale", dtype_bits, per_group(group)),
-        StoredTensor("weight_shape", 2 * 64, WHOLE),
+        StoredTensor("weight_shape", 2 * shape_bits, WHOLE),
     ]
     if zeros:
         tensors.append(StoredTensor("weight_zero_point", bits, per_group(group), word=32, along="rows"))

@@ -21,7 +21,7 @@ from kvplan.sources.quantization.scheme import (
 )
 from kvplan.sources.quantization.settings import Settings
 
-_EVERYTHING: tuple[Role, ...] = ("linear", "router", "head", "tower", "table")
+_EVERYTHING: tuple[Role, ...] = ("linear", "router", "head", "table")
 
 
 def read_gptq(settings: Settings, dtype: DType) -> Scheme:
@@ -106,7 +106,7 @@ def read_auto_round(settings: Settings, dtype: DType) -> Scheme:
         if "awq" in packing:
             form = formats.awq(bits, group)
         elif "llm_compressor" in packing or "compressed" in packing:
-            form = formats.packed_int(bits, group, dtype.bits, zeros=not own.flag("sym", default=True), index=False)
+            form = formats.packed_int(bits, group, dtype.bits, zeros=not own.flag("sym", default=True))
         else:
             form = formats.gptq(bits, group, index=not packing.startswith("auto_round") or "gptqmodel" in packing)
         return replacing(form, roles=(*roles, "head", "tower"), skip=Names(()))
@@ -178,7 +178,7 @@ def read_metal(settings: Settings, dtype: DType) -> Scheme:
 def read_hqq(settings: Settings, dtype: DType) -> Scheme:
     """HQQ: scale and zero point per group in the compute dtype, and 68 bytes of settings per matrix or so.
 
-    3 bits are packed ten to an int32. `dynamic_config` says it by the name of a layer's modules.
+    3 bits are packed ten to an int32, ten groups together. `dynamic_config` says it by the name of a layer's modules.
 
     Source: hqq 0.2.8, core/quantize.py `HQQLinear.state_dict`; transformers 5.23, utils/quantization_config.py
     """
@@ -186,11 +186,12 @@ def read_hqq(settings: Settings, dtype: DType) -> Scheme:
     def chosen(own: Settings) -> StoredFormat:
         params = own.inner("weight_quant_params") if own.has("weight_quant_params") else own
         bits = params.bits(1, 2, 3, 4, 5, 6, 8, key="nbits", default=4)
-        group = per_group(params.group(default=64))
-        form = scaled(
-            "hqq", 8 if bits in (5, 6) else bits, ("scale", 16, group), ("zero", 16, group), ("meta", 544, WHOLE)
-        )
-        return replace(form, tensors=(StoredTensor("W_q", 32, 10), *form.tensors[1:])) if bits == 3 else form
+        wide = params.group(default=64)
+        pair = (("scale", 16, per_group(wide)), ("zero", 16, per_group(wide)))
+        form = scaled("hqq", 8 if bits in (5, 6) else bits, *pair, ("meta", 8 * 68, WHOLE))
+        if bits != 3 or not wide:
+            return form
+        return replace(form, tensors=(StoredTensor("W_q", 32 * wide, 10 * wide), *form.tensors[1:]))
 
     skip = Names([*settings.names("skip_modules"), *settings.names("modules_to_not_convert")])
     raw = settings.raw.get("quant_config")

@@ -132,7 +132,7 @@ def _torchao_by_name(kind: str, data: Settings, dtype: DType) -> Choice:
     rows = ("scale", dtype.bits, ROW)
     known = {
         "int4weightonly": scaled("torchao int4", 4, ("scale", dtype.bits, group), ("zero_point", dtype.bits, group)),
-        "int8weightonly": scaled("torchao int8", 8, rows),
+        "int8weightonly": scaled("torchao int8", 8, ("scale", 32, ROW), ("zero_point", 8, ROW)),
         "int8dynamicactivationint8weight": scaled("torchao int8", 8, rows),
         "int8dynamicactivationint4weight": scaled(
             "torchao int4 in int8", 8, ("scale", 32, per_group(data.group(default=32)))
