@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from kvplan.core.dtypes import DType
+from kvplan.core.dtypes import BF16, DType
 from kvplan.core.errors import InputError
 from kvplan.core.model import PARTS, Layer, ModelSpec, Part, Quantization, Weight
 from kvplan.core.stored import StoredFormat, StoredTensor
@@ -102,3 +102,16 @@ def sizes_by_part(model: ModelSpec, dtype: DType, quant: Quantization | None) ->
         entry[0] += count * weight.num_parameters
         entry[1] += count * weight_bytes(weight, dtype, quant)
     return {part: PartSize(parameters=p, total_bytes=b) for part in PARTS if part in sums for p, b in [sums[part]]}
+
+
+def stored_formats(model: ModelSpec) -> dict[str, PartSize]:
+    """Parameters and bytes of each format that the checkpoint stores weights in, the largest first; plain ones last."""
+    quant, dtype = model.quantization, model.dtype or BF16
+    sums: dict[str, list[int]] = {}
+    for weight, count in all_weights(model):
+        stored = stored_as(weight, quant)
+        entry = sums.setdefault(stored.name if stored else "plain", [0, 0])
+        entry[0] += count * weight.num_parameters
+        entry[1] += count * weight_bytes(weight, dtype, quant)
+    order = sorted(sums.items(), key=lambda item: (item[0] == "plain", -item[1][0], item[0]))
+    return {name: PartSize(parameters=parameters, total_bytes=size) for name, (parameters, size) in order}

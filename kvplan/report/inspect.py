@@ -16,9 +16,9 @@ from kvplan.core.mixers import (
     ShortConvolution,
     window_of,
 )
-from kvplan.core.model import DEFAULTS_FROM, Layer, ModelSpec, Quantization, Weight
+from kvplan.core.model import DEFAULTS_FROM, Layer, ModelSpec, Weight
 from kvplan.core.text import printable
-from kvplan.core.weights import active_parameters, num_parameters, sizes_by_part
+from kvplan.core.weights import active_parameters, num_parameters, sizes_by_part, stored_formats
 from kvplan.report.data import plain
 from kvplan.report.estimate import model_title, source_line
 from kvplan.report.page import Line, Page, Table, percent, plural
@@ -44,7 +44,7 @@ def inspect_document(model: ModelSpec) -> dict[str, Any]:
         "model_type": model.model_type,
         "architecture": model.architecture,
         "dtype": model.dtype.name if model.dtype else None,
-        "quantization": plain(asdict(model.quantization)) if model.quantization else None,
+        "quantization": _quantization_document(model),
         "hidden_size": model.hidden_size,
         "vocab_size": model.vocab_size,
         "max_seq_len": model.max_seq_len,
@@ -203,7 +203,7 @@ def _run_words(name: str, count: int) -> str:
 
 def _sizes_line(model: ModelSpec) -> str:
     dtype = model.dtype.name if model.dtype else "not stated"
-    quantization = _quantization_words(model.quantization)
+    quantization = _quantization_words(model)
     words = [f"hidden {model.hidden_size:,}", f"vocabulary {model.vocab_size:,}", f"dtype {dtype}{quantization}"]
     if model.max_seq_len is not None:
         words.append(f"{model.max_seq_len:,} positions")
@@ -211,11 +211,31 @@ def _sizes_line(model: ModelSpec) -> str:
     return ", ".join(words)
 
 
-def _quantization_words(quantization: Quantization | None) -> str:
+def _quantization_words(model: ModelSpec) -> str:
+    quantization = model.quantization
     if quantization is None:
         return ""
-    bits = f"{quantization.bits} bits" if quantization.understood else "not modelled"
-    return f" quantised by {printable(quantization.method)} ({bits})"
+    names = [name for name in stored_formats(model) if name != "plain"]
+    words = ", ".join(names) if quantization.understood else "not modelled"
+    return f" quantised by {printable(quantization.method)} ({words})"
+
+
+def _quantization_document(model: ModelSpec) -> dict[str, Any] | None:
+    quantization = model.quantization
+    if quantization is None:
+        return None
+    formats = stored_formats(model) if quantization.understood else {}
+    return {
+        "method": quantization.method,
+        "understood": quantization.understood,
+        "exact": quantization.exact,
+        "bits": quantization.bits,
+        "kv_cache": quantization.kv_cache,
+        "formats": [
+            {"name": name, "parameters": size.parameters, "total_bytes": size.total_bytes}
+            for name, size in formats.items()
+        ],
+    }
 
 
 def _layers(model: ModelSpec) -> Table:
