@@ -107,6 +107,8 @@ class LatentAttention:
     """Bits of an element of the indexer's key; None = the KV cache's."""
     transformers_expands: bool = False
     """transformers keeps the expanded keys and values of every head instead of the latent."""
+    transformers_index_bits: int | None = None
+    """Bits of an element of the indexer's key in transformers, where its class computes it in another dtype."""
 
     @property
     def kind(self) -> str:

@@ -41,6 +41,10 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
         return replace(cache, bytes_per_token=cache.bytes_per_token * expanded // (mixer.latent_dim + mixer.rope_dim))
     if isinstance(mixer, LinearAttention) and not mixer.in_transformers_cache:
         return replace(cache, fixed_bytes=0)
+    if isinstance(mixer, LatentAttention) and mixer.transformers_index_bits is not None:
+        element = cache.bytes_per_token // (mixer.latent_dim + mixer.rope_dim + mixer.index_dim)
+        wider = mixer.index_dim * (mixer.transformers_index_bits // 8 - element)
+        return replace(cache, bytes_per_token=cache.bytes_per_token + wider)
     if isinstance(mixer, FullAttention) and mixer.transformers_kv_heads is not None:
         per_head = cache.bytes_per_token // mixer.num_kv_heads
         return replace(cache, bytes_per_token=per_head * mixer.transformers_kv_heads)

@@ -6,9 +6,7 @@ Source: transformers 5.23, models/{gemma4,gemma4_unified,gemma4_assistant}/.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from kvplan.core.errors import UnsupportedError
 from kvplan.core.model import Weight
-from kvplan.core.text import printable
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.composite import language_model, multimodal
 from kvplan.sources.families.kv_sharing import (
@@ -21,6 +19,7 @@ from kvplan.sources.families.kv_sharing import (
 from kvplan.sources.families.llama import decoder
 from kvplan.sources.families.mixers import Heads, alternating, require_divisor, typed_mixers, windowed
 from kvplan.sources.families.parts import Half, Reading, causal_head, experts, gated_mlp, norm, paired, replicated
+from kvplan.sources.families.per_layer import layer_overrides
 from kvplan.sources.families.towers.gemma4 import (
     audio_tower,
     embedder,
@@ -192,23 +191,14 @@ def _heads(facts: Facts, types: tuple[str, ...]) -> list[Heads]:
 
 
 def _stated_heads(facts: Facts, common: Heads, num_layers: int) -> list[Heads]:
-    stated, heads = facts.nested("per_layer_config"), [common] * num_layers
-    for key in sorted(stated.stated_keys()):
-        if not key.isdecimal() or int(key) >= num_layers:
-            raise facts.wrong("per_layer_config", key, f"layers from 0 to {num_layers - 1}")
-        layer = stated.nested(key)
-        if unknown := layer.stated_keys() - _OVERRIDABLE:
-            raise UnsupportedError(
-                f"`per_layer_config` sets `{printable(sorted(unknown)[0])}` of a layer, which kvplan does not read",
-                hint=f"known here: {', '.join(sorted(_OVERRIDABLE))}",
-            )
-        own = replace(
+    heads = [common] * num_layers
+    for i, layer in layer_overrides(facts, num_layers, _OVERRIDABLE).items():
+        heads[i] = replace(
             common,
             head_dim=layer.positive("head_dim", default=common.head_dim),
             num_kv_heads=layer.positive("num_key_value_heads", default=common.num_kv_heads),
         )
-        require_divisor(layer, "num_key_value_heads", own.num_kv_heads, "num_attention_heads", own.num_heads)
-        heads[int(key)] = own
+        require_divisor(layer, "num_key_value_heads", heads[i].num_kv_heads, "num_attention_heads", common.num_heads)
     return heads
 
 
