@@ -196,6 +196,17 @@ class Facts:
         self._record(key, stated, self._origins.get(key, self._origin))
         return tuple(word.strip() for word in stated.split(separator))
 
+    def entries(self, key: str) -> tuple[object, ...] | None:
+        """The list at `key`, whose entries the reader checks itself; None where the config has none."""
+        value = self._raw(key)
+        if value is None:
+            return None
+        if not isinstance(value, list):
+            raise self.wrong(key, value, "a list")
+        stated = self._stated(key)
+        self._record(stated, str(value), self._origins.get(stated, self._origin))
+        return tuple(value)
+
     def integers(self, key: str) -> tuple[int, ...]:
         """The list of whole numbers at `key`; empty where neither config nor class has one."""
         value = self._take((key,), self._defaults.fields.get(key))
@@ -203,6 +214,13 @@ class Facts:
             return ()
         if not isinstance(value, list) or not all(type(item) is int for item in value):
             raise self.wrong(key, value, "a list of whole numbers")
+        return tuple(value)
+
+    def flags(self, key: str, *, default: tuple[bool, ...]) -> tuple[bool, ...]:
+        """The list of true and false at `key`."""
+        value = self._take((key,), list(default))
+        if not isinstance(value, list) or not all(isinstance(item, bool) for item in value):
+            raise self.wrong(key, value, "a list of true and false")
         return tuple(value)
 
     def nested(self, key: str, *, defaults: Mapping[str, Any] | None = None) -> "Facts":

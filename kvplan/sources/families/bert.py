@@ -25,7 +25,7 @@ from kvplan.sources.families.encoder_heads import (
     vocabulary,
 )
 from kvplan.sources.families.mixers import Heads, encoder, equal_heads, full
-from kvplan.sources.families.parts import Reading, norm, plain_mlp, projections, replicated, table
+from kvplan.sources.families.parts import Reading, column, norm, plain_mlp, replicated, row, table
 
 _REMBERT_VOCABULARY = (
     transform("cls.predictions.dense", "cls.predictions.LayerNorm"),
@@ -319,7 +319,7 @@ def bert_layers(
     if crosses and not chosen.decodes:
         raise facts.wrong("add_cross_attention", crosses, "false where `is_decoder` is not true")
     names = ("attention", "crossattention") if crosses else ("attention",)
-    attention = [_attention(name, heads, hidden, norm_name=norms[0], qkv_bias=qkv_bias) for name in names]
+    attention = [bert_attention(name, heads, hidden, norm_name=norms[0], qkv_bias=qkv_bias) for name in names]
     weights = (
         *(weight for weights in attention for weight in weights),
         *plain_mlp(hidden, width, up="intermediate.dense", down="output.dense"),
@@ -331,10 +331,28 @@ def bert_layers(
     return [layer] * facts.layer_count("num_hidden_layers")
 
 
-def _attention(prefix: str, heads: Heads, hidden: int, *, norm_name: str, qkv_bias: bool) -> tuple[Weight, ...]:
-    names = ("self.query", "self.key", "self.value", "output.dense")
-    weights = projections(heads, hidden, prefix=prefix, names=names, qkv_bias=qkv_bias, out_bias=True)
-    return (*weights, *norm(f"{prefix}.{norm_name}", hidden, bias=True))
+def bert_attention(
+    prefix: str,
+    heads: Heads,
+    hidden: int,
+    *,
+    inner: str = "self",
+    norm_name: str = "output.LayerNorm",
+    qkv_bias: bool = True,
+    source: int | None = None,
+) -> tuple[Weight, ...]:
+    """An attention and its norm; keys and values come from vectors of size `source`, by default the layer's own."""
+    query, key, value, out = (
+        f"{prefix}.{name}" for name in (f"{inner}.query", f"{inner}.key", f"{inner}.value", "output.dense")
+    )
+    units, wide = heads.num_heads, source or hidden
+    return (
+        *column(query, hidden, hidden, "attention", units=units, bias=qkv_bias),
+        *column(key, hidden, wide, "attention", units=units, bias=qkv_bias),
+        *column(value, hidden, wide, "attention", units=units, bias=qkv_bias),
+        *row(out, hidden, hidden, "attention", units=units, bias=True),
+        *norm(f"{prefix}.{norm_name}", hidden, bias=True),
+    )
 
 
 def _bert(facts: Facts, family: Family, *, types: bool = True, qkv_bias: bool = True) -> Reading:

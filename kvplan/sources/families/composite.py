@@ -18,6 +18,13 @@ def language_model(facts: Facts, key: str = "text_config", *, model_type: str | 
     return reader_of(inner.model_type)(inner)
 
 
+def whole_language_model(facts: Facts, key: str = "text_config", *, model_type: str | None = None) -> Reading:
+    """The language model at `key` as a class of its own, head and all: what an owner holds that adds no head itself."""
+    inner = facts.part(key, model_type=model_type)
+    inner.bare = False
+    return reader_of(inner.model_type)(inner)
+
+
 def flat_text(facts: Facts, key: str = "text_config") -> Facts:
     """The facts of the language model at `key`, or at the config's own top level where it is not nested there.
 
