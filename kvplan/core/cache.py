@@ -79,14 +79,18 @@ def caches_of(layer: Layer, dtype: DType, tp: int = 1, model_dtype: DType = BF16
 def _full(mixer: FullAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
     """Keys and values of every token, and of `prefix_tokens` that stand before each sequence.
 
-        bytes per token = kv_heads · (vector(key_dim) + vector(value_dim))
+        bytes per token = kv_heads · (vector(key_dim) + vector(value_dim)) + vector(index_dim)
+
+    An indexer's key is one for all heads, so that every rank holds it.
 
     Source: Pope et al. 2022, §2.1, https://arxiv.org/abs/2211.05102
     """
     if not mixer.cached:
         return ()
     per_token = _kv_bytes(mixer, dtype, tp)
-    return (Cache(kind="full", bytes_per_token=per_token, fixed_bytes=mixer.prefix_tokens * per_token),)
+    if mixer.index_dim:
+        per_token += dtype.vector_bytes(mixer.index_dim)
+    return (Cache(kind=mixer.kind, bytes_per_token=per_token, fixed_bytes=mixer.prefix_tokens * per_token),)
 
 
 def _windowed(mixer: WindowedMixer, dtype: DType, tp: int) -> tuple[Cache, ...]:

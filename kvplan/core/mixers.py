@@ -24,11 +24,15 @@ class FullAttention:
     """How many heads of K and V transformers holds, where it copies them out to more than there are."""
     prefix_tokens: int = 0
     """Learnt tokens that stand before every sequence, and in its cache."""
+    index_dim: int = 0
+    """Width of the key of an indexer, by which a layer chooses the tokens that it attends to; 0 = no indexer."""
 
     @property
     def kind(self) -> str:
         """The field's word for it; an encoder's attention looks both ways."""
-        return "full" if self.cached else "encoder"
+        if not self.cached:
+            return "encoder"
+        return "full_indexed" if self.index_dim else "full"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
