@@ -230,7 +230,9 @@ class Facts:
         """
         return self._inner(key, self.model_type, ClassDefaults(defaults or {}), bare=self.bare)
 
-    def part(self, key: str, *, model_type: str | None = None, as_class: str = "Model") -> "Facts":
+    def part(
+        self, key: str, *, model_type: str | None = None, as_class: str = "Model", filled: bool = False
+    ) -> "Facts":
         """The nested config at `key` as that of a part of the model: with its own model type and class defaults.
 
         The type is the one that the owner's class fixes, else what the object states, else `model_type`, else what
@@ -243,7 +245,7 @@ class Facts:
         if known is None:
             raise self.missing(f"{key}.model_type")
         defaults = class_defaults(known)
-        if not self.has(key):
+        if filled or not self.has(key):
             init = {name: value for name, value in expected.items() if name not in ("model_type", "fixed")}
             defaults = defaults.left_out(init)
         inner = self._inner(key, known, defaults, bare=True)
