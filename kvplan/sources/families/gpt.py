@@ -19,7 +19,7 @@ from kvplan.sources.families.parts import (
 
 
 def read_gpt2(facts: Facts) -> Reading:
-    """GPT-2: learnt positions, the head tied to the token table.
+    """GPT-2 and GPT-SW3: learnt positions, the head tied to the token table.
 
     Its matrices lie transposed in the checkpoint (Conv1D); shapes here are (out, in) as everywhere.
 
@@ -37,11 +37,9 @@ def read_gpt2(facts: Facts) -> Reading:
         *norm("ln_2", hidden, bias=True),
     )
     if facts.flag("add_cross_attention", default=False):
-        weights = (*weights, *_cross_attention(hidden, heads.num_heads))
+        weights = (*weights, *cross_attention(hidden, heads.num_heads))
     layer = Layer(mixers=(full(heads),), weights=weights, mlp_activations=2 * width, eager_softmax="model-dtype")
-    head, tied = causal_head(
-        facts, hidden_size=hidden, vocab_size=vocab, tied_default=True, language_model="LMHeadModel"
-    )
+    head, tied = causal_head(facts, hidden_size=hidden, vocab_size=vocab, language_model="LMHeadModel", family="gpt2")
     return Reading(
         hidden_size=hidden,
         vocab_size=vocab,
@@ -82,7 +80,7 @@ def read_gpt_neox(facts: Facts) -> Reading:
     )
 
 
-def _cross_attention(hidden: int, num_heads: int) -> tuple[Weight, ...]:
+def cross_attention(hidden: int, num_heads: int) -> tuple[Weight, ...]:
     """Held where the config asks for it; without an encoder at its side the class caches nothing for it."""
     prefix = "crossattention"
     return (
