@@ -117,6 +117,8 @@ SET_BY_USER = "--set"
 """The origin of a fact that the user gave."""
 DEFAULTS_FROM = "class default (transformers 5.23)"
 """The origin of a fact that the config leaves to its class."""
+OWN_DEFAULT = "default of the model's own class"
+"""The same, of a class that comes with the model's repository."""
 
 
 @dataclass(frozen=True, slots=True)

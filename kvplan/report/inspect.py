@@ -16,7 +16,7 @@ from kvplan.core.mixers import (
     ShortConvolution,
     window_of,
 )
-from kvplan.core.model import DEFAULTS_FROM, Layer, ModelSpec, Weight
+from kvplan.core.model import DEFAULTS_FROM, OWN_DEFAULT, Layer, ModelSpec, Weight
 from kvplan.core.text import printable
 from kvplan.core.weights import active_parameters, num_parameters, sizes_by_part, stored_formats
 from kvplan.report.data import plain
@@ -119,7 +119,7 @@ def _default_lines(model: ModelSpec) -> list[str]:
     taken = [
         f"{fact.key} {fact.value:,}"
         for fact in model.facts
-        if fact.origin == DEFAULTS_FROM and type(fact.value) is int and fact.value > 1
+        if fact.origin in (DEFAULTS_FROM, OWN_DEFAULT) and type(fact.value) is int and fact.value > 1
     ]
     if not taken:
         return []
