@@ -112,15 +112,20 @@ def _latent(mixer: LatentAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
         bytes per token = vector(latent_dim) + vector(rope_dim) + vector(index_dim)
 
     Tensor parallelism does not shrink it: every rank holds the whole latent, and the whole of the indexer's key.
+    Keys that stand for `index_pool` tokens are entries of a cache beside it.
 
     Source: DeepSeek-V2, §2.1.2 and table 1, https://arxiv.org/abs/2405.04434; DeepSeek-V3.2, §2.1
     """
     per_token = sum(dtype.vector_bytes(dim) for dim in (mixer.latent_dim, mixer.rope_dim) if dim)
+    index = 0
     if mixer.index_bits is not None:
-        per_token += ceil_div(mixer.index_dim * mixer.index_bits, 8)
+        index = ceil_div(mixer.index_dim * mixer.index_bits, 8)
     elif mixer.index_dim:
-        per_token += dtype.vector_bytes(mixer.index_dim)
-    return (Cache(kind=mixer.kind, bytes_per_token=per_token, max_tokens=mixer.window),)
+        index = dtype.vector_bytes(mixer.index_dim)
+    if mixer.index_pool > 1 and index:
+        pooled = _folded("indexed", mixer.index_pool, index, mixer.index_dim, overlaps=False)
+        return Cache(kind="latent", bytes_per_token=per_token, max_tokens=mixer.window), pooled
+    return (Cache(kind=mixer.kind, bytes_per_token=per_token + index, max_tokens=mixer.window),)
 
 
 def _compressed(mixer: CompressedAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
@@ -138,15 +143,20 @@ def _compressed(mixer: CompressedAttention, dtype: DType, tp: int) -> tuple[Cach
     if not mixer.ratio:
         return (window,)
     index = dtype.vector_bytes(mixer.index_dim) if mixer.index_dim else 0
-    accumulators = 2 * 4 * (mixer.head_dim + mixer.index_dim)
-    entries = Cache(
-        kind="compressed_indexed" if mixer.index_dim else "compressed",
+    kind = "compressed_indexed" if mixer.index_dim else "compressed"
+    width = mixer.head_dim + mixer.index_dim
+    return window, _folded(kind, mixer.ratio, vector + index, width, overlaps=mixer.overlaps)
+
+
+def _folded(kind: str, ratio: int, entry_bytes: int, width: int, *, overlaps: bool) -> Cache:
+    """Entries of `ratio` tokens each, `width` elements wide, and what is open: a weighted sum and its weights, fp32."""
+    return Cache(
+        kind=kind,
         bytes_per_token=0,
-        fixed_bytes=accumulators * (2 if mixer.overlaps else 1),
-        tokens_per_entry=mixer.ratio,
-        entry_bytes=vector + index,
+        fixed_bytes=2 * 4 * width * (2 if overlaps else 1),
+        tokens_per_entry=ratio,
+        entry_bytes=entry_bytes,
     )
-    return window, entries
 
 
 def _cross(mixer: CrossAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:

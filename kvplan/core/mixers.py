@@ -22,6 +22,8 @@ class FullAttention:
     """False for an encoder's self-attention, which runs once and keeps nothing."""
     transformers_kv_heads: int | None = None
     """How many heads of K and V transformers holds, where it copies them out to more than there are."""
+    transformers_position_bytes: int = 0
+    """Bytes of positions that transformers keeps for every token beside its keys."""
     prefix_tokens: int = 0
     """Learnt tokens that stand before every sequence, and in its cache."""
     index_dim: int = 0
@@ -109,6 +111,8 @@ class LatentAttention:
     """Width of the indexer's key; 0 = no indexer, or one that another layer keeps."""
     index_bits: int | None = None
     """Bits of an element of the indexer's key; None = the KV cache's."""
+    index_pool: int = 1
+    """Tokens that one key of the indexer stands for, folded by a gate."""
     transformers_expands: bool = False
     """transformers keeps the expanded keys and values of every head instead of the latent."""
     transformers_index_bits: int | None = None

@@ -23,10 +23,11 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
     A class that copies K and V out to more heads before it caches them holds the copies. A recurrent layer is held
     as it is needed: all columns of its convolution, in the model's dtype, and its states in fp32; but MiniMax keeps
     its states in `linear_cache`, beside the cache's layers, which is not counted; and GPT-Neo's cache does not know of
-    its windows.
+    its windows. Qwen4-Exp's first indexed layer keeps every token's three positions as well.
 
     Source: `DynamicSlidingWindowLayer.update`, which slices the last `sliding_window - 1` tokens;
     models/falcon/modeling_falcon.py `_split_heads`, which broadcasts grouped heads;
+    models/glm5_next/modeling_glm5_next.py `Glm5NextTextIndexer`;
     `LinearAttentionLayer`, and models/qwen3_next/modeling_qwen3_next.py `torch_chunk_gated_delta_rule`
     """
     if isinstance(mixer, CompressedAttention):
@@ -41,10 +42,16 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
         return replace(cache, bytes_per_token=cache.bytes_per_token * expanded // (mixer.latent_dim + mixer.rope_dim))
     if isinstance(mixer, LinearAttention) and not mixer.in_transformers_cache:
         return replace(cache, fixed_bytes=0)
+    if isinstance(mixer, LatentAttention) and cache.tokens_per_entry > 1:
+        # GLM-5.3's indexer pools anew in each step: it holds each token's key and gate, and whether it is padding.
+        element = cache.entry_bytes // mixer.index_dim
+        return Cache(kind=cache.kind, bytes_per_token=(2 * mixer.index_dim + 1) * element)
     if isinstance(mixer, LatentAttention) and mixer.transformers_index_bits is not None:
         element = cache.bytes_per_token // (mixer.latent_dim + mixer.rope_dim + mixer.index_dim)
         wider = mixer.index_dim * (mixer.transformers_index_bits // 8 - element)
         return replace(cache, bytes_per_token=cache.bytes_per_token + wider)
+    if isinstance(mixer, FullAttention) and mixer.transformers_position_bytes:
+        return replace(cache, bytes_per_token=cache.bytes_per_token + mixer.transformers_position_bytes)
     if isinstance(mixer, FullAttention) and mixer.transformers_kv_heads is not None:
         per_head = cache.bytes_per_token // mixer.num_kv_heads
         return replace(cache, bytes_per_token=per_head * mixer.transformers_kv_heads)

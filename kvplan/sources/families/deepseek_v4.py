@@ -199,13 +199,18 @@ def _feeding(facts: Facts, hidden: int, *, by_token: bool) -> Half:
     return Half(weights, activations=routed.activations)
 
 
-def hyper_connection(hidden: int, streams: int, name: str, *, rows: int, scales: int) -> tuple[Weight, ...]:
+def hyper_connection(
+    hidden: int, streams: int, name: str, *, rows: int, scales: int, matrix_bits: int | None = 32
+) -> tuple[Weight, ...]:
     """What mixes the streams of the hidden state before and after a half of the layer, in fp32.
 
     Source: transformers 5.23, models/deepseek_v4/modeling_deepseek_v4.py `DeepseekV4HyperConnection`
     """
-    shapes = (("fn", (rows, streams * hidden)), ("base", (rows,)), ("scale", (scales,)))
-    return tuple(Weight(name=f"{name}.{key}", shape=shape, part="norms", fixed_bits=32) for key, shape in shapes)
+    return (
+        Weight(name=f"{name}.fn", shape=(rows, streams * hidden), part="norms", fixed_bits=matrix_bits),
+        Weight(name=f"{name}.base", shape=(rows,), part="norms", fixed_bits=32),
+        Weight(name=f"{name}.scale", shape=(scales,), part="norms", fixed_bits=32),
+    )
 
 
 def hyper_head(hidden: int, streams: int) -> tuple[Weight, ...]:

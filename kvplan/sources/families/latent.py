@@ -48,13 +48,13 @@ def read_latent(facts: Facts, *, value: int | None = None, prefix: str = "") -> 
         query_rank=rank,
         latent=facts.positive(f"{prefix}kv_lora_rank"),
         nope=facts.positive(f"{prefix}qk_nope_head_dim"),
-        rope=facts.positive(f"{prefix}qk_rope_head_dim"),
+        rope=facts.integer(f"{prefix}qk_rope_head_dim"),
         value=facts.positive(f"{prefix}v_head_dim") if stated or value is None else value,
     )
 
 
 def latent_mixer(
-    heads: LatentHeads, *, index_dim: int = 0, index_bits: int | None = None, window: int | None = None
+    heads: LatentHeads, *, index_dim: int = 0, index_pool: int = 1, window: int | None = None
 ) -> LatentAttention:
     """The mixer with these sizes; with `index_dim` it keeps an indexer's keys too."""
     return LatentAttention(
@@ -65,7 +65,7 @@ def latent_mixer(
         value_dim=heads.value,
         window=window,
         index_dim=index_dim,
-        index_bits=index_bits,
+        index_pool=index_pool,
     )
 
 
