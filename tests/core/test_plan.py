@@ -262,12 +262,12 @@ def test_warnings_name_what_the_plan_rests_on():
 
 
 def test_a_scheme_known_only_by_name_is_an_upper_bound_and_says_so():
-    gptq = spec(quantization_config={"quant_method": "gptq", "bits": 4})
-    plan = estimate(gptq)
+    unknown = spec(quantization_config={"quant_method": "a_new_one", "bits": 4})
+    plan = estimate(unknown)
     assert plan.weights.total_bytes == 2 * plan.weights.num_parameters
     assert plan.evidence["weights"] == "assumed"
     assert "quantization-not-modelled" in codes(plan)
-    stored = estimate(replace(gptq, stored_weight_bytes=3_900_000_000), pp=2)
+    stored = estimate(replace(unknown, stored_weight_bytes=3_900_000_000), pp=2)
     assert stored.weights.total_bytes == 3_900_000_000
     assert 0 <= sum(use.weights_bytes for use in stored.per_gpu) - 3_900_000_000 < 2
     assert stored.evidence["weights"] == "derived"

@@ -7,13 +7,22 @@ from hypothesis import strategies as st
 from kvplan.core.dtypes import parse_dtype
 from kvplan.core.errors import InputError
 from kvplan.core.model import Quantization, Split, Weight
-from kvplan.core.weights import active_parameters, num_parameters, parse_quant, sizes_by_part, weight_bytes
+from kvplan.core.stored import StoredFormat, StoredTensor
+from kvplan.core.weights import (
+    active_parameters,
+    num_parameters,
+    parse_quant,
+    sizes_by_part,
+    stored_formats,
+    weight_bytes,
+)
 from kvplan.sources.catalog import load
 from tests.models import spec
 
 BF16 = parse_dtype("bf16")
-FP8_BLOCKS = Quantization(method="fp8", bits=8, scale_bits=32, block=(128, 128), understood=True)
-MXFP4 = Quantization(method="mxfp4", bits=4, scale_bits=8, block=(1, 32), parts=("experts",), understood=True)
+FP8_BLOCKS = StoredFormat("fp8", (StoredTensor("weight", 8), StoredTensor("scale", 32, (128, 128))))
+MXFP4 = StoredFormat("mxfp4", (StoredTensor("weight", 4), StoredTensor("scale", 8, (1, 32))))
+CHECKPOINT = Quantization(method="a checkpoint's", understood=True)
 
 
 def matrix(rows, columns, part="mlp", split=None, **more):
@@ -64,34 +73,66 @@ def test_mixtral_uses_two_of_eight_experts():
 
 
 @pytest.mark.parametrize(
-    ("quant", "part", "expected"),
+    ("quant", "stored", "part", "expected"),
     [
-        (None, "mlp", 2 * 256 * 384),
-        (FP8_BLOCKS, "mlp", 256 * 384 + 2 * 3 * 4),
-        (FP8_BLOCKS, "head", 2 * 256 * 384),
-        (MXFP4, "experts", 256 * 384 // 2 + 256 * 12),
-        (MXFP4, "mlp", 2 * 256 * 384),
-        (parse_quant("int8"), "mlp", 256 * 384 + 256 * 4),
-        (parse_quant("int4"), "mlp", 256 * 384 // 2 + 256 * 3 * 20 // 8),
+        (None, None, "mlp", 2 * 256 * 384),
+        (None, FP8_BLOCKS, "mlp", 2 * 256 * 384),
+        (CHECKPOINT, None, "mlp", 2 * 256 * 384),
+        (CHECKPOINT, FP8_BLOCKS, "mlp", 256 * 384 + 2 * 3 * 4),
+        (CHECKPOINT, MXFP4, "experts", 256 * 384 // 2 + 256 * 12),
+        (parse_quant("int8"), None, "mlp", 256 * 384 + 256 * 4),
+        (parse_quant("int4"), FP8_BLOCKS, "mlp", 256 * 384 // 2 + 256 * 3 * 20 // 8),
+        (parse_quant("int4"), FP8_BLOCKS, "head", 2 * 256 * 384),
     ],
-    ids=["plain", "fp8 blocks", "fp8 leaves the head", "mxfp4 experts", "mxfp4 leaves the rest", "int8", "int4"],
+    ids=[
+        "plain",
+        "no scheme",
+        "left plain",
+        "fp8 blocks",
+        "mxfp4",
+        "int8",
+        "planned otherwise",
+        "no plan for the head",
+    ],
 )
-def test_bytes_of_a_matrix_of_256_by_384(quant, part, expected):
-    assert weight_bytes(matrix(256, 384, part), BF16, quant) == expected
+def test_bytes_of_a_matrix_of_256_by_384(quant, stored, part, expected):
+    assert weight_bytes(matrix(256, 384, part, stored=stored), BF16, quant) == expected
 
 
 def test_a_block_that_hangs_over_the_edge_has_a_scale_too():
-    assert weight_bytes(matrix(129, 1), BF16, FP8_BLOCKS) == 129 + 2 * 4
+    assert FP8_BLOCKS.bytes_of(129, 1) == 129 + 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("tensor", "expected"),
+    [
+        # 33 · 3 bits are four words of 32; down the rows 10 · 3 bits are one.
+        (StoredTensor("w", 3, (1, 1), word=32, along="columns"), 10 * 4 * 4),
+        (StoredTensor("w", 3, (1, 1), word=32, along="rows"), 33 * 4),
+        (StoredTensor("w", 3), 124),
+        (StoredTensor("scale", 16, (1, 16)), 10 * 3 * 2),
+        (StoredTensor("index", 32, (0, 1)), 33 * 4),
+        (StoredTensor("scale", 32, (0, 0)), 4),
+        (StoredTensor("absmax", 8, 64), 6),
+    ],
+    ids=["along rows", "down columns", "in one run", "groups", "per input", "per matrix", "in storage order"],
+)
+def test_bytes_of_a_tensor_for_10_by_33(tensor, expected):
+    assert tensor.bytes_of(10, 33) == expected
 
 
 def test_a_scheme_that_is_not_understood_counts_as_plain():
-    unknown = Quantization(method="gptq", bits=4, understood=False)
-    assert weight_bytes(matrix(10, 10), BF16, unknown) == 200
+    unknown = Quantization(method="new", bits=4, understood=False)
+    assert weight_bytes(matrix(10, 10, stored=FP8_BLOCKS), BF16, unknown) == 200
 
 
-def test_modules_that_the_checkpoint_leaves_out_stay_plain():
-    skipping = Quantization(method="fp8", bits=8, scale_bits=32, skip=("w.",), understood=True)
-    assert weight_bytes(matrix(10, 10), BF16, skipping) == 200
+def test_formats_add_up_to_the_whole():
+    model = load("openai/gpt-oss-20b")
+    found = stored_formats(model)
+    assert list(found) == ["mxfp4", "plain"]
+    assert found["mxfp4"].parameters == 24 * 32 * 3 * 2880**2
+    assert sum(size.total_bytes for size in found.values()) == 13_761_264_768
+    assert sum(size.parameters for size in found.values()) == num_parameters(model)
 
 
 def test_an_unknown_scheme_is_refused():

@@ -4,6 +4,7 @@ To add a format: a function here that returns a `StoredFormat`, and the scheme t
 """
 
 from dataclasses import replace
+from fractions import Fraction
 from functools import lru_cache
 from json import dumps
 
@@ -187,8 +188,8 @@ def affine(bits: int, group: int, dtype_bits: int) -> StoredFormat:
     return StoredFormat(f"affine int{bits}", (weight, *beside))
 
 
-def averaged(name: str, thousandths: int, *beside: tuple[str, int, tuple[int, int]]) -> StoredFormat:
-    """A scheme whose config states only an average of bits per element: bits · 1000 per thousand elements."""
+def averaged(name: str, bits: Fraction, *beside: tuple[str, int, tuple[int, int]]) -> StoredFormat:
+    """A scheme whose config states only an average of bits per element: 4.5 are 9 bits for every two elements."""
     form = scaled(name, 1, *beside)
-    bits = StoredTensor("weight", thousandths, 1000)
-    return replace(form, tensors=(bits, *form.tensors[1:]))
+    weight = StoredTensor("weight", bits.numerator, bits.denominator)
+    return replace(form, tensors=(weight, *form.tensors[1:]))
