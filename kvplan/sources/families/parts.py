@@ -89,14 +89,19 @@ def projections(
     names: tuple[str, str, str, str] = ("q_proj", "k_proj", "v_proj", "o_proj"),
     qkv_bias: bool = False,
     out_bias: bool = False,
+    kv_hidden: int | None = None,
 ) -> tuple[Weight, ...]:
-    """Query, key, value and output projections of softmax attention."""
+    """Query, key, value and output projections of softmax attention.
+
+    `kv_hidden` is the width of what keys and values are made of, where that is something else.
+    """
     query, key, value, out = (f"{prefix}.{name}" for name in names)
+    of = kv_hidden or hidden_size
     q_width, kv_width = heads.num_heads * heads.head_dim, heads.num_kv_heads * heads.head_dim
     return (
         *column(query, q_width, hidden_size, "attention", units=heads.num_heads, bias=qkv_bias),
-        *column(key, kv_width, hidden_size, "attention", units=heads.num_kv_heads, bias=qkv_bias),
-        *column(value, kv_width, hidden_size, "attention", units=heads.num_kv_heads, bias=qkv_bias),
+        *column(key, kv_width, of, "attention", units=heads.num_kv_heads, bias=qkv_bias),
+        *column(value, kv_width, of, "attention", units=heads.num_kv_heads, bias=qkv_bias),
         *row(out, hidden_size, q_width, "attention", units=heads.num_heads, bias=out_bias),
     )
 
