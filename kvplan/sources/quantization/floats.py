@@ -18,6 +18,11 @@ from kvplan.sources.quantization.scheme import (
 )
 from kvplan.sources.quantization.settings import Settings
 
+_NEVER_FP8 = ("indexer.weights_proj",)
+"""What DeepSeek-V3.2 keeps in 16 bits without listing it.
+
+Source: deepseek-ai/DeepSeek-V3.2-Exp inference/model.py `Indexer`
+"""
 _NAMED: tuple[Role, ...] = ("linear", "router", "head", "tower")
 """What a scheme may replace where its config names the module."""
 
@@ -41,7 +46,7 @@ def read_fp8(settings: Settings, dtype: DType) -> Scheme:
         skip = Names(settings.names("modules_to_not_convert", "ignored_layers"))
         rules = _listed_layers(settings, dtype)
     else:
-        skip, rules = left_plain(settings), []
+        skip, rules = left_plain(settings, *_NEVER_FP8), []
     experts = formats.microscaled(4) if fp4_experts else form
 
     def chosen(module: Module) -> StoredFormat:
@@ -91,9 +96,12 @@ def read_modelopt(settings: Settings, dtype: DType) -> Scheme:
     if own.has("quantized_layers"):
         choose = first_of(_listed_layers(own, dtype), lambda module: None)
         return Scheme(choose=choose, kv_cache=kv_cache, kv_scale_bits=kv_bits)
-    form = _algorithm(own, dtype, default=_inferred(own))
-    choose = replacing(form, roles=(*EVERY_LINEAR, "head"), skip=left_plain(own))
-    return Scheme(choose=choose, kv_cache=kv_cache, kv_scale_bits=kv_bits)
+    choose = replacing(
+        _algorithm(own, dtype, default=_inferred(own)), roles=(*EVERY_LINEAR, "head"), skip=left_plain(own)
+    )
+    # The smoothing scales of AWQ and SmoothQuant are folded into other weights where that is possible.
+    smooth = own.text("quant_algo").upper().endswith(("AWQ", "SQ_PER_CHANNEL"))
+    return Scheme(choose=choose, exact=not smooth, kv_cache=kv_cache, kv_scale_bits=kv_bits)
 
 
 def _listed_layers(settings: Settings, dtype: DType) -> list[tuple[Names, Choice]]:

@@ -4,9 +4,9 @@ To add a format: a function here that returns a `StoredFormat`, and the scheme t
 """
 
 from dataclasses import replace
-from fractions import Fraction
 from functools import lru_cache
 from json import dumps
+from math import gcd
 
 from kvplan.core.stored import StoredFormat, StoredTensor
 from kvplan.core.units import ceil_div
@@ -188,8 +188,8 @@ def affine(bits: int, group: int, dtype_bits: int) -> StoredFormat:
     return StoredFormat(f"affine int{bits}", (weight, *beside))
 
 
-def averaged(name: str, bits: Fraction, *beside: tuple[str, int, tuple[int, int]]) -> StoredFormat:
+def averaged(name: str, thousandths: int, *beside: tuple[str, int, tuple[int, int]]) -> StoredFormat:
     """A scheme whose config states only an average of bits per element: 4.5 are 9 bits for every two elements."""
-    form = scaled(name, 1, *beside)
-    weight = StoredTensor("weight", bits.numerator, bits.denominator)
+    form, whole = scaled(name, 1, *beside), gcd(thousandths, 1000)
+    weight = StoredTensor("weight", thousandths // whole, 1000 // whole)
     return replace(form, tensors=(weight, *form.tensors[1:]))

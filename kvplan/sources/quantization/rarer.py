@@ -1,7 +1,6 @@
 """Schemes that few checkpoints use, or whose config tells less than the tensors: AQLM, HIGGS, torchao, Quark, EXL."""
 
 from collections.abc import Callable
-from fractions import Fraction
 
 from kvplan.core.dtypes import DType
 from kvplan.core.stored import StoredFormat, StoredTensor
@@ -83,7 +82,7 @@ def read_exl(settings: Settings, dtype: DType) -> Scheme:
         value = settings.raw.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0.5 <= value <= 16:
             raise settings.wrong(key, "a number of bits")
-        return formats.averaged(settings.text("quant_method"), Fraction(round(1000 * value), 1000), *signs)
+        return formats.averaged(settings.text("quant_method"), round(1000 * value), *signs)
 
     body, head = average("bits", 4.0), average("head_bits", 6.0)
 

@@ -63,6 +63,7 @@ def stays_plain(module: Module) -> StoredFormat | None:
     return None
 
 
-def left_plain(settings: Settings) -> Names:
-    """The modules that the config leaves plain, under whichever of the keys it lists them."""
-    return Names(settings.names("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules"))
+def left_plain(settings: Settings, *always: str) -> Names:
+    """The modules that the config leaves plain, under whichever of the keys it lists them, and `always` these."""
+    listed = settings.names("modules_to_not_convert", "ignored_layers", "ignore", "exclude_modules")
+    return Names((*listed, *always))
