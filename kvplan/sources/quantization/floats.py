@@ -18,8 +18,8 @@ from kvplan.sources.quantization.scheme import (
 )
 from kvplan.sources.quantization.settings import Settings
 
-_NEVER_FP8 = ("indexer.weights_proj",)
-"""What DeepSeek-V3.2 keeps in 16 bits without listing it.
+_NEVER_FP8 = ("weights_proj",)
+"""The weights of DeepSeek-V3.2's indexer, kept in 16 bits without being listed.
 
 Source: deepseek-ai/DeepSeek-V3.2-Exp inference/model.py `Indexer`
 """
@@ -43,7 +43,7 @@ def read_fp8(settings: Settings, dtype: DType) -> Scheme:
         static=settings.text("activation_scheme", default="dynamic") == "static",
     )
     if settings.has("quantized_layers"):  # modelopt on top of a checkpoint that was in fp8 before
-        skip = Names(settings.names("modules_to_not_convert", "ignored_layers"))
+        skip = Names((*settings.names("modules_to_not_convert", "ignored_layers"), *_NEVER_FP8))
         rules = _listed_layers(settings, dtype)
     else:
         skip, rules = left_plain(settings, *_NEVER_FP8), []

@@ -20,6 +20,19 @@ _REGEX_SIGNS = frozenset("\\[](){}^$|+")
 _TEXT = ("", "model.", "language_model.", "model.language_model.", "language_model.model.", "backbone.")
 _IN_TEXT = (*(f"{prefix}layers." for prefix in _TEXT), "model.decoder.layers.", "transformer.h.")
 _OUTER = frozenset(("model", "language_model", "encoder", "transformer", "thinker", "backbone", "text_model"))
+_SAME_PART = {
+    "mlp": ("ffn", "block_sparse_moe", "feed_forward", "moe"),
+    "block_sparse_moe": ("mlp",),
+    "self_attn": ("attn", "attention"),
+}
+_DEEPSEEK = {
+    "q_a_proj": ("wq_a", "fused_wqa_wkv"),
+    "kv_proj": ("wkv", "fused_wqa_wkv"),
+    "q_b_proj": ("wq_b",),
+    "o_a_proj": ("wo_a",),
+    "o_b_proj": ("wo_b",),
+}
+"""Source: transformers 5.23, conversion_mapping.py `deepseek_v4`; vLLM fuses two of them."""
 _ROOTS = {
     "tower": "vision_tower vision_model visual vision_encoder vision vit vpm image_encoder img_processor siglip",
     "projector": "multi_modal_projector mm_projector embed_vision projector connector merger aligner mlp1 "
@@ -159,9 +172,19 @@ def _glob(pattern: str) -> re.Pattern[str]:
     return re.compile(".*".join(re.escape(piece) for piece in pattern.split("*")) + r"(?:\.|$)")
 
 
+@lru_cache(maxsize=512)
 def _spellings(name: str) -> tuple[str, ...]:
-    """Experts are listed once for all; configs number them, or name the list that they lie in."""
-    return (name, name.replace(".experts.", ".experts.0.", 1)) if ".experts." in name else (name,)
+    """A module's names in one class or another, by its part of the layer and by DeepSeek's own words.
+
+    Experts are listed once for all; configs number them, or name the list that they lie in.
+    """
+    head, dot, rest = name.partition(".")
+    found = [name, *(f"{other}{dot}{rest}" for other in _SAME_PART.get(head, ()))]
+    own = f".{name}".replace(".compressor.indexer.", ".indexer.").replace(".self_attn.", ".attn.")
+    stem, _, last = own.replace(".mlp.", ".ffn.").rpartition(".")
+    found += (f"{stem}.{word}".removeprefix(".") for word in _DEEPSEEK.get(last, ()))
+    found += [each.replace(".experts.", ".experts.0.", 1) for each in found if ".experts." in each]
+    return tuple(dict.fromkeys(found))
 
 
 def _paths(module: Module) -> Iterator[str]:
