@@ -84,6 +84,10 @@ class Facts:
         """Whether the config states the key, or its class has a default for it."""
         return self.has(key) or key in self._defaults.fields
 
+    def is_on(self, key: str) -> bool:
+        """Whether the config states something at the key that is not null, false, zero or empty."""
+        return bool(self._raw(key))
+
     def is_text(self, key: str) -> bool:
         """Whether the config states a string at `key`, where values of another type mean something too."""
         return isinstance(self._raw(key), str)
