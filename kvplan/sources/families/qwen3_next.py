@@ -28,7 +28,7 @@ from kvplan.sources.families.towers.qwen_vl import qwen3_vl_tower
 Fused = tuple[str, str, str, str]
 """The names of the projections that make q, k and v; the gate z; β; the decay a."""
 _QWEN3_NEXT: Fused = ("in_proj_qkvz", "in_proj_qkvz", "in_proj_ba", "in_proj_ba")
-_QWEN3_5: Fused = ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a")
+QWEN3_5: Fused = ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a")
 
 
 def read_qwen3_next(facts: Facts) -> Reading:
@@ -45,7 +45,7 @@ def read_qwen3_5_text(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/qwen3_5/modeling_qwen3_5.py
     """
-    return _read(facts, [False] * facts.layer_count("num_hidden_layers"), fused=_QWEN3_5)
+    return _read(facts, [False] * facts.layer_count("num_hidden_layers"), fused=QWEN3_5)
 
 
 def read_qwen3_5_moe_text(facts: Facts) -> Reading:
@@ -53,7 +53,7 @@ def read_qwen3_5_moe_text(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/qwen3_5_moe/modeling_qwen3_5_moe.py
     """
-    return _read(facts, [True] * facts.layer_count("num_hidden_layers"), fused=_QWEN3_5)
+    return _read(facts, [True] * facts.layer_count("num_hidden_layers"), fused=QWEN3_5)
 
 
 def read_qwen3_5(facts: Facts) -> Reading:

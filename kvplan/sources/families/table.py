@@ -46,6 +46,7 @@ READERS: dict[str, str] = {
     "blip-2": "blip.read_blip2",
     "bloom": "alibi.read_bloom",
     "camembert": "roberta.read_roberta",
+    "chatglm": "remote_chatglm.read_chatglm",
     "codegen": "gpt_kin.read_codegen",
     "cohere": "cohere.read_cohere",
     "cohere2": "cohere.read_cohere2",
