@@ -1,7 +1,7 @@
-"""Qwen's decoders with routed experts and their line: qwen2_moe, qwen3_moe, mellum, kolibri1, beam.
+"""Qwen's decoders with routed experts and their line: qwen2_moe, qwen3_moe, Qwen3-Omni's, mellum, kolibri1, beam.
 
-Source: transformers 5.23, models/{qwen2_moe,qwen3_moe,mellum,kolibri1,beam}/. Checkpoints of Mellum also hold a layer
-for multi-token prediction, `mtp.*`, which the class does not load.
+Source: transformers 5.23, models/{qwen2_moe,qwen3_moe,qwen3_omni_moe,mellum,kolibri1,beam}/. Checkpoints of Mellum also
+hold a layer for multi-token prediction, `mtp.*`, which the class does not load.
 """
 
 from kvplan.core.model import Split, Weight
@@ -51,6 +51,36 @@ def read_qwen3_moe(facts: Facts) -> Reading:
     window = read_window(facts) if facts.flag("use_sliding_window") else None
     mixers = layer_mixers(facts, heads, num_layers, window=window)
     feeding = _feeding(facts, hidden, sparse_layers(facts, num_layers))
+    return decoder(facts, half_decoder(hidden, mixers, _normed(facts, heads, hidden), feeding), hidden)
+
+
+def read_qwen3_omni_moe_text(facts: Facts) -> Reading:
+    """The text model of Qwen3-Omni's thinker: Qwen3 MoE, with a window for every layer where the config states one.
+
+    Source: transformers 5.23, models/qwen3_omni_moe/modeling_qwen3_omni_moe.py `Qwen3OmniMoeThinkerTextModel`
+    """
+    return _qwen3_omni(facts)
+
+
+def read_qwen3_omni_moe_talker_text(facts: Facts) -> Reading:
+    """The model of Qwen3-Omni's talker that words codes: all layers route, and share an expert behind a gate besides.
+
+    Source: transformers 5.23, models/qwen3_omni_moe/modeling_qwen3_omni_moe.py `Qwen3OmniMoeTalkerModel`
+    """
+    return _qwen3_omni(facts, shares=True)
+
+
+def _qwen3_omni(facts: Facts, *, shares: bool = False) -> Reading:
+    hidden, num_layers = facts.positive("hidden_size"), facts.layer_count("num_hidden_layers")
+    facts.refuse_null("num_key_value_heads")
+    heads = read_heads(facts, hidden)
+    mixers = layer_mixers(facts, heads, num_layers, window=read_window(facts))
+    sparse = [True] * num_layers if shares else sparse_layers(facts, num_layers)
+    shared_width = facts.positive("shared_expert_intermediate_size") if shares else 0
+    gate = replicated("mlp.shared_expert_gate", 1, hidden, "router") if shares else ()
+    feeding = _feeding(
+        facts, hidden, sparse, keys=("num_experts",), shared_width=shared_width, shared="shared_expert", beside=gate
+    )
     return decoder(facts, half_decoder(hidden, mixers, _normed(facts, heads, hidden), feeding), hidden)
 
 

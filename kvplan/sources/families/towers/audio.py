@@ -8,7 +8,7 @@ from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.mixers import equal_heads, read_heads
 from kvplan.sources.families.parts import gated_mlp, norm, plain_mlp, projections, replicated
-from kvplan.sources.families.towers.bricks import in_tower, loose
+from kvplan.sources.families.towers.bricks import convolution, in_tower, loose
 
 _KERNEL = 3
 
@@ -82,9 +82,9 @@ def qwen3_asr_tower(facts: Facts, name: str = "audio_tower") -> tuple[Weight, ..
     for _ in range(3):
         bins = (bins + 1) // 2
     weights = (
-        *_square("conv2d1", channels, 1),
-        *_square("conv2d2", channels, channels),
-        *_square("conv2d3", channels, channels),
+        *convolution("conv2d1", channels, 1, _KERNEL, _KERNEL),
+        *convolution("conv2d2", channels, channels, _KERNEL, _KERNEL),
+        *convolution("conv2d3", channels, channels, _KERNEL, _KERNEL),
         *replicated("conv_out", hidden, channels * bins, "audio"),
         *whisper_layers(facts, hidden, key_bias=True),
         *norm("ln_post", hidden, bias=True),
@@ -140,10 +140,8 @@ def voxtral_realtime_tower(facts: Facts, name: str = "audio_tower") -> tuple[Wei
 def sound_convolutions(facts: Facts, hidden: int) -> tuple[Weight, ...]:
     """Two convolutions over three columns each, the second of which takes every other one."""
     return (
-        loose("conv1.weight", hidden, facts.positive("num_mel_bins"), _KERNEL),
-        loose("conv1.bias", hidden),
-        loose("conv2.weight", hidden, hidden, _KERNEL),
-        loose("conv2.bias", hidden),
+        *convolution("conv1", hidden, facts.positive("num_mel_bins"), _KERNEL),
+        *convolution("conv2", hidden, hidden, _KERNEL),
     )
 
 
@@ -166,8 +164,3 @@ def whisper_layers(facts: Facts, hidden: int, *, key_bias: bool = False) -> tupl
 
 def _without_key_bias(attention: tuple[Weight, ...]) -> tuple[Weight, ...]:
     return tuple(weight for weight in attention if not weight.name.endswith("k_proj.bias"))
-
-
-def _square(name: str, channels: int, seen: int) -> tuple[Weight, ...]:
-    """A convolution over three columns and three rows."""
-    return (loose(f"{name}.weight", channels, seen, _KERNEL, _KERNEL), loose(f"{name}.bias", channels))

@@ -17,7 +17,24 @@ def in_tower(prefix: str, weights: tuple[Weight, ...], *, part: Part = "vision",
     """The weights as the tower's own, in its part: once for each of `copies` equal layers."""
     if not copies:
         return ()
-    return tuple(replace(w, name=f"{prefix}.{w.name}", part=part, copies=copies * w.copies) for w in weights)
+    return tuple(
+        replace(
+            w,
+            name=f"{prefix}.{w.name}",
+            part=part,
+            copies=copies * w.copies,
+            active_copies=None if w.active_copies is None else copies * w.active_copies,
+        )
+        for w in weights
+    )
+
+
+def convolution(
+    name: str, out: int, seen: int, *kernel: int, bias: bool = True, part: Part = "audio"
+) -> tuple[Weight, ...]:
+    """A convolution from `seen` channels to `out`; of a grouped one, `seen` are those of a group."""
+    matrix = loose(f"{name}.weight", out, seen, *kernel, part=part)
+    return (matrix, loose(f"{name}.bias", out, part=part)) if bias else (matrix,)
 
 
 def patches(name: str, hidden: int, channels: int, *kernel: int, bias: bool = True) -> tuple[Weight, ...]:

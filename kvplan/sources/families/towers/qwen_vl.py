@@ -46,7 +46,13 @@ def exaone4_5_tower(facts: Facts, name: str = "visual") -> tuple[Weight, ...]:
     return qwen2_5_vl_tower(facts, name, num_kv_heads=num_kv_heads)
 
 
-def qwen3_vl_tower(facts: Facts, name: str = "visual") -> tuple[Weight, ...]:
+def qwen3_vl_tower(
+    facts: Facts,
+    name: str = "visual",
+    *,
+    merging: tuple[str, str, str] = ("norm", "linear_fc1", "linear_fc2"),
+    deeper: str = "deepstack_merger_list",
+) -> tuple[Weight, ...]:
     """Qwen3-VL: learnt positions, and a merger for each layer of `deepstack_visual_indexes` too, where there are any.
 
     Source: transformers 5.23, models/qwen3_vl/modeling_qwen3_vl.py `Qwen3VLVisionModel`
@@ -56,16 +62,17 @@ def qwen3_vl_tower(facts: Facts, name: str = "visual") -> tuple[Weight, ...]:
     block = (*_norms(hidden, bias=True), *fused_attention(facts, hidden), *mlp)
     positions = (loose("pos_embed.weight", facts.positive("num_position_embeddings"), hidden),)
     merged, out = hidden * facts.positive("spatial_merge_size") ** 2, facts.positive("out_hidden_size")
+    before, first, second = merging
     linears = (
-        *replicated("linear_fc1", merged, merged, "vision", bias=True),
-        *replicated("linear_fc2", out, merged, "vision", bias=True),
+        *replicated(first, merged, merged, "vision", bias=True),
+        *replicated(second, out, merged, "vision", bias=True),
     )
     deep = in_tower(
-        "deepstack_merger_list.*",
-        (*norm("norm", merged, bias=True), *linears),
+        f"{deeper}.*",
+        (*norm(before, merged, bias=True), *linears),
         copies=len(facts.integers("deepstack_visual_indexes")),
     )
-    merger = in_tower("merger", (*norm("norm", hidden, bias=True), *linears))
+    merger = in_tower("merger", (*norm(before, hidden, bias=True), *linears))
     return in_tower(name, (*_patches(facts, hidden, bias=True), *positions, *_blocks(facts, block), *merger, *deep))
 
 
