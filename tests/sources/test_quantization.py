@@ -407,8 +407,25 @@ def test_a_scheme_without_a_name_is_known_by_its_keys(config, method):
     assert spec(quantization_config=config).quantization.method == method
 
 
-def test_an_unknown_scheme_is_an_upper_bound_and_says_so():
-    plan = estimate(spec(quantization_config={"quant_method": "some_new_one", "bits": 4}))
+INT2 = {"num_bits": 2, "type": "int", "strategy": "spiral"}
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ({"quant_method": "some_new_one", "bits": 4}, "some_new_one"),
+        ({"quant_method": "modelopt", "quant_algo": "FP3"}, "modelopt (FP3)"),
+        ({"quant_method": "compressed-tensors", "config_groups": {}}, "compressed-tensors (no groups)"),
+        ({"config_groups": {"a": {"weights": INT2}}}, "compressed-tensors (strategy spiral)"),
+        ({"config_groups": {"a": {"weights": INT2}}, "format": "knitted"}, "compressed-tensors (format knitted)"),
+        ({"quant_method": "torchao", "quant_type": {"default": {"_type": "New"}}}, "torchao (New)"),
+        ({"quant_method": "quark", "global_quant_config": {"weight": {"dtype": "int3"}}}, "quark (int3)"),
+        ({"quant_method": "vptq"}, "vptq (no layers)"),
+    ],
+)
+def test_an_unknown_scheme_is_an_upper_bound_and_says_so(config, name):
+    plan = estimate(spec(quantization_config=config))
+    assert plan.weights.quantization == name
     assert plan.weights.total_bytes == 2 * plan.weights.num_parameters
     assert plan.evidence["weights"] == "assumed"
     assert "quantization-not-modelled" in [warning.code for warning in plan.warnings]
@@ -459,10 +476,7 @@ def test_a_plan_may_quantise_otherwise_than_the_checkpoint():
         ({"quant_method": "fp8", "weight_block_size": ["a", 1]}, "two whole numbers"),
         ({"quant_method": "fp8", "modules_to_not_convert": [7]}, "a list of names"),
         ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf5"}, "nf4 or fp4"),
-        ({"quant_method": "modelopt", "quant_algo": "FP3"}, "quant_algo"),
-        ({"quant_method": "compressed-tensors", "config_groups": {}}, "at least one group"),
         ({"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": 3}}}, "an object"),
-        ({"quant_method": "torchao", "quant_type": {"default": {"_type": "New"}}}, "torchao"),
         ({"quant_method": "exl2", "bits": "many"}, "a number of bits"),
         ({"quant_method": "quanto", "weights": "int3"}, "weights"),
     ],

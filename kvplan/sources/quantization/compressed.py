@@ -5,9 +5,21 @@ from kvplan.core.stored import StoredFormat
 from kvplan.sources.quantization import formats
 from kvplan.sources.quantization.formats import ROW, WHOLE, per_group, scaled
 from kvplan.sources.quantization.modules import Module, Names, Role
-from kvplan.sources.quantization.scheme import Choice, Scheme, left_plain, stays_plain
+from kvplan.sources.quantization.scheme import Choice, NotModelledError, Scheme, left_plain, stays_plain
 from kvplan.sources.quantization.settings import Settings
 
+_FORMATS = (
+    "dense",
+    "naive-quantized",
+    "int-quantized",
+    "float-quantized",
+    "pack-quantized",
+    "nvfp4-pack-quantized",
+    "mxfp4-pack-quantized",
+    "mxfp6-pack-quantized",
+    "mxfp8-quantized",
+    "marlin-24",
+)
 _CLASSES: dict[str, tuple[Role, ...]] = {"Linear": ("linear", "tower", "head"), "Embedding": ("table",)}
 
 
@@ -46,7 +58,7 @@ def _groups(settings: Settings, dtype: DType) -> tuple[list[tuple[Names, Choice]
         for target in targets:
             by_role |= dict.fromkeys(_CLASSES.get(target, ()), choice)
     if not named and not by_role:
-        raise settings.wrong("config_groups", "an object of at least one group")
+        raise NotModelledError("no groups")
     return named, by_role
 
 
@@ -67,8 +79,10 @@ def _stored_as(group: Settings, settings: Settings, dtype: DType) -> Choice:
 def _format(group: Settings, settings: Settings) -> str:
     """The compressor of a group: as it or the whole config states, else as its arguments imply."""
     stated = group.text("format", default=settings.text("format"))
-    if stated not in ("", "mixed-precision", "dense"):
+    if stated in _FORMATS:
         return stated
+    if stated not in ("", "mixed-precision"):
+        raise NotModelledError(f"format {stated}")
     weights = group.inner("weights")
     if weights.text("type", default="int") == "float":
         return "float-quantized" if weights.integer("num_bits") == 8 else "nvfp4-pack-quantized"
@@ -96,6 +110,8 @@ def _weights(group: Settings, form: str, dtype: DType, *, by_package: bool) -> S
         return scaled("2:4 int4", bits // 2, ("meta", 1, (1, 1)), scales, ("weight_shape", 128, WHOLE))
     kind = "fp8" if weights.text("type", default="int") == "float" else "int8"
     scale = ("weight_scale", dtype.bits, block)
+    if form == "dense":  # calibrated, but not yet compressed
+        return scaled("plain with scales", dtype.bits, scale)
     return scaled(kind, 8, scale) if symmetric else scaled(kind, 8, scale, ("weight_zero_point", 8, block))
 
 
@@ -107,7 +123,7 @@ def _block(weights: Settings) -> tuple[int, int]:
         return weights.pair("block_structure") or (128, 128)
     known = {"tensor": WHOLE, "channel": ROW, "group": per_group(group), "tensor_group": per_group(group)}
     if strategy not in known:
-        raise weights.wrong("strategy", f"one of block, {', '.join(known)}")
+        raise NotModelledError(f"strategy {strategy}")
     return known[strategy]
 
 

@@ -10,6 +10,7 @@ from kvplan.sources.quantization.modules import Module, Names, Role
 from kvplan.sources.quantization.scheme import (
     EVERY_LINEAR,
     Choice,
+    NotModelledError,
     Scheme,
     by_settings,
     first_of,
@@ -160,7 +161,7 @@ def _algorithm(settings: Settings, dtype: DType, default: str = "") -> StoredFor
         "W8A8_SQ_PER_CHANNEL": scaled("int8", 8, per_row, static, smooth),
     }
     if name not in known:
-        raise settings.wrong("quant_algo", f"one of {', '.join(known)}")
+        raise NotModelledError(name or "no algorithm")
     return known[name]
 
 

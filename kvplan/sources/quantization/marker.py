@@ -12,6 +12,7 @@ from typing import Any
 from kvplan.core.dtypes import DType
 from kvplan.core.model import Layer, Quantization, Weight
 from kvplan.core.stored import StoredFormat, StoredTensor
+from kvplan.core.text import printable
 from kvplan.sources.families.parts import Reading
 from kvplan.sources.quantization import formats
 from kvplan.sources.quantization.compressed import read_compressed_tensors
@@ -19,7 +20,7 @@ from kvplan.sources.quantization.floats import FLOATS
 from kvplan.sources.quantization.integers import INTEGERS
 from kvplan.sources.quantization.modules import module_of
 from kvplan.sources.quantization.rarer import RARER
-from kvplan.sources.quantization.scheme import Scheme
+from kvplan.sources.quantization.scheme import NotModelledError, Scheme
 from kvplan.sources.quantization.settings import Settings
 
 _COMPRESSED = dict.fromkeys(("compressed-tensors", "compressed_tensors", "sparseml"), read_compressed_tensors)
@@ -32,7 +33,10 @@ def mark(reading: Reading, raw: Mapping[str, Any], dtype: DType, *, text_only: b
     read = _SCHEMES.get(method)
     if read is None:
         return reading, Quantization(method=method, understood=False)
-    marker = _Marker(read(Settings(raw), dtype), dtype, text_only=text_only)
+    try:
+        marker = _Marker(read(Settings(raw), dtype), dtype, text_only=text_only)
+    except NotModelledError as kind:
+        return reading, Quantization(method=f"{method} ({printable(str(kind), max_length=40)})", understood=False)
     stored = replace(
         reading,
         layers=marker.layers(reading.layers),

@@ -10,6 +10,7 @@ from kvplan.sources.quantization.modules import Module, Names
 from kvplan.sources.quantization.scheme import (
     IN_DECODER,
     Choice,
+    NotModelledError,
     Scheme,
     by_settings,
     first_of,
@@ -146,7 +147,7 @@ def _torchao_by_name(kind: str, data: Settings, dtype: DType) -> Choice:
         "nvfp4dynamicactivationnvfp4weight": formats.nvfp4(static_input=False),
     }
     if name not in known:
-        raise data.wrong("_type", f"a torchao config that kvplan knows: `{kind}` is none")
+        raise NotModelledError(kind or "no config")
     form = known[name]
     return lambda module: form
 
@@ -178,7 +179,7 @@ def _quark_form(settings: Settings, dtype: DType) -> Choice:
         kind
     )
     if bits is None:
-        raise weight.wrong("dtype", "fp8_e4m3, int8, int4, fp4 or fp6_e3m2")
+        raise NotModelledError(kind or "no dtype")
     if kind.startswith(("fp4", "fp6")):
         form = formats.microscaled(bits, weight.integer("group_size", default=32))
     else:
@@ -199,7 +200,7 @@ def read_vptq(settings: Settings, dtype: DType) -> Scheme:
     """
     named = settings.inner("config_for_layers").objects()
     if not named:
-        raise settings.wrong("config_for_layers", "an object of one entry per module")
+        raise NotModelledError("no layers")
     skip = left_plain(settings)
     choose = first_of(by_settings(named, _vptq_form), stays_plain)
     return Scheme(choose=replacing(choose, roles=IN_DECODER, skip=skip), exact=False)

@@ -14,6 +14,10 @@ IN_DECODER: tuple[Role, ...] = ("linear",)
 EVERY_LINEAR: tuple[Role, ...] = ("linear", "tower")
 
 
+class NotModelledError(Exception):
+    """A kind of scheme, named, that kvplan does not know: its weights are counted as unquantised."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheme:
     """One checkpoint's scheme."""
