@@ -327,6 +327,13 @@ class Facts:
             raise self.wrong(key, numbers, "a number from 1, or two")
         return numbers[0], numbers[-1]
 
+    def pairs(self, key: str, *, default: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        """The list of pairs of sizes at `key`, e.g. a kernel's height and width for each convolution."""
+        value = self._take((key,), [list(pair) for pair in default])
+        if not isinstance(value, list) or len(value) != len(default) or not all(map(_is_pair, value)):
+            raise self.wrong(key, value, f"a list of {len(default)} pairs of numbers from 1")
+        return tuple((first, second) for first, second in value)
+
     def mapping_size(self, key: str) -> int:
         """How many entries the object at `key` has; 0 where the config has none."""
         value = self._take((key,), None)
@@ -399,3 +406,7 @@ class Facts:
             f"{stated} in the config of model type `{self.model_type}`, not {wanted}",
             hint=f"correct the file, or pass `--set {self._prefix}{key}=VALUE`",
         )
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(type(n) is int and 1 <= n <= MAX_NUMBER for n in value)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from kvplan.core.model import Layer, Weight
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.composite import language_model, multimodal
 from kvplan.sources.families.kv_sharing import (
     layer_embeddings,
     layer_gate,
@@ -24,7 +25,9 @@ from kvplan.sources.families.mixers import (
     typed_mixers,
     windowed,
 )
-from kvplan.sources.families.parts import Half, Reading, gated_mlp, norm, paired, replicated
+from kvplan.sources.families.parts import Half, Reading, class_suffix, gated_mlp, norm, paired, reads_tied, replicated
+from kvplan.sources.families.towers.gemma3n import audio_tower, embedder
+from kvplan.sources.families.towers.mobilenetv5 import mobilenet_tower
 
 _NORMS = (
     "input_layernorm",
@@ -52,6 +55,25 @@ def read_gemma3n_text(facts: Facts) -> Reading:
             *_times(onward, copies - 1),
         ),
         head=(*_times(back, copies - 1), *reading.head),
+    )
+
+
+def read_gemma3n(facts: Facts) -> Reading:
+    """Gemma 3n with its towers for images and sound; `Gemma3nForCausalLM` is the text model alone.
+
+    Source: transformers 5.23, models/gemma3n/modeling_gemma3n.py `Gemma3nForConditionalGeneration`
+    """
+    text = language_model(facts)
+    if class_suffix(facts) == "ForCausalLM":
+        return multimodal(facts, text, tied=reads_tied(facts.part("text_config")), language_model="ForCausalLM")
+    vision, audio = facts.part("vision_config"), facts.part("audio_config")
+    return multimodal(
+        facts,
+        text,
+        mobilenet_tower(vision),
+        embedder(vision, "embed_vision", text.hidden_size, part="vision"),
+        audio_tower(audio),
+        embedder(audio, "embed_audio", text.hidden_size, part="audio"),
     )
 
 

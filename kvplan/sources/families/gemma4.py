@@ -18,7 +18,18 @@ from kvplan.sources.families.kv_sharing import (
 )
 from kvplan.sources.families.llama import decoder
 from kvplan.sources.families.mixers import Heads, alternating, require_divisor, typed_mixers, windowed
-from kvplan.sources.families.parts import Half, Reading, causal_head, experts, gated_mlp, norm, paired, replicated
+from kvplan.sources.families.parts import (
+    Half,
+    Reading,
+    causal_head,
+    class_suffix,
+    experts,
+    gated_mlp,
+    norm,
+    paired,
+    reads_tied,
+    replicated,
+)
 from kvplan.sources.families.per_layer import layer_overrides
 from kvplan.sources.families.towers.gemma4 import (
     audio_tower,
@@ -77,6 +88,8 @@ def read_gemma4(facts: Facts) -> Reading:
     Source: transformers 5.23, models/gemma4/modeling_gemma4.py `Gemma4ForConditionalGeneration`
     """
     text, towers = language_model(facts), []
+    if class_suffix(facts) == "ForCausalLM":
+        return multimodal(facts, text, tied=reads_tied(facts.part("text_config")), language_model="ForCausalLM")
     if facts.has("vision_config"):
         vision = facts.part("vision_config")
         towers += [vision_tower(vision), embedder("embed_vision", vision.positive("hidden_size"), text.hidden_size)]
