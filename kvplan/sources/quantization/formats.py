@@ -41,7 +41,7 @@ def gptq(bits: int, group: int, *, index: bool = True) -> StoredFormat:
     Symmetric ones store zero points too. AutoGPTQ up to 0.7 also writes a bias of zeros for every matrix that has
     none, which engines skip and which is not counted.
 
-    Source: GPTQModel 2.2, nn_modules/qlinear/__init__.py; AutoGPTQ 0.7, nn_modules/qlinear/qlinear_cuda.py
+    Source: auto-round 0.16, auto_round_extension/torch/qlinear_torch.py; AutoGPTQ@005a942, auto_gptq/modeling/_utils.py
     """
     tensors = (
         StoredTensor("qweight", bits, (1, 1), word=32, along="columns"),
@@ -55,7 +55,7 @@ def gptq(bits: int, group: int, *, index: bool = True) -> StoredFormat:
 def marlin(bits: int, group: int) -> StoredFormat:
     """GPTQ in Marlin's order: the packed elements and fp16 scales, no zero points, no group index.
 
-    Source: AutoGPTQ 0.7, nn_modules/qlinear/qlinear_marlin.py
+    Source: AutoGPTQ, nn_modules/qlinear/qlinear_marlin.py
     """
     return scaled(f"marlin int{bits}", bits, ("s", 16, per_group(group)))
 
@@ -104,7 +104,7 @@ def bnb_4bit(kind: str, rows: int, columns: int, dtype: str, block: int, *, nest
 
     The text holds one number of 17 significant digits where it is nested, so it may be a byte or two off.
 
-    Source: bitsandbytes 0.48, functional.py `QuantState.as_dict`
+    Source: bitsandbytes 0.50, functional.py `QuantState.as_dict`
     """
     state: dict[str, object] = {"quant_type": kind, "blocksize": block, "dtype": dtype, "shape": [rows, columns]}
     beside = [StoredTensor("absmax", 8 if nested else 32, block), StoredTensor("quant_map", 16 * 32, WHOLE)]
@@ -121,7 +121,7 @@ def bnb_4bit(kind: str, rows: int, columns: int, dtype: str, block: int, *, nest
 def bnb_8bit() -> StoredFormat:
     """bitsandbytes in 8 bits: an fp32 scale per output, and one byte that names the layout.
 
-    Source: bitsandbytes 0.48, nn/modules.py `Linear8bitLt._save_to_state_dict`
+    Source: bitsandbytes 0.50, nn/modules.py `Linear8bitLt._save_to_state_dict`
     """
     return scaled("bnb int8", 8, ("SCB", 32, ROW), ("weight_format", 8, WHOLE))
 
@@ -181,7 +181,7 @@ def packed_int(
 def affine(bits: int, group: int, dtype_bits: int) -> StoredFormat:
     """MLX's affine groups: uint32 words along a row, a scale and a bias per group in the model's dtype.
 
-    Source: mlx 0.30, python/mlx/nn/layers/quantized.py; transformers 5.23, integrations/metal_quantization.py
+    Source: mlx-lm 0.32, utils.py; transformers 5.23, integrations/metal_quantization.py
     """
     weight = StoredTensor("weight", bits, (1, 1), word=32, along="columns")
     beside = (StoredTensor(name, dtype_bits, per_group(group)) for name in ("scales", "biases"))

@@ -27,7 +27,7 @@ _EVERYTHING: tuple[Role, ...] = ("linear", "router", "head", "table")
 def read_gptq(settings: Settings, dtype: DType) -> Scheme:
     """GPTQ: the linear layers of the decoder's layers, or those that the config lists; the head where it says so.
 
-    Source: GPTQModel 2.2, quantization/config.py; transformers 5.23, utils/quantization_config.py `GPTQConfig`
+    Source: GPTQModel 7.7, quantization/config.py; transformers 5.23, utils/quantization_config.py `GPTQConfig`
     """
     roles: tuple[Role, ...] = ("linear", "head") if settings.flag("lm_head") else IN_DECODER
     whole = replacing(_gptq_form(settings), roles=roles, skip=left_plain(settings))
@@ -230,7 +230,7 @@ def read_eetq(settings: Settings, dtype: DType) -> Scheme:
 def read_int8_rows(settings: Settings, dtype: DType) -> Scheme:
     """8 bits with an fp32 scale per output (`w8a8_int8`, `w8a8_fp8`).
 
-    Source: SGLang 0.5, layers/quantization/w8a8_int8.py
+    Source: sgl-project/sglang@00a0b9b, python/sglang/srt/layers/quantization/w8a8_int8.py
     """
     return Scheme(choose=replacing(scaled("8 bits", 8, ("weight_scale", 32, ROW)), skip=left_plain(settings)))
 

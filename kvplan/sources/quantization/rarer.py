@@ -75,7 +75,7 @@ def read_sinq(settings: Settings, dtype: DType) -> Scheme:
 def read_exl(settings: Settings, dtype: DType) -> Scheme:
     """EXL2 and EXL3: an average of bits over the layers, another for the head; two vectors of signs beside EXL3's.
 
-    Source: turboderp-org/exllamav3 0.0.10, modules/quant/exl3.py
+    Source: turboderp-org/exllamav3@0c64750, exllamav3/modules/quant/exl3.py
     """
     signs = (("suh", 16, COLUMN), ("svh", 16, ROW)) if settings.text("quant_method") == "exl3" else ()
 
@@ -196,7 +196,7 @@ def _quark_form(settings: Settings, dtype: DType) -> Choice:
 def read_vptq(settings: Settings, dtype: DType) -> Scheme:
     """VPTQ: indices into codebooks of vectors, packed in int32 words, and the codebooks, module by module.
 
-    Source: vptq 0.0.5, layers/vqlinear.py; transformers 5.23, utils/quantization_config.py `VptqLayerConfig`
+    Source: microsoft/VPTQ@12b03f5, vptq/layers/vqlinear.py `VQuantLinear`
     """
     named = settings.inner("config_for_layers").objects()
     if not named:
@@ -207,14 +207,21 @@ def read_vptq(settings: Settings, dtype: DType) -> Scheme:
 
 
 def _vptq_form(settings: Settings) -> Choice:
+    """Indices of all groups as if they were one; int16 each where they are not packed."""
     length = _last(settings, "vector_lens")
-    main, rest = _last(settings, "num_centroids"), _last(settings, "num_res_centroids")
-    bits = max(0, main - 1).bit_length() + max(0, rest - 1).bit_length()
+    main, rest = max(1, _last(settings, "num_centroids")), max(0, _last(settings, "num_res_centroids"))
+    packed = settings.flag("is_indice_packed")
+    bits = (main - 1).bit_length() + (rest - 1).bit_length() * (rest > 0) if packed else 16 + 16 * (rest > 0)
     groups = settings.integer("group_num", default=1)
-    vectors = StoredTensor("indices", bits, (length, 1), word=32, along="rows")
-    tables = StoredTensor("centroids", groups * (main + max(0, rest)) * length * 16, WHOLE)
-    inputs = StoredTensor("perm, weight_scale, weight_bias", 48, COLUMN)
-    form = StoredFormat("vptq", (vectors, tables, inputs))
+    tensors = [
+        StoredTensor("indices", bits, (length, 1), word=32 if packed else 16, along="columns"),
+        StoredTensor("centroids", groups * (main + rest) * length * 16, WHOLE),
+    ]
+    if settings.flag("enable_norm"):
+        tensors += [StoredTensor("weight_scale", 16, COLUMN), StoredTensor("weight_bias", 16, COLUMN)]
+    if settings.flag("enable_perm"):
+        tensors.append(StoredTensor("perm", 16 if packed else 64, COLUMN))
+    form = StoredFormat("vptq", tuple(tensors))
     return lambda module: form
 
 
