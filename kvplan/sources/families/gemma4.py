@@ -63,7 +63,7 @@ def read_gemma4_text(facts: Facts) -> Reading:
     Source: transformers 5.23, models/gemma4/modeling_gemma4.py `Gemma4TextModel`
     """
     hidden, num_layers = facts.positive("hidden_size"), facts.layer_count("num_hidden_layers")
-    width = facts.integer("hidden_size_per_layer_input")
+    width = facts.nullable("hidden_size_per_layer_input") or 0
     extra = _experts(facts, hidden) if facts.flag("enable_moe_block") else None
     types = _types(facts, num_layers)
     gate = layer_gate(hidden, width) if width else ()
@@ -224,7 +224,7 @@ def _experts(facts: Facts, hidden: int) -> Half:
     active = facts.positive("top_k_experts")
     if active > num_experts:
         raise facts.wrong("top_k_experts", active, f"at most the number of experts, {num_experts}")
-    width = facts.positive("moe_intermediate_size")
+    width = facts.positive("moe_intermediate_size", "expert_intermediate_size")
     weights = (
         *replicated("router.proj", num_experts, hidden, "router"),
         Weight(name="router.scale", shape=(hidden,), part="router"),
