@@ -313,6 +313,15 @@ class Facts:
             raise self.wrong(key, value, "a whole number, or a list of them")
         return tuple(numbers)
 
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """The list of numbers at `key`, whole or not."""
+        value = self._take((key,), _MISSING)
+        if not isinstance(value, list) or any(
+            isinstance(item, bool) or not isinstance(item, int | float) for item in value
+        ):
+            raise self.wrong(key, value, "a list of numbers")
+        return tuple(map(float, value))
+
     def length(self, key: str) -> int:
         """How many entries the list at `key` has."""
         value = self._take((key,), _MISSING)
