@@ -1,16 +1,21 @@
-"""Models that see and have no kin among the others: aria, exaone4_5, hyperclovax_vision_v2, ovis2.
+"""Models that see and have no kin among the others: aria, cosmos3_edge, exaone4_5, fuyu, hyperclovax_vision_v2, ovis2,
+video_llama_3.
 
-Source: transformers 5.23, models/{aria,exaone4_5,hyperclovax_vision_v2,ovis2}/.
+Source: transformers 5.23, models/{aria,cosmos3_edge,exaone4_5,fuyu,hyperclovax_vision_v2,ovis2,video_llama_3}/.
 """
 
 from dataclasses import replace
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.composite import language_model, multimodal, renamed_part
-from kvplan.sources.families.parts import Reading, norm, reads_tied, replicated
+from kvplan.sources.families.composite import flat_text, language_model, multimodal, renamed_part, tied_anywhere
+from kvplan.sources.families.halves import half_decoder, plain_half
+from kvplan.sources.families.llama import decoder
+from kvplan.sources.families.mixers import full, read_heads, require_divisor
+from kvplan.sources.families.parts import Reading, norm, projections, reads_tied, replicated
 from kvplan.sources.families.table import reader_of
 from kvplan.sources.families.towers.bricks import in_tower, loose
+from kvplan.sources.families.towers.naflex import cosmos3_edge_tower, video_llama_3_tower
 from kvplan.sources.families.towers.table import tower_of, vision_part
 
 _ARIA_QUERIES = 256
@@ -51,6 +56,61 @@ def read_ovis2(facts: Facts) -> Reading:
     own = replace(text, hidden_size=hidden, vocab_size=facts.positive("vocab_size"))
     reading = multimodal(facts, own, tower_of(vision), (visual,))
     return replace(reading, hidden_size=text.hidden_size, vocab_size=text.vocab_size)
+
+
+def read_video_llama_3(facts: Facts) -> Reading:
+    """VideoLLaMA 3: patches of images of any shape, through two linears.
+
+    Source: transformers 5.23, models/video_llama_3/modeling_video_llama_3.py `VideoLlama3Projector`
+    """
+    text, vision = language_model(facts), facts.part("vision_config")
+    projector = (
+        *replicated("readout.0", text.hidden_size, vision.positive("hidden_size"), "vision", bias=True),
+        *replicated("readout.2", text.hidden_size, text.hidden_size, "vision", bias=True),
+    )
+    tied = tied_anywhere(facts, facts.part("text_config"))
+    return multimodal(facts, text, video_llama_3_tower(vision), in_tower("projector", projector), tied=tied)
+
+
+def read_fuyu(facts: Facts) -> Reading:
+    """Fuyu: one linear takes patches into a Persimmon; its first files write that model's keys at their top level.
+
+    Source: transformers 5.23, models/fuyu/modeling_fuyu.py `FuyuModel`
+    """
+    text_facts = flat_text(facts)
+    text = reader_of(text_facts.model_type)(text_facts)
+    pixels = facts.positive("patch_size") ** 2 * facts.positive("num_channels")
+    patches = replicated("vision_embed_tokens", text.hidden_size, pixels, "vision", bias=True)
+    return multimodal(facts, text, patches, language_model="ForCausalLM")
+
+
+def read_cosmos3_edge(facts: Facts) -> Reading:
+    """Cosmos 3 Edge: neighbouring patches side by side, through two linears; the head is never the token table.
+
+    Source: transformers 5.23, models/cosmos3_edge/modeling_cosmos3_edge.py `Cosmos3EdgePatchMerger`
+    """
+    text, vision = language_model(facts), facts.part("vision_config")
+    seen, width = vision.positive("hidden_size"), facts.positive("projector_hidden_size")
+    projector = (
+        *norm("norm", seen, bias=True),
+        *replicated("linear_fc1", width, seen * vision.positive("spatial_merge_size") ** 2, "vision", bias=True),
+        *replicated("linear_fc2", text.hidden_size, width, "vision", bias=True),
+    )
+    return multimodal(facts, text, cosmos3_edge_tower(vision), in_tower("projector", projector), tied=False)
+
+
+def read_cosmos3_edge_text(facts: Facts) -> Reading:
+    """The text model of Cosmos 3 Edge: Llama's layer with a plain MLP.
+
+    Source: transformers 5.23, models/cosmos3_edge/modeling_cosmos3_edge.py `Cosmos3EdgeTextModel`
+    """
+    hidden, num_layers = facts.positive("hidden_size"), facts.layer_count("num_hidden_layers")
+    heads, bias = read_heads(facts, hidden), facts.flag("attention_bias")
+    require_divisor(facts, "num_attention_heads", heads.num_heads, "hidden_size", hidden)
+    attention = projections(heads, hidden, qkv_bias=bias, out_bias=bias)
+    width, mlp_bias = facts.positive("intermediate_size"), facts.flag("mlp_bias")
+    feed = plain_half(hidden, width, up="mlp.fc1", down="mlp.fc2", bias=mlp_bias)
+    return decoder(facts, half_decoder(hidden, [full(heads)] * num_layers, attention, [feed] * num_layers), hidden)
 
 
 def read_aria(facts: Facts) -> Reading:
