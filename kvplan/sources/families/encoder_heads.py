@@ -73,7 +73,8 @@ def choose(facts: Facts, family: Family) -> Chosen:
     """
     decodes = facts.knows("is_decoder") and facts.flag("is_decoder")
     usual = (family.causal if decodes else None) or family.usual or family.plain
-    named = family.plain if facts.bare else class_suffix(facts, family.name)
+    as_part = family.causal if facts.as_class == "ForCausalLM" else family.plain
+    named = as_part if facts.bare else class_suffix(facts, family.name)
     suffix = usual if named is None else named
     if suffix not in family.classes:
         raise unknown_class(facts)
