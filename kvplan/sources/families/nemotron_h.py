@@ -49,7 +49,7 @@ def _types(facts: Facts) -> tuple[str, ...]:
     types = facts.strings("layers_block_type")
     if types is not None:
         return tuple(old.get(name, name) for name in types)
-    pattern = facts.text("hybrid_override_pattern", default=None)
+    pattern = facts.text("hybrid_override_pattern") if facts.knows("hybrid_override_pattern") else None
     if pattern is None:
         return _DEFAULT
     for letter in pattern:
