@@ -31,7 +31,7 @@ from kvplan.sources.families.parts import (
     paired,
     reads_tied,
 )
-from kvplan.sources.families.per_layer import layer_overrides
+from kvplan.sources.families.per_layer import layer_overrides, own_or
 from kvplan.sources.families.table import reader_of
 from kvplan.sources.families.towers.dots3 import audio_tower, vision_tower
 
@@ -120,12 +120,12 @@ def _heads(facts: Facts, types: tuple[str, ...]) -> list[LatentHeads]:
 
 def _own(layer: Facts, common: LatentHeads) -> LatentHeads:
     return LatentHeads(
-        num_heads=layer.positive("num_attention_heads", default=common.num_heads),
-        query_rank=layer.positive("q_lora_rank", default=common.query_rank or 0),
-        latent=layer.positive("kv_lora_rank", default=common.latent),
-        nope=layer.positive("qk_nope_head_dim", default=common.nope),
-        rope=layer.positive("qk_rope_head_dim", default=common.rope),
-        value=layer.positive("v_head_dim", default=common.value),
+        num_heads=own_or(layer, "num_attention_heads", common.num_heads),
+        query_rank=own_or(layer, "q_lora_rank", common.query_rank or 0),
+        latent=own_or(layer, "kv_lora_rank", common.latent),
+        nope=own_or(layer, "qk_nope_head_dim", common.nope),
+        rope=own_or(layer, "qk_rope_head_dim", common.rope),
+        value=own_or(layer, "v_head_dim", common.value),
     )
 
 

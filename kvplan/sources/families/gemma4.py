@@ -30,7 +30,7 @@ from kvplan.sources.families.parts import (
     reads_tied,
     replicated,
 )
-from kvplan.sources.families.per_layer import layer_overrides
+from kvplan.sources.families.per_layer import layer_overrides, own_or
 from kvplan.sources.families.towers.gemma4 import (
     audio_tower,
     embedder,
@@ -208,8 +208,8 @@ def _stated_heads(facts: Facts, common: Heads, num_layers: int) -> list[Heads]:
     for i, layer in layer_overrides(facts, num_layers, _OVERRIDABLE).items():
         heads[i] = replace(
             common,
-            head_dim=layer.positive("head_dim", default=common.head_dim),
-            num_kv_heads=layer.positive("num_key_value_heads", default=common.num_kv_heads),
+            head_dim=own_or(layer, "head_dim", common.head_dim),
+            num_kv_heads=own_or(layer, "num_key_value_heads", common.num_kv_heads),
         )
         require_divisor(layer, "num_key_value_heads", heads[i].num_kv_heads, "num_attention_heads", common.num_heads)
     return heads

@@ -23,6 +23,7 @@ from kvplan.sources.families.latent import (
 )
 from kvplan.sources.families.llama import decoder
 from kvplan.sources.families.parts import Half, Reading, column, gated_mlp, norm, paired, replicated
+from kvplan.sources.families.per_layer import own_or
 from kvplan.sources.families.table import reader_of
 from kvplan.sources.families.towers.glm5_next import vision_tower
 
@@ -104,9 +105,9 @@ def _delta(facts: Facts, hidden: int) -> Half:
     Source: transformers 5.23, models/glm5_next/modeling_glm5_next.py `Glm5NextTextLinearAttention`
     """
     older = facts.nested("linear_attn_config")
-    dim = older.positive("head_dim", default=facts.positive("linear_head_dim"))
-    num_heads = older.positive("num_heads", default=facts.positive("linear_num_heads"))
-    columns = older.positive("short_conv_kernel_size", default=facts.positive("linear_conv_kernel_dim"))
+    dim = own_or(older, "head_dim", facts.positive("linear_head_dim"))
+    num_heads = own_or(older, "num_heads", facts.positive("linear_num_heads"))
+    columns = own_or(older, "short_conv_kernel_size", facts.positive("linear_conv_kernel_dim"))
     heads = DeltaHeads(num_heads=num_heads, num_key_heads=num_heads, key_dim=dim, value_dim=dim, columns=columns)
     weights = (
         *delta_core(heads, hidden, "self_attn", ("q_proj", "k_proj", "v_proj"), "o_norm", "o_proj"),

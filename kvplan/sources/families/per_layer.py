@@ -25,3 +25,8 @@ def layer_overrides(facts: Facts, num_layers: int, known: frozenset[str]) -> dic
             )
         layers[int(key)] = layer
     return layers
+
+
+def own_or(facts: Facts, key: str, common: int) -> int:
+    """The number at `key` where these facts state one, else what holds beside them."""
+    return facts.positive(key) if facts.has(key) else common

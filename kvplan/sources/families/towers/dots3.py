@@ -8,7 +8,7 @@ from kvplan.sources.facts import Facts
 from kvplan.sources.families.latent import Routed, routed_mlp, sparse_layers
 from kvplan.sources.families.mixers import Heads, equal_heads
 from kvplan.sources.families.parts import gated_mlp, norm, projections, replicated
-from kvplan.sources.families.per_layer import layer_overrides
+from kvplan.sources.families.per_layer import layer_overrides, own_or
 from kvplan.sources.families.towers.bricks import in_tower, patches
 
 _FUSED = ("qkv[q]", "qkv[k]", "qkv[v]", "proj")
@@ -49,10 +49,10 @@ def audio_tower(facts: Facts) -> tuple[Weight, ...]:
     Source: transformers 5.23, models/dots3_note/modeling_dots3_note.py `Dots3NoteAudioModel`
     """
     old = facts.nested("whisper_config")
-    hidden = old.positive("d_model", default=facts.positive("hidden_size"))
-    width = old.positive("encoder_ffn_dim", default=facts.positive("intermediate_size"))
-    num_heads = old.positive("encoder_attention_heads", default=facts.positive("num_attention_heads"))
-    bins = old.positive("num_mel_bins", default=facts.positive("feature_size"))
+    hidden = own_or(old, "d_model", facts.positive("hidden_size"))
+    width = own_or(old, "encoder_ffn_dim", facts.positive("intermediate_size"))
+    num_heads = own_or(old, "encoder_attention_heads", facts.positive("num_attention_heads"))
+    bins = own_or(old, "num_mel_bins", facts.positive("feature_size"))
     if hidden % num_heads:
         raise facts.wrong("num_attention_heads", num_heads, f"a divisor of `hidden_size` {hidden}")
     channels = facts.positive("downsample_hidden_size")
@@ -62,8 +62,26 @@ def audio_tower(facts: Facts) -> tuple[Weight, ...]:
         for i, before in enumerate((1, channels, channels))
         for weight in patches(f"conv_stem.convs.{i}", channels, before, 3, 3)
     )
-    bias = facts.flag("attention_bias")
-    layer = (
+    layer = _audio_layer(hidden, width, bias=facts.flag("attention_bias"))
+    weights = (
+        *stem,
+        *replicated("conv_stem.conv_out", hidden, channels * ((bins + 7) // 8), "audio"),
+        *in_tower(
+            "layers.*",
+            layer,
+            part="audio",
+            copies=own_or(old, "encoder_layers", facts.layer_count("num_hidden_layers")),
+        ),
+        *norm("layer_norm", hidden),
+        *norm("adapter.norm", hidden, bias=True),
+        *replicated("adapter.fc1", outer, hidden, "audio", bias=True),
+        *replicated("adapter.fc2", outer, outer, "audio", bias=True),
+    )
+    return in_tower("audio_tower", weights, part="audio")
+
+
+def _audio_layer(hidden: int, width: int, *, bias: bool) -> tuple[Weight, ...]:
+    return (
         *replicated("self_attn.q_proj", hidden, hidden, "audio", bias=bias),
         *replicated("self_attn.k_proj", hidden, hidden, "audio"),
         *replicated("self_attn.v_proj", hidden, hidden, "audio", bias=bias),
@@ -73,21 +91,6 @@ def audio_tower(facts: Facts) -> tuple[Weight, ...]:
         *norm("input_layernorm", hidden),
         *norm("post_attention_layernorm", hidden),
     )
-    weights = (
-        *stem,
-        *replicated("conv_stem.conv_out", hidden, channels * ((bins + 7) // 8), "audio"),
-        *in_tower(
-            "layers.*",
-            layer,
-            part="audio",
-            copies=old.positive("encoder_layers", default=facts.layer_count("num_hidden_layers")),
-        ),
-        *norm("layer_norm", hidden),
-        *norm("adapter.norm", hidden, bias=True),
-        *replicated("adapter.fc1", outer, hidden, "audio", bias=True),
-        *replicated("adapter.fc2", outer, outer, "audio", bias=True),
-    )
-    return in_tower("audio_tower", weights, part="audio")
 
 
 def _layer(facts: Facts, heads: Heads, hidden: int, num_experts: int) -> tuple[Weight, ...]:
@@ -117,9 +120,7 @@ def _experts_by_layer(facts: Facts) -> list[int]:
     if facts.has("mlp_layer_types") and not facts.has("pyramid_num_routed"):
         own = layer_overrides(facts, num_layers, _OVERRIDABLE)
         common = facts.positive("num_local_experts")
-        counts = [
-            own[i].positive("num_local_experts", default=common) if i in own else common for i in range(num_layers)
-        ]
+        counts = [own_or(own[i], "num_local_experts", common) if i in own else common for i in range(num_layers)]
         return [n if routes else 0 for n, routes in zip(counts, sparse_layers(facts, num_layers, dense=0), strict=True)]
     pyramid = facts.one_or_more("pyramid_num_routed") if facts.has("pyramid_num_routed") else _PYRAMID
     if len(pyramid) != num_layers:
