@@ -27,7 +27,11 @@ def read_molmo2(facts: Facts) -> Reading:
     """
     adapter, is_older = facts.part("adapter_config"), facts.has("vit_config")
     named = facts.has("vision_config") or not is_older
-    vision = facts.part("vision_config") if named else facts.part("vit_config", model_type="molmo2_vision")
+    vision = (
+        facts.part("vision_config")
+        if named
+        else facts.part("vit_config", model_type="molmo2_vision").as_part("molmo2_vision")
+    )
     used = adapter.integers("vit_layers") or adapter.integers("vision_feature_layer") or _FEATURE_LAYERS
     num_layers = vision.layer_count("num_hidden_layers")
     if not all(-num_layers <= layer < num_layers for layer in used):
