@@ -5,14 +5,12 @@ class, a paper. What the config may leave out is a default of the repository's c
 reader. To add one: a reader in a `remote_*.py` file, and figures worked by hand in test_remote_families.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from kvplan.core.errors import UnsupportedError
 from kvplan.core.mixers import Mixer
 from kvplan.core.model import EagerSoftmax, Layer, Weight
-from kvplan.sources.class_defaults import class_defaults
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.composite import multimodal
 from kvplan.sources.families.mixers import Heads, require_divisor
@@ -107,20 +105,6 @@ def under_another_name(facts: Facts, model_type: str, *towers: tuple[Weight, ...
     """
     text = reader_of(model_type)(facts.as_part(model_type, nested=facts.bare))
     return multimodal(facts, text, *towers, family=family, language_model="ForCausalLM")
-
-
-def known_as(facts: Facts, name: str, model_type: str, sizes: Mapping[str, Any]) -> Facts:
-    """The facts of a part that the config only names: the `sizes` that the repository of that name publishes."""
-    inner = Facts(
-        sizes,
-        model_type=model_type,
-        origin=name,
-        prefix=f"{name.rpartition('/')[2]}.",
-        defaults=class_defaults(model_type),
-        bare=True,
-    )
-    inner.read = facts.read
-    return inner
 
 
 def refuse(facts: Facts, *keys: str, why: str = "which kvplan does not know for this family") -> None:

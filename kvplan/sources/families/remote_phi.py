@@ -1,0 +1,113 @@
+"""Phi whose classes come with their repository: phi-msft and mixformer-sequential (Phi-1 to 2), phi3small, phi3_v.
+
+Source: microsoft/phi-1_5 and phi-2, first revisions, modeling_phi.py and modeling_mixformer_sequential.py;
+microsoft/Phi-3-small-8k-instruct, modeling_phi3_small.py; microsoft/Phi-3-vision-128k-instruct, modeling_phi3_v.py,
+image_embedding_phi3_v.py.
+"""
+
+from dataclasses import replace
+
+from kvplan.core.errors import UnsupportedError
+from kvplan.core.model import Weight
+from kvplan.core.text import printable
+from kvplan.sources.facts import Facts
+from kvplan.sources.families.composite import class_family
+from kvplan.sources.families.halves import plain_half
+from kvplan.sources.families.mixers import equal_heads, full, require_divisor
+from kvplan.sources.families.parts import Half, Reading, column, projections, replicated, row
+from kvplan.sources.families.remote_parts import (
+    Names,
+    grouped_heads,
+    remote_decoder,
+    remote_layers,
+    under_another_name,
+)
+from kvplan.sources.families.towers.bricks import in_tower, loose
+from kvplan.sources.families.towers.clip import clip_tower
+from kvplan.sources.families.towers.named import named_part
+
+_PHI = Names(embed="embd.wte", final="lm_head.ln", head="lm_head.linear", before=("ln",))
+_PHI3_SMALL = Names(final="final_layernorm")
+
+
+def read_phi_msft(facts: Facts) -> Reading:
+    """Phi-1, 1.5 and 2 under their first types: the weights of transformers' `phi`, its sizes spelled as GPT-2's.
+
+    An unstated width is 4 · hidden, unstated KV heads are all heads.
+
+    Source: microsoft/phi-1_5, configuration_phi.py, modeling_phi.py `MHA`
+    """
+    hidden = facts.positive("n_embd")
+    heads = equal_heads(facts, hidden, "n_head")
+    kv_heads = facts.positive("n_head_kv", default=heads.num_heads)
+    require_divisor(facts, "n_head_kv", kv_heads, "n_head", heads.num_heads)
+    heads = replace(heads, num_kv_heads=kv_heads)
+    names = ("Wqkv[q]", "Wqkv[k]", "Wqkv[v]", "out_proj")
+    attention = projections(heads, hidden, prefix="mixer", names=names, qkv_bias=True, out_bias=True)
+    half = plain_half(hidden, facts.positive("n_inner", default=4 * hidden), up="mlp.fc1", down="mlp.fc2")
+    count = facts.layer_count("n_layer")
+    layers = remote_layers(hidden, [full(heads)] * count, attention, [half] * count, names=_PHI, norm_bias=True)
+    family = class_family(facts, "phi", "mixformersequential")
+    return remote_decoder(
+        facts,
+        layers,
+        hidden,
+        names=_PHI,
+        family=family,
+        head_bias=True,
+        norm_bias=True,
+        positions=("n_positions",),
+    )
+
+
+def read_phi3_small(facts: Facts) -> Reading:
+    """Phi-3-small 7B: biases everywhere, LayerNorm, a gated MLP in one matrix, the head tied to the token table.
+
+    Most layers attend to blocks of tokens only; all keys and values are kept, since each head picks other blocks.
+
+    Source: microsoft/Phi-3-small-8k-instruct, configuration_phi3_small.py, modeling_phi3_small.py; vLLM 0.10,
+    models/phi3_small.py
+    """
+    hidden = facts.positive("hidden_size")
+    heads = grouped_heads(facts, hidden)
+    names = ("query_key_value[q]", "query_key_value[k]", "query_key_value[v]", "dense")
+    attention = projections(heads, hidden, names=names, qkv_bias=True, out_bias=True)
+    width = facts.positive("intermediate_size", "ff_intermediate_size")
+    mlp = (
+        *column("mlp.up_proj[gate]", width, hidden, "mlp", bias=True),
+        *column("mlp.up_proj[up]", width, hidden, "mlp", bias=True),
+        *row("mlp.down_proj", hidden, width, "mlp", bias=True),
+    )
+    count, half = facts.layer_count("num_hidden_layers"), Half(mlp, activations=3 * width)
+    layers = remote_layers(hidden, [full(heads)] * count, attention, [half] * count, norm_bias=True)
+    return remote_decoder(facts, layers, hidden, names=_PHI3_SMALL, norm_bias=True, tied_default=True)
+
+
+def read_phi3_v(facts: Facts) -> Reading:
+    """Phi-3-vision and 3.5-vision: Phi-3, CLIP's large tower, two linears, and a learnt separator of rows and views.
+
+    Source: microsoft/Phi-3-vision-128k-instruct, image_embedding_phi3_v.py `Phi3ImageEmbedding`
+    """
+    embedding, processor = facts.nested("embd_layer"), facts.nested("img_processor")
+    for key, published in (("projection_cls", "mlp"), ("embedding_cls", "image")):
+        if (stated := embedding.text(key)) != published:
+            raise embedding.wrong(key, printable(stated), f"`{published}`")
+    if not (embedding.flag("use_hd_transform") and embedding.flag("with_learnable_separator")):
+        raise UnsupportedError(
+            "`embd_layer` is without `use_hd_transform` or `with_learnable_separator`, which all published models have",
+            hint="correct the file",
+        )
+    hidden = facts.positive("hidden_size")
+    merged = 4 * processor.positive("image_dim_out")
+    name = "vision_embed_tokens"
+    tower = clip_tower(named_part(processor, "model_name"), f"{name}.img_processor")
+    return under_another_name(facts, "phi3", tower, in_tower(name, _joint(merged, hidden)), family="phi3v")
+
+
+def _joint(merged: int, hidden: int) -> tuple[Weight, ...]:
+    return (
+        loose("glb_GN", 1, 1, merged),
+        loose("sub_GN", 1, 1, 1, merged),
+        *replicated("img_projection.0", hidden, merged, "vision", bias=True),
+        *replicated("img_projection.2", hidden, hidden, "vision", bias=True),
+    )
