@@ -54,6 +54,7 @@ def remote_decoder(
     *,
     names: Names = LLAMA,
     family: str | None = None,
+    tied: bool | None = None,
     tied_default: bool = False,
     language_model: str = "ForCausalLM",
     head_bias: bool = False,
@@ -62,11 +63,13 @@ def remote_decoder(
     positions: tuple[str, ...] = ("max_position_embeddings",),
     head: tuple[Weight, ...] | None = None,
 ) -> Reading:
-    """The whole decoder: token table, layers, final norm, output head (or `head`, of a class that the reader knows)."""
-    vocab = vocab or facts.positive("vocab_size")
-    tied = False
+    """The whole decoder: token table, layers, final norm, output head (or `head`, of a class that the reader knows).
+
+    `tied` is what the class does whatever the config says, `tied_default` what it does where the config says nothing.
+    """
+    vocab, is_tied = vocab or facts.positive("vocab_size"), False
     if head is None:
-        head, tied = causal_head(
+        head, is_tied = causal_head(
             facts,
             hidden_size=hidden,
             vocab_size=vocab,
@@ -74,6 +77,7 @@ def remote_decoder(
             language_model=language_model,
             name=names.head,
             family=family,
+            tied=tied,
             bias=head_bias,
         )
     return Reading(
@@ -82,7 +86,7 @@ def remote_decoder(
         layers=layers,
         embeddings=table(names.embed, vocab, hidden),
         head=(*norm(names.final, hidden, bias=norm_bias), *head),
-        tied_embeddings=tied,
+        tied_embeddings=is_tied,
         max_seq_len=facts.integer(*positions, default=None),
     )
 
