@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.composite import class_family, language_model, multimodal, renamed_part
+from kvplan.sources.families.composite import class_family, language_model, multimodal
 from kvplan.sources.families.mixers import read_heads, require_divisor
 from kvplan.sources.families.parts import Reading, column, norm, plain_mlp, replicated, row
 from kvplan.sources.families.towers.bricks import convolution, in_tower, loose
@@ -55,7 +55,9 @@ def _vision_projector(facts: Facts, text_key: str, text_hidden: int) -> tuple[We
 
 
 def _sound(facts: Facts, key: str, text_hidden: int) -> tuple[Weight, ...]:
-    audio = renamed_part(facts, key, {"parakeet": "parakeet_encoder"})
+    audio = facts.part(key, model_type="parakeet_encoder")
+    if audio.model_type == "parakeet":  # as published files call it
+        audio = audio.as_part("parakeet_encoder")
     hidden, width = audio.positive("hidden_size"), audio.positive("projection_hidden_size")
     projector = _projector(hidden, width, text_hidden, bias=audio.flag("projection_bias"))
     tower = parakeet_tower(audio, attention_bias=False)
