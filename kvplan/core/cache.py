@@ -57,7 +57,7 @@ class Cache:
         """Bytes that one sequence of `num_tokens` holds."""
         held = num_tokens if self.max_tokens is None else smaller(num_tokens, self.max_tokens)
         grown = round_up(held, self.block_size) * self.bytes_per_token + self.fixed_bytes
-        if self.tokens_per_entry == 1:
+        if not self.entry_bytes:
             return grown
         entries = num_tokens // self.tokens_per_entry
         folded = entries * self.entry_bytes + smaller(entries, 1) * self.first_entry_bytes
@@ -122,7 +122,7 @@ def _latent(mixer: LatentAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
         index = ceil_div(mixer.index_dim * mixer.index_bits, 8)
     elif mixer.index_dim:
         index = dtype.vector_bytes(mixer.index_dim)
-    if mixer.index_pool > 1 and index:
+    if mixer.index_pool and index:
         pooled = _folded("indexed", mixer.index_pool, index, mixer.index_dim, overlaps=False)
         return Cache(kind="latent", bytes_per_token=per_token, max_tokens=mixer.window), pooled
     return (Cache(kind=mixer.kind, bytes_per_token=per_token + index, max_tokens=mixer.window),)

@@ -111,8 +111,8 @@ class LatentAttention:
     """Width of the indexer's key; 0 = no indexer, or one that another layer keeps."""
     index_bits: int | None = None
     """Bits of an element of the indexer's key; None = the KV cache's."""
-    index_pool: int = 1
-    """Tokens that one key of the indexer stands for, folded by a gate."""
+    index_pool: int = 0
+    """Tokens that a gate folds into one key of the indexer; 0 = each token has its own."""
     transformers_expands: bool = False
     """transformers keeps the expanded keys and values of every head instead of the latent."""
     transformers_index_bits: int | None = None

@@ -27,7 +27,6 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
 
     Source: `DynamicSlidingWindowLayer.update`, which slices the last `sliding_window - 1` tokens;
     models/falcon/modeling_falcon.py `_split_heads`, which broadcasts grouped heads;
-    models/glm5_next/modeling_glm5_next.py `Glm5NextTextIndexer`;
     `LinearAttentionLayer`, and models/qwen3_next/modeling_qwen3_next.py `torch_chunk_gated_delta_rule`
     """
     if isinstance(mixer, CompressedAttention):
@@ -37,19 +36,10 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
     if cache.max_tokens is not None:
         # A window of 1 would slice the last 0 tokens, which Python reads as all of them.
         return replace(cache, max_tokens=cache.max_tokens - 1 or None)
-    if isinstance(mixer, LatentAttention) and mixer.transformers_expands:
-        expanded = mixer.num_heads * (mixer.key_dim + mixer.value_dim)
-        return replace(cache, bytes_per_token=cache.bytes_per_token * expanded // (mixer.latent_dim + mixer.rope_dim))
+    if isinstance(mixer, LatentAttention):
+        return _latent(cache, mixer)
     if isinstance(mixer, LinearAttention) and not mixer.in_transformers_cache:
         return replace(cache, fixed_bytes=0)
-    if isinstance(mixer, LatentAttention) and cache.tokens_per_entry > 1:
-        # GLM-5.3's indexer pools anew in each step: it holds each token's key and gate, and whether it is padding.
-        element = cache.entry_bytes // mixer.index_dim
-        return Cache(kind=cache.kind, bytes_per_token=(2 * mixer.index_dim + 1) * element)
-    if isinstance(mixer, LatentAttention) and mixer.transformers_index_bits is not None:
-        element = cache.bytes_per_token // (mixer.latent_dim + mixer.rope_dim + mixer.index_dim)
-        wider = mixer.index_dim * (mixer.transformers_index_bits // 8 - element)
-        return replace(cache, bytes_per_token=cache.bytes_per_token + wider)
     if isinstance(mixer, FullAttention) and mixer.transformers_position_bytes:
         return replace(cache, bytes_per_token=cache.bytes_per_token + mixer.transformers_position_bytes)
     if isinstance(mixer, FullAttention) and mixer.transformers_kv_heads is not None:
@@ -70,6 +60,26 @@ def _during_prefill(cache: Cache, mixer: Mixer) -> Cache:
     if cache.max_tokens is not None:
         return replace(cache, max_tokens=None)
     return _reserve(cache, mixer)
+
+
+def _latent(cache: Cache, mixer: LatentAttention) -> Cache:
+    """Some classes hold expanded heads; an indexer's key may be wider than the cache's dtype.
+
+    GLM-5.3's indexer pools anew in each step: it holds each token's key and gate, and whether the token is padding.
+
+    Source: models/glm5_next/modeling_glm5_next.py `Glm5NextTextIndexer`; models/dots3_note/modeling_dots3_note.py
+    """
+    if mixer.transformers_expands:
+        expanded = mixer.num_heads * (mixer.key_dim + mixer.value_dim)
+        return replace(cache, bytes_per_token=cache.bytes_per_token * expanded // (mixer.latent_dim + mixer.rope_dim))
+    if cache.entry_bytes:
+        element = cache.entry_bytes // mixer.index_dim
+        return Cache(kind=cache.kind, bytes_per_token=(2 * mixer.index_dim + 1) * element)
+    if mixer.transformers_index_bits is not None:
+        element = cache.bytes_per_token // (mixer.latent_dim + mixer.rope_dim + mixer.index_dim)
+        wider = mixer.index_dim * (mixer.transformers_index_bits // 8 - element)
+        return replace(cache, bytes_per_token=cache.bytes_per_token + wider)
+    return cache
 
 
 def _compressed(cache: Cache, mixer: CompressedAttention) -> Cache:

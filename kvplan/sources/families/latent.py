@@ -54,7 +54,7 @@ def read_latent(facts: Facts, *, value: int | None = None, prefix: str = "") -> 
 
 
 def latent_mixer(
-    heads: LatentHeads, *, index_dim: int = 0, index_pool: int = 1, window: int | None = None
+    heads: LatentHeads, *, index_dim: int = 0, index_pool: int = 0, window: int | None = None
 ) -> LatentAttention:
     """The mixer with these sizes; with `index_dim` it keeps an indexer's keys too."""
     return LatentAttention(
