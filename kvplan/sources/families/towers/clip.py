@@ -10,12 +10,12 @@ from kvplan.sources.families.parts import norm
 from kvplan.sources.families.towers.bricks import grid, in_tower, loose, patches, vit_layer
 
 
-def clip_tower(facts: Facts, name: str = "vision_tower") -> tuple[Weight, ...]:
-    """All layers, also those after the one whose output the text model gets.
+def clip_tower(facts: Facts, name: str = "vision_tower", *, hidden_key: str = "hidden_size") -> tuple[Weight, ...]:
+    """All layers, also those after the one whose output the text model gets; its width is at `hidden_key`.
 
     Source: transformers 5.23, models/clip/modeling_clip.py `CLIPVisionModel`
     """
-    hidden, width = facts.positive("hidden_size"), facts.positive("intermediate_size")
+    hidden, width = facts.positive(hidden_key), facts.positive("intermediate_size")
     layer = vit_layer(equal_heads(facts, hidden, "num_attention_heads"), hidden, width)
     patch, image = facts.positive("patch_size"), facts.positive("image_size")
     embedding = patches("embeddings.patch_embedding", hidden, facts.positive("num_channels"), patch, patch, bias=False)
