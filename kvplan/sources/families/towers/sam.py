@@ -27,6 +27,21 @@ def got_ocr2_tower(facts: Facts, name: str = "vision_tower") -> tuple[Weight, ..
     return _encoder(facts, name, facts.positive("mlp_dim"))
 
 
+def shrinking_sam_tower(facts: Facts, name: str, channels: tuple[int, ...]) -> tuple[Weight, ...]:
+    """SAM's encoder with two more convolutions, each of which halves the grid, to so many `channels`.
+
+    Source: transformers 5.23, models/deepseek_ocr2/modeling_deepseek_ocr2.py `DeepseekOcr2SamVisionEncoder`
+    """
+    if len(channels) < 2:
+        raise facts.wrong("downsample_channels", channels, "a list of two widths")
+    width = facts.nullable("mlp_dim") or int(facts.positive("hidden_size") * facts.number("mlp_ratio", default=4.0))
+    shrinking = (
+        *patches("proj.conv1", channels[0], facts.positive("output_channels"), 3, 3, bias=False),
+        *patches("proj.conv2", channels[1], channels[0], 3, 3, bias=False),
+    )
+    return (*_encoder(facts, name, width), *in_tower(name, shrinking))
+
+
 def sam_neck(channels: int, out: int) -> tuple[Weight, ...]:
     """Two convolutions, each with a norm over channels.
 
