@@ -26,6 +26,8 @@ class FullAttention:
     """Bytes of positions that transformers keeps for every token beside its keys."""
     prefix_tokens: int = 0
     """Learnt tokens that stand before every sequence, and in its cache."""
+    in_transformers_cache: bool = True
+    """False where the class of transformers keeps nothing, and computes every key and value anew for each token."""
     index_dim: int = 0
     """Width of the key of an indexer, by which a layer chooses the tokens that it attends to; 0 = no indexer."""
 

@@ -4,9 +4,6 @@ from dataclasses import replace
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.halves import BEFORE_BOTH as BEFORE_BOTH
-from kvplan.sources.families.halves import dense_half as dense_half
-from kvplan.sources.families.halves import half_decoder as half_decoder
 from kvplan.sources.families.latent import Routed
 from kvplan.sources.families.llama import read_experts
 from kvplan.sources.families.parts import Half, experts, gated_mlp, replicated
