@@ -22,8 +22,8 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
 
     A class that copies K and V out to more heads before it caches them holds the copies. A recurrent layer is held
     as it is needed: all columns of its convolution, in the model's dtype, and its states in fp32; but MiniMax keeps
-    its states in `linear_cache`, beside the cache's layers, which is not counted; and GPT-Neo's cache does not know of
-    its windows. Qwen4-Exp's first indexed layer keeps every token's three positions as well.
+    its states in `linear_cache`, beside the cache's layers, which is not counted. GPT-Neo's cache does not know of its
+    windows, the first GPT's class keeps nothing. Qwen4-Exp's first indexed layer keeps every token's three positions as well.
 
     Source: `DynamicSlidingWindowLayer.update`, which slices the last `sliding_window - 1` tokens;
     models/falcon/modeling_falcon.py `_split_heads`, which broadcasts grouped heads;
@@ -38,8 +38,8 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
         return replace(cache, max_tokens=cache.max_tokens - 1 or None)
     if isinstance(mixer, LatentAttention):
         return _latent(cache, mixer)
-    if isinstance(mixer, LinearAttention) and not mixer.in_transformers_cache:
-        return replace(cache, fixed_bytes=0)
+    if isinstance(mixer, LinearAttention | FullAttention) and not mixer.in_transformers_cache:
+        return replace(cache, bytes_per_token=0, fixed_bytes=0)
     if isinstance(mixer, FullAttention) and mixer.transformers_position_bytes:
         return replace(cache, bytes_per_token=cache.bytes_per_token + mixer.transformers_position_bytes)
     if isinstance(mixer, FullAttention) and mixer.transformers_kv_heads is not None:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.composite import language_model, multimodal
+from kvplan.sources.families.halves import dense_half, half_decoder
 from kvplan.sources.families.latent import sparse_layers
 from kvplan.sources.families.llama import decoder, read_experts
 from kvplan.sources.families.mixers import full, read_heads
-from kvplan.sources.families.halves import dense_half, half_decoder
 from kvplan.sources.families.parts import Half, Reading, experts, gated_mlp, projections, replicated
 from kvplan.sources.families.towers.ernie_vl import resampler
 from kvplan.sources.families.towers.table import tower_of, vision_part

@@ -6,10 +6,10 @@ hold layers for multi-token prediction, which the classes do not load.
 
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.composite import language_model, multimodal, tied_anywhere
+from kvplan.sources.families.halves import dense_half, half_decoder
 from kvplan.sources.families.latent import read_routed, routed_mlp
 from kvplan.sources.families.llama import decoder, decoder_layers
 from kvplan.sources.families.mixers import Heads, full, read_heads
-from kvplan.sources.families.halves import dense_half, half_decoder
 from kvplan.sources.families.parts import Half, Reading, gated_mlp, projections
 from kvplan.sources.families.towers.table import tower_of, vision_part
 

@@ -29,7 +29,16 @@ def read_openai_gpt(facts: Facts) -> Reading:
     half = plain_half(hidden, 4 * hidden, up="mlp.c_fc", down="mlp.c_proj")
     names = ("c_attn[q]", "c_attn[k]", "c_attn[v]", "c_proj")
     attention = projections(heads, hidden, prefix="attn", names=names, qkv_bias=True, out_bias=True)
-    layers = _layers(heads, attention, half, facts.layer_count("n_layer"), norm_names=_NORMS, softmax="model-dtype")
+    num_layers, uncached = facts.layer_count("n_layer"), replace(full(heads), in_transformers_cache=False)
+    layers = half_decoder(
+        hidden,
+        [uncached] * num_layers,
+        attention,
+        [half] * num_layers,
+        norm_names=_NORMS,
+        norm_bias=True,
+        eager_softmax="model-dtype",
+    )
     head, tied = causal_head(
         facts,
         hidden_size=hidden,

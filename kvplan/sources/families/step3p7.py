@@ -51,6 +51,8 @@ def read_step3p7(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/step3p7/modeling_step3p7.py `Step3p7ForConditionalGeneration`
     """
+    if facts.has("hidden_size") and not facts.has("text_config"):
+        raise facts.missing("text_config")
     text, vision = language_model(facts), facts.part("vision_config")
     seen = 4 * vision.positive("hidden_size", "width")
     bias = facts.flag("projector_bias")
