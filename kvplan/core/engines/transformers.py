@@ -23,7 +23,8 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
     A class that copies K and V out to more heads before it caches them holds the copies. A recurrent layer is held
     as it is needed: all columns of its convolution, in the model's dtype, and its states in fp32; but MiniMax keeps
     its states in `linear_cache`, beside the cache's layers, which is not counted. GPT-Neo's cache does not know of its
-    windows, the first GPT's class keeps nothing. Qwen4-Exp's first indexed layer keeps every token's three positions as well.
+    windows, the first GPT's class keeps nothing. Qwen4-Exp's first indexed layer keeps every token's three positions as
+    well.
 
     Source: `DynamicSlidingWindowLayer.update`, which slices the last `sliding_window - 1` tokens;
     models/falcon/modeling_falcon.py `_split_heads`, which broadcasts grouped heads;
