@@ -83,7 +83,7 @@ def read_qwen2(facts: Facts) -> Reading:
     Source: transformers 5.23, models/qwen2/modeling_qwen2.py
     """
     hidden = facts.positive("hidden_size")
-    heads = read_heads(facts, hidden, num_kv_heads=32)
+    heads = read_heads(facts, hidden)
     width = facts.positive("intermediate_size")
     attention = projections(heads, hidden, qkv_bias=True)
     layers = decoder_layers(qwen_mixers(facts, heads), attention, gated_mlp(hidden, width), hidden, width)
@@ -97,7 +97,7 @@ def read_qwen3(facts: Facts) -> Reading:
     """
     hidden = facts.positive("hidden_size")
     facts.refuse_null("head_dim")
-    heads = read_heads(facts, hidden, num_kv_heads=32, head_dim=128)
+    heads = read_heads(facts, hidden)
     bias = facts.flag("attention_bias", default=False)
     attention = (*projections(heads, hidden, qkv_bias=bias, out_bias=bias), *head_norms(heads.head_dim))
     width = facts.positive("intermediate_size")
