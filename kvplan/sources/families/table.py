@@ -269,6 +269,8 @@ READERS: dict[str, str] = {
     "mistral_large4_text": "mistral_large4.read_mistral_large4_text",
     "mixformer-sequential": "remote_phi.read_phi_msft",
     "mixtral": "llama.read_mixtral",
+    "mllama": "mllama.read_mllama",
+    "mllama_text_model": "mllama.read_mllama_text",
     "mobilebert": "bert_kin.read_mobilebert",
     "modernbert": "modernbert.read_modernbert",
     "modernbert-decoder": "modernbert.read_modernbert_decoder",
