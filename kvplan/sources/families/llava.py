@@ -9,15 +9,18 @@ from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.composite import language_model, multimodal, tied_anywhere
 from kvplan.sources.families.parts import Reading, norm, replicated
+from kvplan.sources.families.remote_llava import read_llava_llama
 from kvplan.sources.families.towers.bricks import in_tower, loose, patches
 from kvplan.sources.families.towers.table import tower_of, vision_part
 
 
 def read_llava(facts: Facts) -> Reading:
-    """LLaVA 1.5 and what is built like it, Pixtral among them.
+    """LLaVA 1.5 and what is built like it, Pixtral among them; a file that only names its tower is LLaVA's own.
 
     Source: transformers 5.23, models/llava/modeling_llava.py `LlavaForConditionalGeneration`
     """
+    if facts.has("mm_vision_tower"):
+        return read_llava_llama(facts)
     return _read(facts, tied=tied_anywhere(facts, facts.part("text_config")))
 
 
