@@ -120,8 +120,10 @@ def _images(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
     if not model.crosses_images or serving.encoder_seq_len:
         return []
     one = model.tokens_per_image
-    adds = "`--encoder-seq` plans their tokens" if one is None else f"each adds {one:,} tokens (`--encoder-seq {one}`)"
-    return [("images-not-planned", f"planned without images, for which cross-attention keeps keys and values: {adds}")]
+    message = "planned without images; `--encoder-seq N` plans N of their tokens"
+    if one is not None:
+        message = f"planned without images; each adds up to {one:,} tokens to cross-attention (`--encoder-seq {one}`)"
+    return [("images-not-planned", message)]
 
 
 def _quantization(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:

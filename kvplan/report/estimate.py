@@ -64,7 +64,8 @@ def _inputs_line(plan: Plan) -> str:
     serving = plan.serving
     tokens = f"{serving.seq_len:,} tokens{' each' if serving.batch_size > 1 else ''}"
     if serving.encoder_seq_len is not None and plan.model.has_encoder:
-        tokens += f" (encoder {serving.encoder_seq_len:,})"
+        looked_at = "image tokens" if plan.model.crosses_images else "encoder"
+        tokens += f" ({looked_at} {serving.encoder_seq_len:,})"
     chunked = serving.max_num_batched_tokens < serving.seq_len * serving.batch_size
     quant = f" as {printable(serving.quant.method)}" if serving.quant else ""
     version = f" {serving.engine.version}" if serving.engine.version else ""
