@@ -196,9 +196,12 @@ def read_xverse(facts: Facts) -> Reading:
 def read_telechat(facts: Facts) -> Reading:
     """TeleChat and TeleChat 2: Llama where only the last matrix of each half has a bias.
 
+    Whether the head is tied has to be stated: the repositories' class leaves it to transformers, whose default changed.
+
     Source: Tele-AI/TeleChat2-7B, modeling_telechat2.py; vLLM 0.33, models/telechat2.py
     """
     refuse(facts, "embed_layernorm")
+    facts.flag("tie_word_embeddings")
     hidden = facts.positive("hidden_size")
     heads = equal_heads(facts, hidden, "n_head", "num_attention_heads")
     kv_heads = facts.positive("num_key_value_heads", default=heads.num_heads)

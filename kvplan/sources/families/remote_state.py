@@ -40,6 +40,7 @@ def read_yuan(facts: Facts) -> Reading:
     https://arxiv.org/abs/2311.15786
     """
     refuse(facts, "use_shareqk")
+    facts.flag("tie_word_embeddings")
     hidden, num_heads = facts.positive("hidden_size"), facts.positive("num_attention_heads")
     inner = facts.positive("attention_projection_size", default=hidden)
     require_divisor(facts, "num_attention_heads", num_heads, "the width of attention", inner)
