@@ -49,6 +49,7 @@ READERS: dict[str, str] = {
     "blip-2": "blip.read_blip2",
     "bloom": "alibi.read_bloom",
     "camembert": "roberta.read_roberta",
+    "chameleon": "image_words.read_chameleon",
     "chatglm": "remote_chatglm.read_chatglm",
     "codegen": "gpt_kin.read_codegen",
     "codeshell": "remote_gpt.read_codeshell",
