@@ -1,16 +1,19 @@
-"""Models that also make images, word by word: janus and emu3.
+"""Models for which images are words: janus, emu3 and chameleon.
 
-Source: transformers 5.23, models/{janus,emu3}/.
+Source: transformers 5.23, models/{janus,emu3,chameleon}/.
 """
+
+from dataclasses import replace
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.composite import language_model, multimodal
-from kvplan.sources.families.llama import read_llama
-from kvplan.sources.families.parts import Reading, reads_tied, replicated
+from kvplan.sources.families.llama import decoder, decoder_layers, read_llama
+from kvplan.sources.families.mixers import layer_mixers, read_heads, read_window, require_divisor
+from kvplan.sources.families.parts import Reading, gated_mlp, projections, reads_tied, replicated
 from kvplan.sources.families.towers.bricks import in_tower, loose
 from kvplan.sources.families.towers.janus import janus_tower
-from kvplan.sources.families.towers.vqgan import emu3_vqgan, janus_vqgan
+from kvplan.sources.families.towers.vqgan import chameleon_vqgan, emu3_vqgan, janus_vqgan
 
 
 def read_janus(facts: Facts) -> Reading:
@@ -58,6 +61,29 @@ def read_emu3_text(facts: Facts) -> Reading:
     Source: transformers 5.23, models/emu3/modeling_emu3.py `Emu3ForCausalLM`
     """
     return read_llama(facts, family="emu3")
+
+
+def read_chameleon(facts: Facts) -> Reading:
+    """Chameleon: images are words of its own vocabulary, which a VQ-GAN reads; norms of each head's own.
+
+    Source: transformers 5.23, models/chameleon/modeling_chameleon.py `ChameleonForConditionalGeneration`
+    """
+    hidden, width = facts.positive("hidden_size"), facts.positive("intermediate_size")
+    facts.refuse_null("num_key_value_heads")
+    stated = read_heads(facts, hidden)
+    require_divisor(facts, "num_attention_heads", stated.num_heads, "hidden_size", hidden)
+    heads, bias = replace(stated, head_dim=hidden // stated.num_heads), facts.flag("attention_bias")
+    norms = (
+        Weight(name=f"self_attn.{piece}_norm.{kind}", shape=(count, heads.head_dim), part="norms")
+        for piece, count in (("q", heads.num_heads), ("k", heads.num_kv_heads))
+        for kind in ("weight", "bias")
+    )
+    attention = (*projections(heads, hidden, qkv_bias=bias, out_bias=bias), *norms)
+    mixers = layer_mixers(facts, heads, facts.layer_count("num_hidden_layers"), window=read_window(facts))
+    mlp = gated_mlp(hidden, width, bias=facts.flag("mlp_bias"))
+    layers = decoder_layers(mixers, attention, mlp, hidden, width)
+    reading = decoder(facts, layers, hidden, language_model="ForConditionalGeneration")
+    return replace(reading, embeddings=(*reading.embeddings, *chameleon_vqgan(facts.part("vq_config"))))
 
 
 def _aligner(name: str, seen: int, out: int, depth: int) -> tuple[Weight, ...]:

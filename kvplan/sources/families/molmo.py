@@ -10,7 +10,7 @@ from kvplan.sources.facts import Facts
 from kvplan.sources.families.composite import language_model, multimodal
 from kvplan.sources.families.halves import wide_norms
 from kvplan.sources.families.llama import decoder, decoder_layers, head_norms
-from kvplan.sources.families.mixers import full, read_heads
+from kvplan.sources.families.mixers import layer_mixers, read_heads, read_window
 from kvplan.sources.families.parts import Reading, gated_mlp, norm, plain_mlp, projections, replicated, table
 from kvplan.sources.families.towers.bricks import in_tower, loose
 
@@ -54,8 +54,8 @@ def read_molmo2_text(facts: Facts) -> Reading:
         raise facts.wrong("qk_norm_type", kind, "`qwen3` or `olmo`")
     norms = head_norms(heads.head_dim) if kind == "qwen3" else wide_norms(heads)
     attention = (*projections(heads, hidden, qkv_bias=facts.flag("attention_bias")), *norms)
-    mixers = [full(heads)] * facts.layer_count("num_hidden_layers")
-    layers = decoder_layers([*mixers], attention, gated_mlp(hidden, width), hidden, width)
+    mixers = layer_mixers(facts, heads, facts.layer_count("num_hidden_layers"), window=read_window(facts))
+    layers = decoder_layers(mixers, attention, gated_mlp(hidden, width), hidden, width)
     reading = decoder(facts, layers, hidden)
     rows = reading.vocab_size + facts.integer("additional_vocab_size")
     return replace(reading, embeddings=table("embed_tokens", rows, hidden))

@@ -11,7 +11,7 @@ from kvplan.sources.facts import Facts
 from kvplan.sources.families.composite import flat_text, language_model, multimodal, renamed_part, tied_anywhere
 from kvplan.sources.families.halves import half_decoder, plain_half
 from kvplan.sources.families.llama import decoder
-from kvplan.sources.families.mixers import full, read_heads, require_divisor
+from kvplan.sources.families.mixers import layer_mixers, read_heads, read_window, require_divisor
 from kvplan.sources.families.parts import Reading, norm, projections, reads_tied, replicated
 from kvplan.sources.families.table import reader_of
 from kvplan.sources.families.towers.bricks import in_tower, loose
@@ -110,7 +110,8 @@ def read_cosmos3_edge_text(facts: Facts) -> Reading:
     attention = projections(heads, hidden, qkv_bias=bias, out_bias=bias)
     width, mlp_bias = facts.positive("intermediate_size"), facts.flag("mlp_bias")
     feed = plain_half(hidden, width, up="mlp.fc1", down="mlp.fc2", bias=mlp_bias)
-    return decoder(facts, half_decoder(hidden, [full(heads)] * num_layers, attention, [feed] * num_layers), hidden)
+    mixers = layer_mixers(facts, heads, num_layers, window=read_window(facts))
+    return decoder(facts, half_decoder(hidden, mixers, attention, [feed] * num_layers), hidden)
 
 
 def read_aria(facts: Facts) -> Reading:

@@ -1,6 +1,6 @@
-"""Encoders and decoders of images as words (VQ-GAN), as Janus and Emu3 have them beside their text models.
+"""Encoders and decoders of images as words (VQ-GAN), as Janus, Emu3 and Chameleon have them beside their text models.
 
-Source: transformers 5.23, models/{janus,emu3}/.
+Source: transformers 5.23, models/{janus,emu3,chameleon}/.
 """
 
 from collections.abc import Callable
@@ -145,6 +145,32 @@ def janus_vqgan(facts: Facts, name: str = "vqmodel") -> Weights:
         *patches("post_quant_conv", latent, words_dim, 1, 1),
     )
     return in_tower(name, (*in_tower("encoder", encoder), *words, *in_tower("decoder", decoder)))
+
+
+def chameleon_vqgan(facts: Facts, name: str = "vqmodel") -> Weights:
+    """Chameleon: Janus's encoder without a decoder; attention at the sizes of `attn_resolutions`, and in the middle.
+
+    Source: transformers 5.23, models/chameleon/modeling_chameleon.py `ChameleonVQVAE`
+    """
+    kind, sizes, finest = facts.text("attn_type"), facts.integers("attn_resolutions"), facts.positive("resolution")
+    attends = kind == "vanilla"
+    levels = range(len(facts.integers("channel_multiplier")))
+    ladder = read_ladder(facts, _convolved_attention, {i for i in levels if attends and finest // 2**i in sizes})
+    coarsest, latent = ladder.channels[-1], facts.positive("latent_channels")
+    words_dim = facts.positive("embed_dim")
+    encoder = (
+        *patches("conv_in", ladder.base, facts.positive("in_channels"), 3, 3),
+        *in_tower("down", down(ladder)),
+        *in_tower("mid", middle(coarsest, _convolved_attention(coarsest, None) if attends else ())),
+        *group_norm("norm_out", coarsest),
+        *patches("conv_out", 2 * latent if facts.flag("double_latent") else latent, coarsest, 3, 3),
+    )
+    words = (
+        loose("quantize.embedding.weight", facts.positive("num_embeddings"), words_dim),
+        *patches("quant_conv", words_dim, latent, 1, 1),
+        *patches("post_quant_conv", latent, words_dim, 1, 1),
+    )
+    return in_tower(name, (*in_tower("encoder", encoder), *words))
 
 
 def emu3_vqgan(facts: Facts, name: str = "vqmodel") -> Weights:
