@@ -1,6 +1,6 @@
-"""Any encoder with any decoder: encoder-decoder, vision-encoder-decoder (TrOCR, Donut, Nougat), and TrOCR's decoder.
+"""Encoders and decoders of different kinds: encoder-decoder, vision-encoder-decoder, PP-FormulaNet, TrOCR's decoder.
 
-Source: transformers 5.23, models/{encoder_decoder,vision_encoder_decoder,trocr}/.
+Source: transformers 5.23, models/{encoder_decoder,vision_encoder_decoder,trocr,pp_formulanet}/.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from kvplan.core.errors import UnsupportedError
 from kvplan.core.mixers import CrossAttention, FullAttention
 from kvplan.core.model import Layer, Weight
 from kvplan.core.text import printable
+from kvplan.core.units import ceil_div
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.mixers import Heads, cross, equal_heads, full
 from kvplan.sources.families.parts import (
@@ -22,8 +23,10 @@ from kvplan.sources.families.parts import (
     table,
     unknown_class,
 )
-from kvplan.sources.families.seq2seq import Side, Style, attention, layer
+from kvplan.sources.families.seq2seq import Side, Style, attention, decoder_layers, layer, read_side
 from kvplan.sources.families.table import reader_of
+from kvplan.sources.families.towers.bricks import patches
+from kvplan.sources.families.towers.sam import got_ocr2_tower
 from kvplan.sources.families.towers.vit import Seen, deit, donut_swin, swin, vit
 
 ACROSS = ("encoder_attn.", "crossattention.", "cross_attn.")
@@ -159,3 +162,47 @@ def _trocr_layers(facts: Facts, side: Side) -> list[Layer]:
         *norm("encoder_attn_layer_norm", side.hidden, bias=True),
     )
     return [layer(side, style, (full(side.heads),), mixing)] * side.num_layers
+
+
+def read_pp_formulanet(facts: Facts) -> Reading:
+    """PP-FormulaNet: SAM's encoder, convolutions that shrink its grid, mBART's decoder; its head is never the table.
+
+    Source: transformers 5.23, models/pp_formulanet/modeling_pp_formulanet.py
+    """
+    suffix = class_suffix(facts)
+    if suffix not in (None, "ForConditionalGeneration", "Model"):
+        raise unknown_class(facts)
+    text, vision, style = facts.part("text_config"), facts.part("vision_config"), Style()
+    hidden, vocab = text.positive("d_model"), text.positive("vocab_size")
+    positions = text.positive("max_position_embeddings")
+    side = vision.positive("image_size") // vision.positive("patch_size")
+    return Reading(
+        hidden_size=hidden,
+        vocab_size=vocab,
+        layers=decoder_layers(text, read_side(text, hidden, "decoder"), style),
+        embeddings=(
+            *table("decoder.embed_tokens", vocab, hidden),
+            *table("decoder.embed_positions", positions + style.extra_positions, hidden, split=False),
+            *norm("decoder.layernorm_embedding", hidden, bias=True),
+            *got_ocr2_tower(vision, "encoder"),
+            *_shrinking(vision),
+        ),
+        head=(
+            *norm("decoder.layer_norm", hidden, bias=True),
+            *(() if suffix == "Model" else column("lm_head", vocab, hidden, "head")),
+        ),
+        max_seq_len=positions,
+        encoder_seq_len=ceil_div(ceil_div(side, 2), 2) ** 2,
+    )
+
+
+def _shrinking(facts: Facts) -> tuple[Weight, ...]:
+    """Two convolutions that halve the grid, and what takes its points into the decoder."""
+    seen, middle, out = (facts.positive(f"post_conv_{name}_channels") for name in ("in", "mid", "out"))
+    name = "encoder.multi_modal_projector"
+    return (
+        *patches(f"{name}.conv1", middle, seen, 3, 3, bias=False),
+        *patches(f"{name}.conv2", out, middle, 3, 3, bias=False),
+        *replicated(f"{name}.linear_1", out, out, "vision", bias=True),
+        *replicated(f"{name}.linear_2", facts.positive("decoder_hidden_size"), out, "vision", bias=True),
+    )

@@ -329,6 +329,7 @@ READERS: dict[str, str] = {
     "pix2struct": "udop.read_pix2struct",
     "plbart": "bart.read_plbart",
     "pp_chart2table": "ocr.read_got_ocr2",
+    "pp_formulanet": "encoder_decoder.read_pp_formulanet",
     "prophetnet": "prophetnet.read_prophetnet",
     "qianfan_ocr": "internvl.read_internvl",
     "qwen": "remote_qwen.read_qwen",
