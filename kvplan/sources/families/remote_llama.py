@@ -1,7 +1,8 @@
 """Dense decoders of Llama's shape whose classes come with their repository: baichuan, internlm, internlm2, exaone,
 orion, minicpm, mimo, skywork, xverse, aquila, telechat, stablelm_epoch, Emu3.
 
-Every count below equals what the repository's files hold, unless its reader says by what it differs.
+Where a count is known, this is it to the parameter, or the reader says by what it differs. What lists of models have
+for Baichuan2-13B (10.4B), Orion-14B (10.9B) and MiniCPM-2B (2.2B) are estimates, not counts.
 """
 
 from dataclasses import replace
@@ -138,7 +139,8 @@ def read_minicpm(facts: Facts) -> Reading:
 def read_mimo(facts: Facts) -> Reading:
     """MiMo 7B: Qwen2, and layers that predict ahead, which the class holds and generation does not use.
 
-    An engine that does not draft with them leaves them out: `--set num_nextn_predict_layers=0`.
+    An engine that does not draft with them leaves them out: `--set num_nextn_predict_layers=0`. The repositories store
+    one, which is the Hub's count, also where a config states two.
 
     Source: XiaomiMiMo/MiMo-7B-Base, configuration_mimo.py (`num_nextn_predict_layers` 0), modeling_mimo.py
     `MiMoMTPLayers`

@@ -35,6 +35,7 @@ def read_yuan(facts: Facts) -> Reading:
 
     The class keeps the inputs of the last two tokens beside keys and values, from which the next token's
     convolutions start. `moe_config` makes the MLPs routed, by a router with a query, a key and a value of its own.
+    Whether the head is tied has to be stated.
 
     Source: yuan_hf_model.py `LocalizedFiltering`, `YuanAttention`, `ParallelAttention_router`; YUAN 2.0,
     https://arxiv.org/abs/2311.15786
