@@ -181,6 +181,13 @@ class Facts:
             raise self.wrong(key, value, "a number")
         return float(value)
 
+    def times(self, key: str, size: int, *, default: float = _MISSING) -> int:
+        """⌊size · the number at `key`⌋, at least 1: widths are stated as a ratio to another."""
+        ratio = self.number(key, default=default)
+        if not 1 <= size * ratio <= MAX_NUMBER:
+            raise self.wrong(key, ratio, f"a ratio that leaves at least 1 of {size}")
+        return int(size * ratio)
+
     def strings(self, key: str, *, length: int | None = None) -> tuple[str, ...] | None:
         """The list of strings at `key`, of `length` where that is given; None where there is none."""
         value = self._take((key,), self._defaults.fields.get(key))

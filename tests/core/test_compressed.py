@@ -38,16 +38,16 @@ def test_needed_is_a_window_of_single_vectors_and_the_entries():
 
 
 def test_transformers_holds_tokens_that_wait_with_their_gates():
-    # The usual sliding cache has the vector twice.
+    # The cache has the window's vectors twice, as keys and as values.
     assert held(SLIDING, 6000) == 127 * 2 * 1024
     # The last entry's four tokens, projected and gated, once more for the next one.
-    assert held(SPARSE, 6000) == 127 * 1024 + 1500 * 1280 + 2 * 4 * 1280
-    assert held(HEAVY, 6000) == 127 * 1024 + 46 * 1024 + 112 * 2 * 1024
+    assert held(SPARSE, 6000) == 127 * 2 * 1024 + 1500 * 1280 + 2 * 4 * 1280
+    assert held(HEAVY, 6000) == 127 * 2 * 1024 + 46 * 1024 + 112 * 2 * 1024
 
 
 def test_nothing_overlaps_before_there_is_an_entry():
     # Three tokens, each with two vectors and two gates of 512 + 128 elements.
-    assert held(SPARSE, 3) == 3 * 1024 + 3 * 4 * 1280
+    assert held(SPARSE, 3) == 3 * 2 * 1024 + 3 * 4 * 1280
 
 
 def test_every_rank_holds_it_all():
@@ -57,7 +57,7 @@ def test_every_rank_holds_it_all():
 def test_prefill_keeps_the_projections_of_the_whole_prompt():
     layer = Layer(mixers=(HEAVY,), weights=())
     caches = [TRANSFORMERS.during_prefill(cache, HEAVY) for _, cache in caches_of(layer, BF16)]
-    assert sum(cache.bytes_for(6000) for cache in caches) == 6000 * 1024 + 46 * 1024 + 6000 * 2 * 1024
+    assert sum(cache.bytes_for(6000) for cache in caches) == 6000 * 2 * 1024 + 46 * 1024 + 6000 * 2 * 1024
 
 
 def test_pooled_keys_of_an_indexer():

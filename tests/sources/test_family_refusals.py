@@ -10,6 +10,8 @@ from kvplan.core.errors import InputError, KvplanError, UnsupportedError
 from kvplan.core.plan import plan_memory
 from kvplan.core.serving import resolve
 from kvplan.sources.families.table import READERS
+from tests.data.truth.type_rows import DEFAULTS, default_config
+from tests.data.truth.type_rows import changed as with_changes
 
 # Keys that published configs of a family always state.
 NEEDED = {
@@ -170,12 +172,31 @@ def test_what_is_not_known_is_refused_by_name(row_id, changes, name):
 STRANGE = (0, -1, 3, 2**47, 2**60, 1.5, "x", None, True, [], ["a"], {}, {"hidden_size": 0}, REMOVED)
 
 
-@pytest.mark.parametrize("model_type", sorted(set(READERS) - {"RefinedWeb", "RefinedWebModel"}))
+OFTEN_UNSTATED = ("head_dim", "num_key_value_heads", "sliding_window", "layer_types", "num_labels")
+
+
+@pytest.mark.parametrize("model_type", sorted({row["model_type"] for row in ROWS.values()}))
 def test_a_strange_value_is_read_or_refused_but_never_a_traceback(model_type):
     row_id, row = next((key, row) for key, row in ROWS.items() if row["model_type"] == model_type)
-    keys = (*row["config"], "head_dim", "num_key_value_heads", "sliding_window", "layer_types", "num_labels")
-    refusals = [refusal(changed(row_id, **{key: value})) for key in keys for value in STRANGE]
+    refusals = [
+        refusal(changed(row_id, **{key: value})) for key in (*row["config"], *OFTEN_UNSTATED) for value in STRANGE
+    ]
     assert all(error.exit_code in (2, 3) and error.hint for error in refusals if error)
+
+
+@pytest.mark.parametrize(
+    "model_type", sorted((READERS.keys() & DEFAULTS) - {row["model_type"] for row in ROWS.values()})
+)
+def test_a_strange_value_of_any_type_is_read_or_refused(model_type):
+    """One strange value for each key, another for each type and key, nested keys too."""
+    config = default_config(model_type)
+    paths = [*config, *OFTEN_UNSTATED]
+    paths += [f"{key}.{inner}" for key, value in config.items() if isinstance(value, dict) for inner in value]
+    for i, path in enumerate(paths):
+        for j in range(2):
+            value = STRANGE[(i * 5 + j * 7 + len(model_type)) % len(STRANGE)]
+            error = refusal(with_changes(config, {path: "left out" if value is REMOVED else value}))
+            assert error is None or (error.exit_code in (2, 3) and error.hint), (path, value)
 
 
 def refusal(config: dict[str, Any]) -> KvplanError | None:

@@ -22,9 +22,9 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
 
     A class that copies K and V out to more heads before it caches them holds the copies. A recurrent layer is held
     as it is needed: all columns of its convolution, in the model's dtype, and its states in fp32; but MiniMax keeps
-    its states in `linear_cache`, beside the cache's layers, which is not counted. GPT-Neo's cache does not know of its
-    windows, the first GPT's class keeps nothing. Qwen4-Exp's first indexed layer keeps every token's three positions as
-    well.
+    its states in `linear_cache`, beside the cache's layers, and they are counted with the prefill. GPT-Neo's cache does
+    not know of its windows, the first GPT's class keeps nothing. Qwen4-Exp's first indexed layer keeps every token's
+    three positions as well.
 
     Source: `DynamicSlidingWindowLayer.update`, which slices the last `sliding_window - 1` tokens;
     models/falcon/modeling_falcon.py `_split_heads`, which broadcasts grouped heads;
@@ -52,8 +52,11 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
 def _during_prefill(cache: Cache, mixer: Mixer) -> Cache:
     """A sliding layer's slice is a view: until the next step it keeps the whole prompt's storage alive.
 
-    Measured on torch's CPU allocator: 6000 tokens at a window of 4096 hold 6000 tokens' bytes.
+    Measured on torch's CPU allocator: 6000 tokens at a window of 4096 hold 6000 tokens' bytes. States that a class
+    keeps beside the cache's layers are there as well.
     """
+    if isinstance(mixer, LinearAttention) and not mixer.in_transformers_cache:
+        return cache
     if isinstance(mixer, CompressedAttention):
         held = _compressed(cache, mixer)
         whole = held.bytes_per_token if cache.max_tokens is not None else held.waiting_bytes_per_token
@@ -86,15 +89,14 @@ def _latent(cache: Cache, mixer: LatentAttention) -> Cache:
 def _compressed(cache: Cache, mixer: CompressedAttention) -> Cache:
     """What DeepSeek V4's layers hold: tokens that wait for an entry are held as projected, each with its gate.
 
-    Where entries overlap, those of the last whole entry are held as well, as far as the next one reads them. A layer
-    without entries has the usual sliding cache, which holds the vector twice, as key and as value.
+    Where entries overlap, those of the last whole entry are held as well, as far as the next one reads them. The
+    window's vectors stand in the cache as keys and as values and are counted as both; in layers with entries the two
+    are one storage, so that W − 1 vectors are counted there and take no memory.
 
     Source: models/deepseek_v4/modeling_deepseek_v4.py `DeepseekV4HCACache`, `DeepseekV4CSACache`
     """
-    if not mixer.ratio:
+    if not mixer.ratio or cache.max_tokens is not None:
         return replace(cache, bytes_per_token=2 * cache.bytes_per_token)
-    if cache.max_tokens is not None:
-        return cache
     element = cache.entry_bytes // (mixer.head_dim + mixer.index_dim)
     projected = 2 * element * (mixer.head_dim + mixer.index_dim)
     return replace(

@@ -6,7 +6,7 @@ Source: transformers 5.23, models/hrm_text/.
 from dataclasses import replace
 
 from kvplan.core.model import Layer, Weight
-from kvplan.sources.facts import Facts
+from kvplan.sources.facts import MAX_LAYERS, Facts
 from kvplan.sources.families.mixers import Heads, full, require_divisor
 from kvplan.sources.families.parts import Reading, causal_head, column, gated_mlp, projections, table
 
@@ -51,7 +51,7 @@ def _layers(facts: Facts, heads: Heads, hidden: int) -> list[Layer]:
     )
     again = replace(first, weights=())
     per_stack, runs = _runs(facts)
-    high = facts.positive("L_cycles")
+    high = facts.layer_count("L_cycles")
     return [first if run in (0, high) else again for run in range(runs) for _ in range(per_stack)]
 
 
@@ -61,8 +61,10 @@ def _runs(facts: Facts) -> tuple[int, int]:
     A config as published states a stack's layers; one that transformers saved states those of all runs, and a stack's
     as `num_layers_per_stack`.
     """
-    rounds, low = facts.positive("H_cycles"), facts.positive("L_cycles")
+    rounds, low = facts.layer_count("H_cycles"), facts.layer_count("L_cycles")
     runs = rounds * (low + 1)
+    if runs > MAX_LAYERS:
+        raise facts.wrong("H_cycles", rounds, f"a number of rounds that makes at most {MAX_LAYERS} runs")
     num_layers, per_stack = facts.layer_count("num_hidden_layers"), facts.nullable("num_layers_per_stack")
     if per_stack is None:
         return num_layers, runs

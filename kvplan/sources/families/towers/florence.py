@@ -53,7 +53,7 @@ def florence_projector(facts: Facts, name: str = "multi_modal_projector") -> tup
 
 def _block(facts: Facts, width: int, attention: str) -> tuple[Weight, ...]:
     """A block of attention and a feed-forward part, a convolution over neighbours before each."""
-    wide = int(width * facts.number("mlp_ratio", default=4.0))
+    wide = facts.times("mlp_ratio", width, default=4.0)
     return (
         *patches("conv1", width, 1, 3, 3),
         *norm("norm1", width, bias=True),

@@ -89,7 +89,7 @@ def inkling2_tower(facts: Facts, text_hidden: int) -> tuple[Weight, ...]:
     """
     hidden = facts.positive("hidden_size")
     heads = equal_heads(facts, hidden, "num_attention_heads")
-    width = facts.positive("intermediate_size", default=int(hidden * facts.number("mlp_ratio", default=4.0)))
+    width = facts.positive("intermediate_size", default=facts.times("mlp_ratio", hidden, default=4.0))
     names = ("q_proj", "k_proj", "v_proj", "out_proj")
     layer = (
         *projections(heads, hidden, names=names, qkv_bias=True, out_bias=True),

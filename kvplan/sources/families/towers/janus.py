@@ -18,7 +18,7 @@ def janus_tower(facts: Facts, name: str = "vision_model") -> tuple[Weight, ...]:
     hidden = facts.positive("hidden_size")
     heads = equal_heads(facts, hidden, "num_attention_heads")
     names = ("q_proj", "k_proj", "v_proj", "projection_layer")
-    width = int(hidden * facts.number("mlp_ratio", default=4.0))
+    width = facts.times("mlp_ratio", hidden, default=4.0)
     head_norms = (*norm("self_attn.q_norm", hidden, bias=True), *norm("self_attn.k_norm", hidden, bias=True))
     layer = (
         *projections(heads, hidden, names=names, qkv_bias=facts.flag("attention_bias"), out_bias=True),

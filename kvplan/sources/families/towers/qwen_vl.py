@@ -16,7 +16,7 @@ def qwen2_vl_tower(facts: Facts, name: str = "visual") -> tuple[Weight, ...]:
     Source: transformers 5.23, models/qwen2_vl/modeling_qwen2_vl.py `Qwen2VisionTransformerPretrainedModel`
     """
     hidden = facts.positive("embed_dim")
-    mlp = plain_mlp(hidden, int(hidden * facts.number("mlp_ratio")), up="mlp.fc1", down="mlp.fc2")
+    mlp = plain_mlp(hidden, facts.times("mlp_ratio", hidden), up="mlp.fc1", down="mlp.fc2")
     block = (*_norms(hidden, bias=True), *fused_attention(facts, hidden), *mlp)
     merger = _merger(facts, hidden, facts.positive("hidden_size"), bias=True)
     return in_tower(name, (*_patches(facts, hidden), *_blocks(facts, block), *merger))

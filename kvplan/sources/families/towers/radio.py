@@ -46,7 +46,7 @@ def radio_tower(facts: Facts, name: str = "vision_model", *, frames: int | None 
 
 def _mlp(facts: Facts, hidden: int) -> tuple[Weight, ...]:
     """A plain MLP, or a gated one with two thirds of its width, a multiple of 8."""
-    width = int(hidden * facts.number("mlp_ratio", default=4.0))
+    width = facts.times("mlp_ratio", hidden, default=4.0)
     if facts.flag("use_swiglu_ffn"):
         return gated_mlp(hidden, (int(width * 2 / 3) + 7) // 8 * 8, bias=True)
     return plain_mlp(hidden, width, up="mlp.fc1", down="mlp.fc2")
