@@ -175,6 +175,8 @@ def read_pp_formulanet(facts: Facts) -> Reading:
     text, vision, style = facts.part("text_config"), facts.part("vision_config"), Style()
     hidden, vocab = text.positive("d_model"), text.positive("vocab_size")
     positions = text.positive("max_position_embeddings")
+    if vision.positive("decoder_hidden_size") != hidden:
+        raise vision.wrong("decoder_hidden_size", vision.positive("decoder_hidden_size"), f"the decoder's, {hidden}")
     side = vision.positive("image_size") // vision.positive("patch_size")
     return Reading(
         hidden_size=hidden,

@@ -113,6 +113,8 @@ def read_pix2struct(facts: Facts) -> Reading:
     hidden, vocab = text.positive("hidden_size"), text.positive("vocab_size")
     tied = facts.flag("tie_word_embeddings")
     seen = vision.positive("hidden_size")
+    if seen != hidden:
+        raise vision.wrong("hidden_size", seen, f"the decoder's, {hidden}")
     rows = vision.positive("seq_len")
     return Reading(
         hidden_size=hidden,
