@@ -48,6 +48,7 @@ READERS: dict[str, str] = {
     "blip": "blip.read_blip",
     "blip-2": "blip.read_blip2",
     "bloom": "alibi.read_bloom",
+    "blt": "blt.read_blt",
     "camembert": "roberta.read_roberta",
     "chameleon": "image_words.read_chameleon",
     "chatglm": "remote_chatglm.read_chatglm",
