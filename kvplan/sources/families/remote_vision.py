@@ -1,9 +1,9 @@
 """Models that see, whose classes come with their repository: internvl_chat, eagle_3_vl, minicpmv, step3_vl, kimi_vl,
-multi_modality.
+dots_ocr, multi_modality.
 
 Source: OpenGVLab/InternVL2-4B, modeling_internvl_chat.py; nvidia/Eagle2-2B, modeling_eagle3_vl.py;
 openbmb/MiniCPM-V-2_6, modeling_minicpmv.py; stepfun-ai/step3, modeling_step3.py; moonshotai/Kimi-VL-A3B-Instruct,
-modeling_kimi_vl.py; deepseek-ai/Janus, janus/models/.
+modeling_kimi_vl.py; rednote-hilab/dots.ocr, modeling_dots_vision.py; deepseek-ai/Janus, janus/models/.
 """
 
 from dataclasses import replace
@@ -13,10 +13,19 @@ from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.composite import language_model, multimodal
 from kvplan.sources.families.mixers import equal_heads
-from kvplan.sources.families.parts import Reading, norm, plain_mlp, projections, reads_tied, replicated
+from kvplan.sources.families.parts import (
+    Reading,
+    gated_mlp,
+    norm,
+    plain_mlp,
+    projections,
+    reads_tied,
+    replicated,
+)
+from kvplan.sources.families.remote_parts import under_another_name
 from kvplan.sources.families.siglip import plain_tower, vision_tower
 from kvplan.sources.families.table import reader_of
-from kvplan.sources.families.towers.bricks import grid, in_tower, loose, patches
+from kvplan.sources.families.towers.bricks import fused_attention, grid, in_tower, loose, patches
 from kvplan.sources.families.towers.intern_vit import intern_vit_tower
 from kvplan.sources.families.towers.moonvit import moonvit_tower
 from kvplan.sources.families.towers.named import named_part
@@ -147,6 +156,36 @@ def read_kimi_vl(facts: Facts) -> Reading:
     )
     tied = reads_tied(facts.part("text_config"))
     return multimodal(facts, text, moonvit_tower(vision), in_tower("multi_modal_projector", projector), tied=tied)
+
+
+def read_dots_ocr(facts: Facts) -> Reading:
+    """dots.ocr: Qwen2 with its sizes at the top level, a tower of RMSNorm and gated MLPs, Qwen2-VL's merger.
+
+    Source: rednote-hilab/dots.ocr, configuration_dots.py, modeling_dots_vision.py; vLLM 0.33, models/dots_ocr.py
+    """
+    vision = facts.nested("vision_config")
+    hidden, out, patch = (vision.positive(key) for key in ("embed_dim", "hidden_size", "patch_size"))
+    merged, bias = (
+        hidden * vision.positive("spatial_merge_size", default=2) ** 2,
+        vision.flag("use_bias", default=False),
+    )
+    names, width = ("fc1", "fc3", "fc2"), vision.positive("intermediate_size")
+    layer = (
+        *fused_attention(vision, hidden, heads_key="num_attention_heads", qkv_bias=bias, out_bias=bias),
+        *gated_mlp(hidden, width, names=names, bias=bias),
+        *norm("norm1", hidden),
+        *norm("norm2", hidden),
+    )
+    tower = (
+        *patches("patch_embed.patchifier.proj", hidden, vision.positive("num_channels", default=3), patch, patch),
+        *norm("patch_embed.patchifier.norm", hidden),
+        *in_tower("blocks.*", layer, copies=vision.layer_count("num_hidden_layers")),
+        *(norm("post_trunk_norm", hidden) if vision.flag("post_norm", default=True) else ()),
+        *norm("merger.ln_q", hidden, bias=True),
+        *replicated("merger.mlp.0", merged, merged, "vision", bias=True),
+        *replicated("merger.mlp.2", out, merged, "vision", bias=True),
+    )
+    return under_another_name(facts, "qwen2", in_tower("vision_tower", tower), family="dotsocr")
 
 
 def read_multi_modality(facts: Facts) -> Reading:
