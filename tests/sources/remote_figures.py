@@ -1,16 +1,4 @@
-"""What models of remote code need, worked by hand from their configs.
-
-The configs are in tests/data/remote_configs.jsonl: the keys that are read, as each model's own file has them.
-"""
-
-import json
-from pathlib import Path
-from typing import Any
-
-ROWS = Path(__file__).parent.parent / "data" / "remote_configs.jsonl"
-CONFIGS: dict[str, dict[str, Any]] = {
-    row["name"]: row["config"] for row in map(json.loads, ROWS.read_text().splitlines())
-}
+"""What models of remote code need, worked by hand from the configs in tests/data/remote_configs.jsonl."""
 
 # (bytes in bf16 that one more token needs, parameters)
 BY_HAND = {

@@ -1,8 +1,15 @@
-"""Models whose classes come with their repository, against figures worked by hand and against the Hub's own counts."""
+"""Models whose classes come with their repository, against figures worked by hand and against the Hub's own counts.
+
+`tests/data/remote_configs.jsonl` has of each model's own config the keys that are read.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from family_rows import read
-from remote_figures import BY_HAND, CONFIGS
+from remote_figures import BY_HAND
 
 from kvplan.core.cache import caches_of
 from kvplan.core.dtypes import BF16, FP16
@@ -10,6 +17,11 @@ from kvplan.core.errors import InputError, UnsupportedError
 from kvplan.core.model import ModelSpec
 from kvplan.core.weights import active_parameters, all_weights, num_parameters, sizes_by_part
 from kvplan.sources.families.table import READERS
+
+ROWS = Path(__file__).parent.parent / "data" / "remote_configs.jsonl"
+CONFIGS: dict[str, dict[str, Any]] = {
+    row["name"]: row["config"] for row in map(json.loads, ROWS.read_text().splitlines())
+}
 
 
 def bytes_of_next_token(spec: ModelSpec) -> int:
