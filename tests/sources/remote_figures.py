@@ -2,8 +2,7 @@
 
 # (bytes in bf16 that one more token needs, parameters)
 BY_HAND = {
-    # 28 layers · 2 · 2 groups · 128 · 2 bytes. Two tables of 65024 · 4096; in each layer q, k and v of 32 + 2 + 2
-    # heads with biases, the output, gate and up in one matrix of 27392, two norms.
+    # 28 layers · 2 · 2 groups · 128 · 2 bytes. In each layer q, k and v of 32 + 2 + 2 heads with biases.
     "ChatGLM3-6B": (
         28_672,
         2 * 65_024 * 4096 + 28 * (4608 * 4096 + 4608 + 4096**2 + 3 * 13_696 * 4096 + 2 * 4096) + 4096,
@@ -50,8 +49,7 @@ BY_HAND = {
         2_621_440,
         2 * 152_064 * 8192 + 80 * (4 * 8192**2 + 3 * 8192 + 3 * 24_576 * 8192 + 2 * 8192) + 8192,
     ),
-    # Qwen-7B, and the tower: patches without a bias, 256 positions, a norm, 48 layers with an MLP of int(1664 ·
-    # 4.9231) = 8192, a resampler with its 256 queries and as many positions, a norm and a matrix.
+    # Qwen-7B; 48 layers of width 1664, an MLP of int(1664 · 4.9231) = 8192; a resampler with 256 queries and positions.
     "Qwen-VL": (
         524_288,
         7_721_324_544
@@ -306,8 +304,8 @@ BY_HAND = {
         + (15_239_504 - 2 * 1152 + 1152)
         + (2 * 4608 + 4608 * 2560 + 2560**2 + 2 * 2560),
     ),
-    # 24 · 2 · 16 · 128 · 2. Llama; SigLIP large with 576 positions and its pooling head; an aligner of two linears on
-    # either side; the VQ-GAN that transformers' Janus has; a head of two linears over 16384 codes of 8 elements.
+    # 24 · 2 · 16 · 128 · 2. Llama; SigLIP large with its pooling head; two aligners of two linears; the VQ-GAN that
+    # transformers' Janus has; a head of two linears over 16384 codes of 8 elements.
     "Janus-1.3B": (
         196_608,
         2 * 102_400 * 2048

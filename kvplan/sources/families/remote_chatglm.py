@@ -42,15 +42,7 @@ def read_chatglm(facts: Facts) -> Reading:
     refuse(facts, "pre_seq_len")
     hidden, width = facts.positive("hidden_size"), facts.positive("ffn_hidden_size")
     heads, bias = _heads(facts, hidden), facts.flag("add_bias_linear", default=False)
-    names = ("query_key_value[q]", "query_key_value[k]", "query_key_value[v]", "dense")
-    attention = projections(
-        heads,
-        hidden,
-        prefix="self_attention",
-        names=names,
-        qkv_bias=bias or facts.flag("add_qkv_bias", default=False),
-        out_bias=bias,
-    )
+    attention = _attention(facts, heads, hidden, bias=bias)
     fused = ("dense_h_to_4h[gate]", "dense_h_to_4h[up]", "dense_4h_to_h")
     half = Half(gated_mlp(hidden, width, names=fused, bias=bias), activations=3 * width)
     count = facts.layer_count("num_layers")
@@ -70,6 +62,13 @@ def read_chatglm(facts: Facts) -> Reading:
         reading = replace(reading, head=tuple(weight for weight in reading.head if weight.part != "norms"))
     tower = eva_clip_tower(facts.nested("vision_config"), hidden, width) if facts.has("vision_config") else ()
     return replace(reading, embeddings=(*reading.embeddings, _frequencies(heads), *tower))
+
+
+def _attention(facts: Facts, heads: Heads, hidden: int, *, bias: bool) -> tuple[Weight, ...]:
+    """One matrix for q, k and v, whose biases are those of all linears or its own (`add_qkv_bias`)."""
+    names = ("query_key_value[q]", "query_key_value[k]", "query_key_value[v]", "dense")
+    own = facts.flag("add_qkv_bias", default=False)
+    return projections(heads, hidden, prefix="self_attention", names=names, qkv_bias=bias or own, out_bias=bias)
 
 
 def _heads(facts: Facts, hidden: int) -> Heads:

@@ -63,9 +63,9 @@ def remote_decoder(
     positions: tuple[str, ...] = ("max_position_embeddings",),
     head: tuple[Weight, ...] | None = None,
 ) -> Reading:
-    """The whole decoder: token table, layers, final norm, output head (or `head`, of a class that the reader knows).
+    """The whole decoder; `head` is given by a reader that knows its class.
 
-    `tied` is what the class does whatever the config says, `tied_default` what it does where the config says nothing.
+    `tied` is what the class does whatever the config says, `tied_default` what it does where that says nothing.
     """
     vocab, is_tied = vocab or facts.positive("vocab_size"), False
     if head is None:
