@@ -3,12 +3,12 @@
 Source: transformers 5.23, models/blt/; Pagnoni et al. 2024, https://arxiv.org/abs/2412.09871
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from kvplan.core.mixers import FullAttention, Mixer, SlidingAttention
-from kvplan.core.model import Layer, Weight, stack
+from kvplan.core.model import Layer, Weight
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.composite import layer_weights
 from kvplan.sources.families.halves import dense_half, half_decoder
 from kvplan.sources.families.mixers import Heads, full, require_divisor, windowed
 from kvplan.sources.families.parts import Reading, causal_head, norm, projections, replicated, table
@@ -105,7 +105,7 @@ def _global(facts: Facts, seen: int) -> tuple[Weight, ...]:
     inner = facts.part("global_config")
     hidden = inner.positive("hidden_size")
     heads = _heads(inner, hidden)
-    weights = _as_weights(_layers(inner, full(heads), heads, hidden))
+    weights = layer_weights(_layers(inner, full(heads), heads, hidden))
     entry = replicated("token_embedding_projection", hidden, seen, "mlp") if seen != hidden else ()
     return _named("global_transformer", (*entry, *weights))
 
@@ -119,20 +119,11 @@ def _patcher(facts: Facts) -> tuple[Weight, ...]:
     heads = _heads(facts, hidden)
     weights = (
         loose("embed_tokens.weight", vocab, hidden, part="embeddings"),
-        *_as_weights(_layers(facts, full(heads), heads, hidden)),
+        *layer_weights(_layers(facts, full(heads), heads, hidden)),
         *norm("norm", hidden),
         *replicated("lm_head", vocab, hidden, "mlp"),
     )
     return _named("patcher", weights)
-
-
-def _as_weights(layers: Sequence[Layer]) -> tuple[Weight, ...]:
-    distinct, order = stack(layers)
-    return tuple(
-        replace(weight, name=f"layers.*.{weight.name}", copies=order.count(i) * weight.copies)
-        for i, layer in enumerate(distinct)
-        for weight in layer.weights
-    )
 
 
 def _named(prefix: str, weights: tuple[Weight, ...]) -> tuple[Weight, ...]:

@@ -1,9 +1,9 @@
 """Models made of parts: a language model under a nested config, and the towers that see or hear for it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from kvplan.core.model import Weight
+from kvplan.core.model import Layer, Weight, stack
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.parts import Reading, causal_head, reads_tied
 from kvplan.sources.families.table import reader_of
@@ -77,3 +77,23 @@ def multimodal(
     )
     seen = tuple(weight for tower in towers for weight in tower)
     return replace(text, embeddings=(*text.embeddings, *seen), head=(*text.head, *head), tied_embeddings=is_tied)
+
+
+def weights_of(reading: Reading) -> tuple[Weight, ...]:
+    """The layers of a language model and what stands after them, for an owner that counts it as weights only."""
+    return (*layer_weights(reading.layers), *reading.head)
+
+
+def layer_weights(layers: Sequence[Layer]) -> tuple[Weight, ...]:
+    """The weights of all layers, equal ones together, each in the part that it is."""
+    distinct, order = stack(layers)
+    return tuple(
+        replace(
+            weight,
+            name=f"layers.*.{weight.name}",
+            copies=order.count(i) * weight.copies,
+            active_copies=None if weight.active_copies is None else order.count(i) * weight.active_copies,
+        )
+        for i, layer in enumerate(distinct)
+        for weight in layer.weights
+    )

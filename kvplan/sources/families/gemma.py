@@ -44,7 +44,7 @@ def read_gemma(facts: Facts) -> Reading:
     """
     hidden = facts.positive("hidden_size")
     facts.refuse_null("num_key_value_heads", "head_dim")
-    heads = read_heads(facts, hidden, num_kv_heads=16, head_dim=256)
+    heads = read_heads(facts, hidden)
     bias = facts.flag("attention_bias", default=False)
     attention = projections(heads, hidden, qkv_bias=bias, out_bias=bias)
     width = facts.positive("intermediate_size")

@@ -10,9 +10,9 @@ import re
 from dataclasses import replace
 
 from kvplan.core.errors import UnsupportedError
-from kvplan.core.model import Weight, stack
+from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.composite import language_model, multimodal
+from kvplan.sources.families.composite import language_model, multimodal, weights_of
 from kvplan.sources.families.llama import decoder, decoder_layers, qwen_mixers
 from kvplan.sources.families.mixers import read_heads
 from kvplan.sources.families.parts import (
@@ -111,7 +111,7 @@ def _qwen2_talker(facts: Facts) -> tuple[Weight, ...]:
     return (
         *replicated("thinker_to_talker_proj", hidden, outer, "audio", bias=True),
         loose("model.embed_tokens.weight", vocab, outer),
-        *in_tower("model", _weights_of(reading)),
+        *in_tower("model", weights_of(reading)),
         *replicated("codec_head", vocab, hidden, "audio"),
     )
 
@@ -139,18 +139,11 @@ def _qwen3_talker(facts: Facts) -> tuple[Weight, ...]:
     table, head = (finer.vocab_size, finer.hidden_size), replicated("*", finer.vocab_size, finer.hidden_size, "audio")
     return (
         loose("model.codec_embedding.weight", reading.vocab_size, hidden),
-        *in_tower("model", _weights_of(reading)),
+        *in_tower("model", weights_of(reading)),
         *in_tower("text_projection", resize),
         *in_tower("hidden_projection", resize),
         *replicated("codec_head", reading.vocab_size, hidden, "audio"),
-        *in_tower("code_predictor.model", _weights_of(finer)),
+        *in_tower("code_predictor.model", weights_of(finer)),
         *in_tower("code_predictor.model.codec_embedding.*", (loose("weight", *table),), copies=groups),
         *in_tower("code_predictor.lm_head", head, copies=groups),
     )
-
-
-def _weights_of(reading: Reading) -> tuple[Weight, ...]:
-    """The layers and the final norm of a language model, as weights of a part."""
-    distinct, order = stack(reading.layers)
-    layers = (in_tower("layers.*", layer.weights, copies=order.count(i)) for i, layer in enumerate(distinct))
-    return (*(weight for layer in layers for weight in layer), *reading.head)
