@@ -35,9 +35,9 @@ def read_bailing_moe(facts: Facts) -> Reading:
     layers that predict ahead. Biases beyond q, k and v (`use_bias`) mean other matrices to the repository's class
     than to vLLM's, and are refused.
     """
-    if facts.flag("use_bias", default=False):
+    if facts.flag("use_bias", default=True):
         raise UnsupportedError(
-            "`use_bias` is true: the repository's class and vLLM's disagree on what has biases then",
+            "`use_bias` is true, or unstated, which means true: the repository's class and vLLM's disagree on it",
             hint="pass `--set use_bias=false`, which all published models state",
         )
     hidden, count = facts.positive("hidden_size"), facts.layer_count("num_hidden_layers")

@@ -63,10 +63,7 @@ def remote_decoder(
     positions: tuple[str, ...] = ("max_position_embeddings",),
     head: tuple[Weight, ...] | None = None,
 ) -> Reading:
-    """The whole decoder; `head` is given by a reader that knows its class.
-
-    `tied` is what the class does whatever the config says, `tied_default` what it does where that says nothing.
-    """
+    """The whole decoder; `tied` whatever the config says, `tied_default` where it says nothing; `head` where known."""
     vocab, is_tied = vocab or facts.positive("vocab_size"), False
     if head is None:
         head, is_tied = causal_head(
