@@ -42,6 +42,7 @@ class Style:
     bias: bool = True
     """Whether attention's projections have biases."""
     key_bias: bool = True
+    mlp_bias: bool = True
     logits_bias: bool = True
     """Zeros that the checkpoint stores and the class adds to its logits: a buffer, no parameter."""
     ties_decoder: bool = True
@@ -97,7 +98,7 @@ def attention(name: str, side: Side, style: Style) -> tuple[Weight, ...]:
 def layer(side: Side, style: Style, mixers: tuple[Mixer, ...], mixing: tuple[Weight, ...]) -> Layer:
     """A layer whose attention is `mixing`, with a plain MLP of two matrices."""
     up, down, after = style.mlp
-    mlp = plain_mlp(side.hidden, side.width, up=up, down=down)
+    mlp = plain_mlp(side.hidden, side.width, up=up, down=down, bias=style.mlp_bias)
     weights = (*mixing, *mlp, *norm(after, side.hidden, bias=True))
     return Layer(mixers=mixers, weights=weights, mlp_activations=2 * side.width, eager_softmax="model-dtype")
 

@@ -9,7 +9,7 @@ from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.parts import Reading, class_suffix, norm, num_labels, replicated, table
 from kvplan.sources.families.seq2seq import Style, Tables, encoder_layers, read_side, read_two_sides
-from kvplan.sources.families.towers.bricks import loose
+from kvplan.sources.families.towers.bricks import loose, sizes
 
 _POSITIONS = ("max_source_positions", "max_target_positions")
 _WHISPER = Style(
@@ -79,7 +79,7 @@ def read_speech_to_text(facts: Facts) -> Reading:
     Source: transformers 5.23, models/speech_to_text/modeling_speech_to_text.py `Conv1dSubsampler`
     """
     hidden = facts.positive("d_model")
-    kernels, middle = facts.integers("conv_kernel_sizes"), facts.positive("conv_channels")
+    kernels, middle = sizes(facts, "conv_kernel_sizes"), facts.positive("conv_channels")
     if len(kernels) != facts.positive("num_conv_layers"):
         raise facts.wrong("conv_kernel_sizes", f"a list of {len(kernels)}", "one for each of `num_conv_layers`")
     channels = facts.positive("input_feat_per_channel") * facts.positive("input_channels")

@@ -77,3 +77,11 @@ def grid(facts: Facts, image: int, patch: int) -> int:
     if patch > image:
         raise facts.wrong("patch_size", patch, f"at most the size of an image, {image}")
     return (image // patch) ** 2
+
+
+def sizes(facts: Facts, key: str, default: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """The list of sizes at `key`, each from 1; `default` where neither config nor class has one."""
+    found = facts.integers(key) or default
+    if any(size < 1 for size in found):
+        raise facts.wrong(key, found, "a list of numbers from 1")
+    return found

@@ -12,7 +12,7 @@ from kvplan.core.units import ceil_div
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.mixers import read_heads
 from kvplan.sources.families.parts import norm, plain_mlp, projections
-from kvplan.sources.families.towers.bricks import convolution, in_tower, loose
+from kvplan.sources.families.towers.bricks import convolution, in_tower, loose, sizes
 
 _RATIOS = (8, 6, 5, 4)
 """By how much each stage stretches time, where the config does not say."""
@@ -30,7 +30,7 @@ def mimi_codec(facts: Facts, name: str) -> tuple[Weight, ...]:
             f"a codec of model type `{printable(facts.model_type)}` is not supported", hint="known here: mimi"
         )
     hidden = facts.positive("hidden_size")
-    ratios = facts.integers("upsampling_ratios") if facts.has("upsampling_ratios") else _RATIOS
+    ratios = sizes(facts, "upsampling_ratios", _RATIOS)
     stride = _latent_stride(facts, ratios)
     layers = in_tower("layers.*", _layer(facts, hidden), part="audio", copies=facts.layer_count("num_hidden_layers"))
     groups = facts.positive("upsample_groups")
@@ -105,6 +105,8 @@ def _layer(facts: Facts, hidden: int) -> tuple[Weight, ...]:
 def _codebooks(facts: Facts, hidden: int) -> tuple[Weight, ...]:
     """Codebooks of sense and of sound, each kind behind projections where their width is not the codec's."""
     semantic, total = facts.integer("num_semantic_quantizers"), facts.positive("num_quantizers")
+    if semantic >= total:
+        raise facts.wrong("num_semantic_quantizers", semantic, f"fewer than `num_quantizers`, {total}")
     size, width = facts.positive("codebook_size"), facts.positive("codebook_dim", default=hidden)
     narrow = facts.positive("vector_quantization_hidden_dimension")
     book = (("initialized", (1,)), ("cluster_usage", (size,)), ("embed_sum", (size, width)))

@@ -8,7 +8,7 @@ from kvplan.sources.facts import Facts
 from kvplan.sources.families.mixers import equal_heads
 from kvplan.sources.families.parts import norm, plain_mlp, replicated, table
 from kvplan.sources.families.seq2seq import Side, Style, attention, layer
-from kvplan.sources.families.towers.bricks import convolution, in_tower, loose
+from kvplan.sources.families.towers.bricks import convolution, in_tower, loose, sizes
 
 STYLE = Style(across="cross_attention", mlp=("ffn.fc1", "ffn.fc2", "ffn_layer_norm"))
 _DILATIONS = 3
@@ -156,13 +156,15 @@ def _units_decoder(facts: Facts, hidden: int, *, second: bool) -> tuple[Weight, 
         *convolution("conv2", hidden, hidden, 7),
         *norm("conv_layer_norm", hidden, bias=True),
     )
-    sizes = (facts.positive(f"t2u_variance_predictor_{name}") for name in ("embed_dim", "hidden_dim", "kernel_size"))
+    of_predictor = (
+        facts.positive(f"t2u_variance_predictor_{name}") for name in ("embed_dim", "hidden_dim", "kernel_size")
+    )
     return (
         *tokens,
         *table("decoder.embed_char", facts.positive("char_vocab_size"), hidden),
         loose("decoder.pos_emb_alpha_char", 1, part="audio"),
         loose("decoder.pos_emb_alpha", 1, part="audio"),
-        *_duration_predictor("decoder.duration_predictor", *sizes),
+        *_duration_predictor("decoder.duration_predictor", *of_predictor),
         *in_tower("decoder.layers.*", own, copies=side.num_layers),
         *last,
     )
@@ -183,7 +185,7 @@ def _vocoder(facts: Facts) -> tuple[Weight, ...]:
     """HiFi-GAN over units, with a voice and a language: transposed convolutions that lengthen, blocks that refine."""
     unit, language, voice = (facts.positive(f"{name}_embed_dim") for name in ("unit", "lang", "spkr"))
     channels = facts.positive("upsample_initial_channel")
-    kernels, sizes = facts.integers("upsample_kernel_sizes"), facts.integers("resblock_kernel_sizes")
+    kernels, widths = sizes(facts, "upsample_kernel_sizes"), sizes(facts, "resblock_kernel_sizes")
     weights = [
         *_duration_predictor("dur_predictor", unit, unit, facts.positive("variance_predictor_kernel_size")),
         *table("unit_embedding", facts.positive("unit_hifi_gan_vocab_size"), unit),
@@ -191,14 +193,14 @@ def _vocoder(facts: Facts) -> tuple[Weight, ...]:
         *table("language_embedding", facts.positive("vocoder_num_langs"), language),
         *convolution("hifi_gan.conv_pre", channels, unit + language + voice, 7),
     ]
-    dilated = _dilations(facts, len(sizes))
+    dilated = _dilations(facts, len(widths))
     for i, kernel in enumerate(kernels[: len(facts.integers("upsample_rates"))]):
         weights.append(loose(f"hifi_gan.upsampler.{i}.weight", channels, channels // 2, kernel, part="audio"))
         channels //= 2
         weights.append(loose(f"hifi_gan.upsampler.{i}.bias", channels, part="audio"))
-        for j, (size, count) in enumerate(zip(sizes, dilated, strict=True)):
+        for j, (size, count) in enumerate(zip(widths, dilated, strict=True)):
             block = (*convolution("convs1", channels, channels, size), *convolution("convs2", channels, channels, size))
-            weights += in_tower(f"hifi_gan.resblocks.{i * len(sizes) + j}", block, part="audio", copies=count)
+            weights += in_tower(f"hifi_gan.resblocks.{i * len(widths) + j}", block, part="audio", copies=count)
     return (*weights, *convolution("hifi_gan.conv_post", 1, channels, 7))
 
 

@@ -10,7 +10,7 @@ from kvplan.core.units import ceil_div
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.mixers import Heads, equal_heads
 from kvplan.sources.families.parts import norm, plain_mlp, projections, replicated
-from kvplan.sources.families.towers.bricks import in_tower, loose, patches
+from kvplan.sources.families.towers.bricks import in_tower, loose, patches, sizes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +65,7 @@ def donut_swin(facts: Facts, name: str = "encoder", *, final_norm: bool = False)
 
     Source: transformers 5.23, models/donut/modeling_donut_swin.py
     """
-    width, depths, heads = facts.positive("embed_dim"), facts.integers("depths"), facts.integers("num_heads")
+    width, depths, heads = facts.positive("embed_dim"), sizes(facts, "depths"), sizes(facts, "num_heads")
     if not depths or len(heads) != len(depths):
         raise facts.wrong("num_heads", f"a list of {len(heads)}", f"one for each of {len(depths)} stages")
     image, patch = facts.pair("image_size"), facts.pair("patch_size")
@@ -98,7 +98,7 @@ def swin(facts: Facts, name: str = "encoder") -> Seen:
 
 def _swin_block(facts: Facts, hidden: int, num_heads: int) -> tuple[Weight, ...]:
     """A block, with one bias for each offset within a window, and the table of which is which as a buffer."""
-    if num_heads < 1 or hidden % num_heads:
+    if hidden % num_heads:
         raise facts.wrong("num_heads", num_heads, f"a divisor of a stage's width {hidden}")
     heads = Heads(num_heads=num_heads, num_kv_heads=num_heads, head_dim=hidden // num_heads)
     height, breadth = facts.pair("window_size")
