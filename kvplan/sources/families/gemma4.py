@@ -1,14 +1,15 @@
 """Gemma 4: two head geometries, layers that share keys and values, experts beside a dense part; vision and audio.
 
-Source: transformers 5.23, models/{gemma4,gemma4_unified,gemma4_assistant}/.
+Source: transformers 5.23, models/{gemma4,gemma4_unified,gemma4_assistant,diffusion_gemma}/.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from kvplan.core.errors import UnsupportedError
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.composite import language_model, multimodal
+from kvplan.sources.families.composite import language_model, layer_weights, multimodal
 from kvplan.sources.families.kv_sharing import (
     layer_embeddings,
     layer_gate,
@@ -113,6 +114,39 @@ def read_gemma4_unified(facts: Facts) -> Reading:
     return multimodal(facts, text, *seen)
 
 
+def read_diffusion_gemma_text(facts: Facts) -> Reading:
+    """The text model of DiffusionGemma: Gemma 4's with experts in each layer, where full layers' keys are values too.
+
+    Source: transformers 5.23, models/diffusion_gemma/modeling_diffusion_gemma.py `DiffusionGemmaEncoderTextModel`
+    """
+    types, hidden = _types(facts, facts.layer_count("num_hidden_layers")), facts.positive("hidden_size")
+    return _text(facts, types, [False] * len(types), extra=_experts(facts, hidden))
+
+
+def read_diffusion_gemma(facts: Facts) -> Reading:
+    """DiffusionGemma: the same layers read a prompt into the cache and fill a canvas from it, block by block.
+
+    A small MLP takes in what was on the canvas before; each way through has scalars and biases of its own.
+
+    Source: transformers 5.23, models/diffusion_gemma/modeling_diffusion_gemma.py `DiffusionGemmaModel`
+    """
+    if not facts.flag("tie_word_embeddings"):
+        raise UnsupportedError(
+            "DiffusionGemma whose encoder and decoder have weights of their own is not supported",
+            hint="pass `--set tie_word_embeddings=true`",
+        )
+    text, inner, vision = language_model(facts), facts.part("text_config"), facts.part("vision_config")
+    hidden, width = text.hidden_size, inner.positive("intermediate_size")
+    own = (w for w in layer_weights(text.layers) if w.name.endswith((".bias", ".layer_scalar")))
+    conditioning = (
+        *norm("self_conditioning.pre_norm", hidden),
+        *gated_mlp(hidden, width, prefix="self_conditioning"),
+        *(replace(weight, name=f"decoder.{weight.name}") for weight in own),
+    )
+    towers = (vision_tower(vision), embedder("embed_vision", vision.positive("hidden_size"), hidden))
+    return multimodal(facts, text, *towers, conditioning, language_model="ForBlockDiffusion")
+
+
 def read_gemma4_assistant(facts: Facts) -> Reading:
     """A draft model: a text model all of whose layers read the keys and values of the model that it drafts for.
 
@@ -164,7 +198,7 @@ def _text(
     typed_mixers(attending[0].heads, window, types)
     mixing = {key: _mixing(facts, key, hidden, window) for key in set(attending)}
     width = facts.positive("intermediate_size")
-    wide = 2 * width if facts.flag("use_double_wide_mlp") else width
+    wide = 2 * width if _flag(facts, "use_double_wide_mlp", absent=False) else width
     feeding = {
         shares: Half((*gated_mlp(hidden, w), *extra.weights), activations=3 * w + extra.activations)
         for shares, w in ((False, width), (True, wide))
@@ -178,7 +212,7 @@ def _text(
 def _mixing(facts: Facts, layer: _Attending, hidden: int, window: int) -> Half:
     """One kind of attention; where keys are values too, full layers have no projection for these."""
     keeper = windowed(layer.heads, window if layer.slides else None)
-    has_values = layer.slides or not facts.flag("attention_k_eq_v")
+    has_values = layer.slides or not _flag(facts, "attention_k_eq_v", absent=True)
     bias = facts.flag("attention_bias")
     weights = normed_attention(layer.heads, hidden, keeps=not layer.shares, has_values=has_values, bias=bias)
     return Half(weights, (read_by(keeper) if layer.shares else keeper,))
@@ -196,7 +230,8 @@ def _heads(facts: Facts, types: tuple[str, ...]) -> list[Heads]:
     local = Heads(num_heads=num_heads, num_kv_heads=kv_heads, head_dim=facts.positive("head_dim"))
     if facts.has("per_layer_config"):
         return _stated_heads(facts, local, len(types))
-    global_kv = facts.integer("num_global_key_value_heads", default=None) if facts.flag("attention_k_eq_v") else None
+    has_fewer = _flag(facts, "attention_k_eq_v", absent=True)
+    global_kv = facts.integer("num_global_key_value_heads", default=None) if has_fewer else None
     full = replace(local, head_dim=facts.positive("global_head_dim", default=512), num_kv_heads=global_kv or kv_heads)
     require_divisor(facts, "num_key_value_heads", kv_heads, "num_attention_heads", num_heads)
     require_divisor(facts, "num_global_key_value_heads", full.num_kv_heads, "num_attention_heads", num_heads)
@@ -213,6 +248,15 @@ def _stated_heads(facts: Facts, common: Heads, num_layers: int) -> list[Heads]:
         )
         require_divisor(layer, "num_key_value_heads", heads[i].num_kv_heads, "num_attention_heads", common.num_heads)
     return heads
+
+
+def _flag(facts: Facts, key: str, *, absent: bool) -> bool:
+    """A flag that not every class of the family has; a class without it is as one that has it `absent`.
+
+    Source: transformers 5.23, models/diffusion_gemma/configuration_diffusion_gemma.py
+    `DiffusionGemmaTextConfig.__post_init__`
+    """
+    return facts.flag(key) if facts.knows(key) else absent
 
 
 def _experts(facts: Facts, hidden: int) -> Half:
