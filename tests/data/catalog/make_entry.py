@@ -89,7 +89,7 @@ def trimmed(config: Mapping[str, Any]) -> dict[str, Any]:
     if attempt(part_of(config, read)) == whole:
         more = set()
     elif attempt(part_of(config, read | more)) != whole:
-        raise ValueError("the keys that are asked for do not make the model")
+        more = set(paths(config)) - read  # some are read by no facts: what says how weights are stored
     for key in sorted(more, reverse=True):
         if attempt(part_of(config, read | (more - {key}))) == whole:
             more.remove(key)
@@ -101,6 +101,15 @@ def in_order(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {key: in_order(value[key]) for key in sorted(value)}
+
+
+def paths(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted path of every leaf."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value and key != "quantization_config":
+            yield from paths(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 def attempt(config: Mapping[str, Any]) -> ModelSpec | None:
