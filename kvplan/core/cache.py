@@ -53,6 +53,16 @@ class Cache:
     first_entry_bytes: int = 0
     """What comes with the first entry and stays."""
 
+    @property
+    def spread_bytes_per_token(self) -> int:
+        """What a token adds while no window is full, an entry's bytes spread over its tokens."""
+        return self.bytes_per_token + self.entry_bytes // self.tokens_per_entry
+
+    def last_token_bytes(self, num_tokens: int) -> int:
+        """What the last of `num_tokens` tokens added; where tokens share entries, the mean of the last entry's."""
+        span = min(self.tokens_per_entry if self.entry_bytes else 1, num_tokens)
+        return (self.bytes_for(num_tokens) - self.bytes_for(num_tokens - span)) // span
+
     def bytes_for(self, num_tokens: int) -> int:
         """Bytes that one sequence of `num_tokens` holds."""
         held = num_tokens if self.max_tokens is None else smaller(num_tokens, self.max_tokens)

@@ -117,6 +117,8 @@ SET_BY_USER = "--set"
 """The origin of a fact that the user gave."""
 DEFAULTS_FROM = "class default (transformers 5.23)"
 """The origin of a fact that the config leaves to its class."""
+WORKED_OUT = "worked out by the class (transformers 5.23)"
+"""The origin of a fact that the class makes of others, where the config is silent."""
 OWN_DEFAULT = "default of the model's own class"
 """The same, of a class that comes with the model's repository."""
 

@@ -43,8 +43,10 @@ class LayerCachePlan:
     kind: str
     count: int
     bytes_per_token: int
-    """Of all `count` layers, while no window is full."""
+    """Of all `count` layers, while no window is full; an entry's bytes spread over its tokens."""
     max_tokens: int | None
+    tokens_per_entry: int
+    """Tokens that share one entry; 1 where each has its own."""
     needed_bytes: int
     reserved_bytes: int
 
@@ -214,20 +216,21 @@ def _scaled(parts: dict[Part, PartSize], total_bytes: int) -> dict[Part, PartSiz
 
 
 def _plan_cache(model: ModelSpec, serving: Serving) -> KVCachePlan:
-    groups: dict[tuple[str, int, int | None, bool], list[int]] = {}
+    groups: dict[tuple[str, int, int | None, int, bool], list[int]] = {}
     marginal = fixed = 0
     for layer, count in model.layer_counts():
         for mixer, cache in caches_of(layer, serving.kv_dtype, model_dtype=serving.dtype):
             needed = sequence_cache_bytes(cache, serving)
             reserved = sequence_cache_bytes(serving.engine.reserve(cache, mixer), serving)
-            key = (cache.kind, cache.bytes_per_token, cache.max_tokens, cache.over_encoder)
+            tokens_per_entry = cache.tokens_per_entry if cache.entry_bytes else 1
+            key = (cache.kind, cache.spread_bytes_per_token, cache.max_tokens, tokens_per_entry, cache.over_encoder)
             group = groups.setdefault(key, [0, 0, 0])
             for i, amount in enumerate((1, needed, reserved)):
                 group[i] += count * amount
             if cache.over_encoder:
                 fixed += count * needed
             else:
-                marginal += count * (needed - cache.bytes_for(serving.seq_len - 1))
+                marginal += count * cache.last_token_bytes(serving.seq_len)
                 fixed += count * cache.fixed_bytes
     layers = tuple(
         LayerCachePlan(
@@ -235,10 +238,11 @@ def _plan_cache(model: ModelSpec, serving: Serving) -> KVCachePlan:
             count=count,
             bytes_per_token=count * per_token,
             max_tokens=max_tokens,
+            tokens_per_entry=tokens_per_entry,
             needed_bytes=needed * serving.batch_size,
             reserved_bytes=reserved * serving.batch_size,
         )
-        for (kind, per_token, max_tokens, _), (count, needed, reserved) in groups.items()
+        for (kind, per_token, max_tokens, tokens_per_entry, _), (count, needed, reserved) in groups.items()
     )
     return KVCachePlan(
         needed_bytes=sum(layer.needed_bytes for layer in layers),

@@ -184,6 +184,7 @@ def _kv_cache(plan: Plan) -> "schema.KVCache":
                 "count": group.count,
                 "bytes_per_token": group.bytes_per_token,
                 "max_tokens": group.max_tokens,
+                "tokens_per_entry": group.tokens_per_entry,
                 "needed_bytes": group.needed_bytes,
                 "reserved_bytes": group.reserved_bytes,
             }

@@ -261,8 +261,10 @@ def _cache_groups(plan: Plan) -> list[Table]:
     reserved = cache.reserved_bytes != cache.needed_bytes
     rows = []
     for group in cache.layers:
-        tokens = {"cross": "encoder's tokens", "linear": "fixed state"}.get(group.kind, "all tokens")
-        held = tokens if group.max_tokens is None else f"{group.max_tokens:,} tokens"
+        tokens = {"cross": "encoder's tokens", "linear": "fixed state", "conv": "fixed state"}
+        held = tokens.get(group.kind, "all tokens") if group.max_tokens is None else f"{group.max_tokens:,} tokens"
+        if group.tokens_per_entry > 1:
+            held = f"1 entry for {group.tokens_per_entry} tokens"
         row = (f"{group.count} × {group.kind}", held, f"{group.bytes_per_token:,}", format_bytes(group.needed_bytes))
         rows.append((*row, format_bytes(group.reserved_bytes)) if reserved else row)
     header = ("layers", "keep", "bytes/token", "needed", *(["reserved"] if reserved else []))

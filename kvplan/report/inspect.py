@@ -164,7 +164,7 @@ def cache_bytes_per_token(model: ModelSpec, layer: Layer) -> int:
     """What one layer's cache grows by with a token, in the checkpoint's dtype, while no window is full."""
     caches = (cache for _, cache in caches_of(layer, model.dtype or BF16))
     return sum(
-        cache.bytes_per_token + cache.entry_bytes // cache.tokens_per_entry
+        cache.spread_bytes_per_token
         for cache in caches
         if not cache.over_encoder
     )

@@ -1,5 +1,6 @@
-"""The two catalogs as rows: models and GPUs."""
+"""The catalogs as rows: models, the types of models, and GPUs."""
 
+import re
 from typing import Any
 
 from kvplan._version import __version__
@@ -13,9 +14,25 @@ from kvplan.core.weights import active_parameters, num_parameters
 from kvplan.report.data import Row
 from kvplan.report.page import Page, Table, gib
 
+ATTENTION_KINDS = (
+    "full",
+    "full_indexed",
+    "sliding",
+    "chunked",
+    "shared",
+    "latent",
+    "latent_indexed",
+    "compressed",
+    "linear",
+    "conv",
+    "cross",
+    "encoder",
+)
+"""The kinds of mixers, as `core.mixers` calls them."""
+
 
 def listing_document(name: str, rows: list[Row]) -> dict[str, Any]:
-    """Rows for programs: schema `kvplan/models/1` or `kvplan/gpus/1`."""
+    """Rows for programs: schema `kvplan/models/1`, `kvplan/types/1` or `kvplan/gpus/1`."""
     return {"schema": f"kvplan/{name}/1", "kvplan_version": __version__, name: rows}
 
 
@@ -41,6 +58,7 @@ def model_row(model: ModelSpec, *, aliases: tuple[str, ...] = (), gated: bool = 
         "attention": attention_kinds(model),
         "max_seq_len": model.max_seq_len,
         "dtype": model.dtype.name if model.dtype else None,
+        "quantization": model.quantization.method if model.quantization else None,
         "kv_bytes_per_token": short,
         "kv_bytes_per_token_long": long,
         "gated": gated,
@@ -63,7 +81,7 @@ def models_page(rows: list[Row]) -> Page:
             format_count(row["num_parameters"]),
             str(row["num_layers"]),
             " + ".join(row["attention"]),
-            row["dtype"] or "",
+            _stored(row),
             f"{row['kv_bytes_per_token']:,}",
             f"{row['kv_bytes_per_token_long']:,}"
             if row["kv_bytes_per_token_long"] != row["kv_bytes_per_token"]
@@ -72,6 +90,39 @@ def models_page(rows: list[Row]) -> Page:
         for row in rows
     )
     return _single_table(header, "llrrllrr", cells)
+
+
+def _stored(row: Row) -> str:
+    """The dtype, and what the weights are quantised with."""
+    words = [row["dtype"] or "", printable(row["quantization"] or "")]
+    return " ".join(filter(None, words))
+
+
+def is_of_kind(row: Row, kind: str) -> bool:
+    """Whether a model has layers of that kind; `latent` are those with an indexer too."""
+    return any(own == kind or own.startswith(f"{kind}_") for own in row["attention"])
+
+
+def is_of_family(model_type: str, family: str) -> bool:
+    """Whether a model type is of a family: the type itself, or where that is all letters its lineage (`qwen`)."""
+    model_type, family = model_type.lower(), family.lower()
+    return model_type == family or (family.isalpha() and model_type.startswith(family))
+
+
+def lineages(rows: list[Row]) -> list[str]:
+    """The names that families of these models begin with: the letters before a figure or a mark."""
+    return sorted({match.group() for row in rows if (match := re.match("[a-z]+", row["model_type"].lower()))})
+
+
+def type_row(model_type: str, *, models: int, follows: str) -> Row:
+    """One model type that kvplan reads."""
+    return {"model_type": model_type, "models": models, "follows": follows}
+
+
+def types_page(rows: list[Row]) -> Page:
+    """The model types as a table."""
+    cells = tuple((printable(row["model_type"]), str(row["models"] or ""), row["follows"]) for row in rows)
+    return _single_table(("type", "in the catalog", "follows"), "lrl", cells)
 
 
 def gpu_row(gpu: Gpu) -> Row:

@@ -102,7 +102,9 @@ class CacheGroup(TypedDict):
     kind: str
     count: Positive
     bytes_per_token: Bytes
-    """Of all `count` layers, while no window is full."""
+    """Of all `count` layers, while no window is full; an entry's bytes spread over its tokens."""
+    tokens_per_entry: Positive
+    """Tokens that share one entry of a compressed cache; 1 elsewhere."""
     max_tokens: int | None
     """The most tokens that a layer needs: its window; null where it needs all."""
     needed_bytes: Bytes

@@ -10,7 +10,7 @@ from typing import Any, overload
 
 from kvplan.core.dtypes import DType, parse_dtype
 from kvplan.core.errors import InputError
-from kvplan.core.model import DEFAULTS_FROM, OWN_DEFAULT, Fact
+from kvplan.core.model import DEFAULTS_FROM, OWN_DEFAULT, WORKED_OUT, Fact
 from kvplan.sources.class_defaults import ClassDefaults, class_defaults
 
 MAX_NUMBER = 2**48
@@ -396,12 +396,15 @@ class Facts:
         if default is _MISSING:
             raise self.missing(keys[0])
         if default is not None:
-            self._record(keys[0], default, self._default_origin())
+            self._record(keys[0], default, self._default_origin(keys[0]))
         return default
 
-    def _default_origin(self) -> str:
+    def _default_origin(self, key: str) -> str:
         """Whose default a reader's is: of transformers' class, or of one that only the repository has."""
-        return DEFAULTS_FROM if class_defaults(self.model_type).fields else OWN_DEFAULT
+        fields = class_defaults(self.model_type).fields
+        if key in fields and fields[key] is None:
+            return WORKED_OUT
+        return DEFAULTS_FROM if fields else OWN_DEFAULT
 
     def _record(self, key: str, value: object, origin: str) -> None:
         fact = Fact(f"{self._prefix}{key}", tuple(value) if isinstance(value, list) else value, origin)

@@ -66,6 +66,7 @@ def test_names_never_repeat() -> None:
 def test_the_page() -> None:
     assert text.draw(inspect_page(spec(num_hidden_layers=2), tensors=True)) == snapshot("""\
 test/model: 666.91 M parameters, 2 layers, LlamaForCausalLM
+2 full, 32 KV heads × 128
 facts from a config: tests
 hidden 4,096, vocabulary 32,000, dtype bf16, 4,096 positions, embeddings not tied
 
@@ -108,7 +109,7 @@ Facts
   hidden_size              4096              config.json
   num_attention_heads      32                config.json
   num_key_value_heads      32                config.json
-  head_dim                 128               class default (transformers 5.23)
+  head_dim                 128               worked out by the class (transformers 5.23)
   attention_bias           false             class default (transformers 5.23)
   intermediate_size        11008             config.json
   mlp_bias                 false             class default (transformers 5.23)
