@@ -10,10 +10,11 @@ from family_rows import ROWS, read
 from kvplan.core.cache import caches_of
 from kvplan.core.dtypes import BF16
 from kvplan.core.engines.transformers import TRANSFORMERS
+from kvplan.core.errors import UnsupportedError
 from kvplan.core.plan import plan_memory
 from kvplan.core.serving import resolve
 from kvplan.core.weights import active_parameters, num_parameters, sizes_by_part
-from kvplan.sources.families.table import READERS
+from kvplan.sources.families.table import READERS, reader_of
 
 
 def head_beside_a_tied_config(row: dict[str, Any]) -> int:
@@ -27,8 +28,16 @@ def head_beside_a_tied_config(row: dict[str, Any]) -> int:
 # What transformers says.
 
 
-def test_the_rows_cover_every_family():
-    assert {row["model_type"] for row in ROWS.values()} == set(READERS) - {"RefinedWeb", "RefinedWebModel"}
+def test_every_line_of_the_table_names_a_reader():
+    assert all(callable(reader_of(model_type)) for model_type in READERS)
+    assert list(READERS) == sorted(READERS)
+
+
+def test_a_type_that_is_not_read_is_named_with_what_is_close():
+    with pytest.raises(UnsupportedError, match="`llama9`") as caught:
+        reader_of("llama9")
+    assert "close to it: llama" in caught.value.hint
+    assert caught.value.exit_code == 3
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
