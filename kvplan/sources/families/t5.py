@@ -1,6 +1,6 @@
 """T5 and what is built like it: Flan-T5, mT5, UMT5, LongT5, Switch Transformers: relative positions and no biases.
 
-Source: transformers 5.23, models/{t5,mt5,umt5,longt5,switch_transformers}/.
+Source: transformers 5.23, models/{t5,mt5,umt5,longt5,switch_transformers,pop2piano}/.
 """
 
 from dataclasses import dataclass, replace
@@ -92,6 +92,19 @@ def read_switch_transformers(facts: Facts) -> Reading:
     routed = Half((*router, *experts(expert, num_experts=num_experts, active=1)), activations=2 * width)
     block = read_block(facts, feeding=Half(dense, activations=2 * width))
     return _read(facts, block, routed=routed, three_tables=True)
+
+
+def read_pop2piano(facts: Facts) -> Reading:
+    """Pop2Piano: T5 over a spectrogram, with a table of composers; its head is never the token table.
+
+    Source: transformers 5.23, models/pop2piano/modeling_pop2piano.py
+    """
+    if class_suffix(facts) not in (None, "ForConditionalGeneration"):
+        raise unknown_class(facts)
+    block = read_block(facts)
+    reading = _read(facts, block, tied=False)
+    composers = table("mel_conditioner.embedding", facts.positive("composer_vocab_size"), block.hidden, split=False)
+    return replace(reading, embeddings=(*reading.embeddings, *composers))
 
 
 def read_block(

@@ -407,6 +407,7 @@ READERS: dict[str, str] = {
     "unlimited_ocr": "deepseek_ocr.read_unlimited_ocr",
     "unlimited_ocr_text": "deepseek_ocr.read_unlimited_ocr_text",
     "vaultgemma": "dense_kin.read_vaultgemma",
+    "vibevoice": "transcribers.read_vibevoice",
     "vibevoice_asr": "transcribers.read_vibevoice_asr",
     "video_llama_3": "vision_language.read_video_llama_3",
     "video_llava": "llava.read_video_llava",
