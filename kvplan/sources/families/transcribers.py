@@ -1,6 +1,6 @@
-"""Transcribers with encoders of their own kind: vibevoice_asr, fun_asr_nano.
+"""Models with encoders of sound of their own kind: vibevoice, which speaks, vibevoice_asr, fun_asr_nano.
 
-Source: transformers 5.23, models/{vibevoice_asr,fun_asr_nano}/.
+Source: transformers 5.23, models/{vibevoice,vibevoice_asr,fun_asr_nano}/.
 """
 
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.composite import language_model, multimodal
 from kvplan.sources.families.mixers import equal_heads
-from kvplan.sources.families.parts import Reading, norm, plain_mlp, replicated
-from kvplan.sources.families.towers.bricks import convolution, in_tower
-from kvplan.sources.families.towers.vibevoice import vibevoice_encoder
+from kvplan.sources.families.parts import Reading, gated_mlp, norm, plain_mlp, reads_tied, replicated
+from kvplan.sources.families.towers.bricks import convolution, in_tower, loose
+from kvplan.sources.families.towers.vibevoice import vibevoice_decoder, vibevoice_encoder
 
 _VIBEVOICE = "vibevoice_acoustic_tokenizer_encoder"
 _ADAPTOR_DEFAULTS: Mapping[str, object] = {
@@ -29,6 +29,7 @@ def read_vibevoice_asr(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/vibevoice_asr/modeling_vibevoice_asr.py `VibeVoiceAsrMultiModalProjector`
     """
+    _refuse_first_files(facts)
     text, towers = language_model(facts), []
     hidden, projector = text.hidden_size, list[Weight]()
     for kind in ("acoustic", "semantic"):
@@ -41,6 +42,67 @@ def read_vibevoice_asr(facts: Facts) -> Reading:
         projector += replicated(f"{kind}_linear_2", hidden, hidden, "audio", bias=True)
     between = in_tower("multi_modal_projector", tuple(projector), part="audio")
     return multimodal(facts, text, *towers, between, tied=False)
+
+
+def read_vibevoice(facts: Facts) -> Reading:
+    """VibeVoice: what it says goes through a small diffusion model to a decoder of sound; the text model ties the head.
+
+    Source: transformers 5.23, models/vibevoice/modeling_vibevoice.py `VibeVoiceModel`
+    """
+    _refuse_first_files(facts)
+    text, sound, sense = language_model(facts), facts.part("audio_config"), facts.part("semantic_model_config")
+    if sound.model_type != _VIBEVOICE.removesuffix("_encoder"):
+        raise sound.wrong("model_type", sound.model_type, f"`{_VIBEVOICE.removesuffix('_encoder')}`")
+    if sense.model_type != _VIBEVOICE:
+        raise sense.wrong("model_type", sense.model_type, f"`{_VIBEVOICE}`")
+    hidden, latent = text.hidden_size, sound.positive("hidden_size")
+    parts = (
+        loose("latent_scaling_factor", part="audio"),
+        loose("latent_bias_factor", part="audio"),
+        *vibevoice_encoder(sound, "audio_tower.encoder"),
+        *vibevoice_decoder(sound, "audio_tower.decoder"),
+        *vibevoice_encoder(sense, "semantic_tokenizer_encoder"),
+        *_connector("multi_modal_projector", hidden, latent),
+        *_connector("semantic_connector", hidden, sense.positive("hidden_size")),
+        *in_tower("diffusion_head", _diffusion(facts.part("diffusion_head_config"), hidden, latent), part="audio"),
+    )
+    return multimodal(facts, text, parts, tied=reads_tied(facts.part("text_config")))
+
+
+def _refuse_first_files(facts: Facts) -> None:
+    """Raise for the files of the first release, whose keys transformers does not know: it would build defaults."""
+    if facts.has("decoder_config") and not facts.has("text_config"):
+        raise facts.missing("text_config")
+
+
+def _connector(name: str, hidden: int, seen: int) -> tuple[Weight, ...]:
+    weights = (
+        *replicated("linear_1", hidden, seen, "audio", bias=True),
+        *norm("act", hidden),
+        *replicated("linear_2", hidden, hidden, "audio", bias=True),
+    )
+    return in_tower(name, weights, part="audio")
+
+
+def _diffusion(facts: Facts, hidden: int, latent: int) -> tuple[Weight, ...]:
+    """MLPs as wide as the text model, whose norms are scaled by how far the drawing has come.
+
+    Source: transformers 5.23, models/vibevoice/modeling_vibevoice.py `VibeVoiceDiffusionHead`
+    """
+    layer = (
+        *gated_mlp(hidden, facts.positive("intermediate_size"), prefix="ffn", bias=facts.flag("mlp_bias")),
+        *norm("norm", hidden),
+        *replicated("linear", 3 * hidden, hidden, "audio"),
+    )
+    return (
+        *replicated("noisy_images_proj", hidden, latent, "audio"),
+        *replicated("cond_proj", hidden, hidden, "audio"),
+        *replicated("timestep_proj.fc1", hidden, facts.positive("frequency_embedding_size"), "audio"),
+        *replicated("timestep_proj.fc2", hidden, hidden, "audio"),
+        *in_tower("layers.*", layer, copies=facts.layer_count("num_hidden_layers")),
+        *replicated("final_layer.linear_1", 2 * hidden, hidden, "audio"),
+        *replicated("final_layer.linear_2", latent, hidden, "audio"),
+    )
 
 
 def read_fun_asr_nano(facts: Facts) -> Reading:

@@ -35,6 +35,34 @@ def vibevoice_encoder(facts: Facts, name: str) -> tuple[Weight, ...]:
     return in_tower(name, tuple(weights), part="audio")
 
 
+def vibevoice_decoder(facts: Facts, name: str) -> tuple[Weight, ...]:
+    """The other way round: the deepest stage first, then for each ratio a convolution that stretches.
+
+    Source: transformers 5.23, models/vibevoice_acoustic_tokenizer/modeling_vibevoice_acoustic_tokenizer.py
+    `VibeVoiceAcousticTokenizerDecoderModel`
+    """
+    ratios, depths = facts.integers("downsampling_ratios")[::-1], facts.integers("depths")[::-1]
+    last, kernel = facts.positive("num_filters"), facts.positive("kernel_size")
+    if len(depths) != len(ratios) + 1:
+        raise facts.wrong("depths", f"a list of {len(depths)}", f"one of {len(ratios) + 1}, one more than ratios")
+    channels = last * 2 ** len(ratios)
+    weights = [
+        *convolution("stem.conv.conv", channels, facts.positive("hidden_size"), kernel),
+        *in_tower("stem.stage.*", _block(facts, channels, kernel), copies=depths[0]),
+    ]
+    for i, ratio in enumerate(ratios):
+        out = channels // 2
+        stretching = (
+            loose("convtr.convtr.weight", channels, out, 2 * ratio),
+            loose("convtr.convtr.bias", out),
+            *in_tower("stage.*", _block(facts, out, kernel), copies=depths[i + 1]),
+        )
+        weights += in_tower(f"conv_layers.{i}", stretching)
+        channels = out
+    weights += convolution("head.conv", facts.positive("channels"), last, kernel)
+    return in_tower(name, tuple(weights), part="audio")
+
+
 def _block(facts: Facts, channels: int, kernel: int) -> tuple[Weight, ...]:
     """A depthwise convolution and a plain MLP, each scaled channel by channel.
 
