@@ -127,6 +127,7 @@ def test_defaults_are_resolved() -> None:
                 "count": 32,
                 "bytes_per_token": 524_288,
                 "max_tokens": None,
+                "tokens_per_entry": 1,
                 "needed_bytes": 4096 * 524_288,
                 "reserved_bytes": 4096 * 524_288,
             }
