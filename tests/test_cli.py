@@ -168,6 +168,8 @@ Options:
   --max-num-batched-tokens COUNT  Tokens of one pass [the engine's default].
   --json-schema                   Print the JSON Schema of the answer and exit.
   --set KEY=VALUE                 Set a fact of the config yourself.
+  --assume [full]                 Bounds for an architecture that kvplan does
+                                  not know.
   --offline                       Never ask the Hub.
   --hub                           Ask the Hub even where the catalog has the
                                   model.
