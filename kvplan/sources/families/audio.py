@@ -17,7 +17,7 @@ from kvplan.sources.families.composite import language_model, multimodal, rename
 from kvplan.sources.families.halves import half_decoder
 from kvplan.sources.families.llama import decoder
 from kvplan.sources.families.mixers import layer_mixers, read_heads, read_window
-from kvplan.sources.families.parts import Half, Reading, gated_mlp, norm, projections, replicated
+from kvplan.sources.families.parts import Half, Reading, gated_mlp, norm, projections, reads_tied, replicated
 from kvplan.sources.families.table import reader_of
 from kvplan.sources.families.towers.audio import (
     glmasr_tower,
@@ -56,20 +56,40 @@ def read_qwen2_audio(facts: Facts) -> Reading:
 def read_qwen3_asr(facts: Facts) -> Reading:
     """Qwen3-ASR: two linears end in `output_dim`, which is the text model's width.
 
-    Its forced aligner has labels in place of a vocabulary.
+    Its forced aligner has labels in place of a vocabulary. The files of its own repositories, which other engines
+    read, write all of it under `thinker_config`, with the two linears as a part of the tower.
 
     Source: transformers 5.23, models/qwen3_asr/modeling_qwen3_asr.py `Qwen3ASRMultiModalProjector`
     """
+    if facts.has("thinker_config"):
+        return _first_qwen3_asr(facts)
     text, audio = language_model(facts), facts.part("audio_config")
-    seen = width_of(audio)
-    projector = (
-        *replicated("linear_1", seen, seen, "audio", bias=True),
-        *replicated("linear_2", audio.positive("output_dim"), seen, "audio", bias=True),
-    )
-    reading = _hearing(facts, text, audio, projector)
+    reading = _hearing(facts, text, audio, _through(audio))
     if (facts.architecture() or "").endswith("ForTokenClassification") and not facts.flag("token_classification_bias"):
         return replace(reading, head=tuple(weight for weight in reading.head if weight.name != "score.bias"))
     return reading
+
+
+def _first_qwen3_asr(facts: Facts) -> Reading:
+    """The head is the text model's to tie. Raises UnsupportedError for a forced aligner."""
+    thinker = facts.part("thinker_config", model_type="qwen3_asr").as_part("qwen3_asr")
+    if thinker.has("classify_num"):
+        raise UnsupportedError(
+            "Qwen3-ForcedAligner is read in the layout of transformers only",
+            hint="pass the config.json of a repository whose name ends in `-hf`",
+        )
+    inner = thinker.part("text_config").as_part("qwen3")
+    audio = thinker.part("audio_config").as_part("qwen3_asr_encoder")
+    tower = (*qwen3_asr_tower(audio), *in_tower("audio_tower", _through(audio, ("proj1", "proj2")), part="audio"))
+    return multimodal(facts, reader_of("qwen3")(inner), tower, tied=reads_tied(inner))
+
+
+def _through(audio: Facts, names: tuple[str, str] = ("linear_1", "linear_2")) -> tuple[Weight, ...]:
+    seen, (first, second) = width_of(audio), names
+    return (
+        *replicated(first, seen, seen, "audio", bias=True),
+        *replicated(second, audio.positive("output_dim"), seen, "audio", bias=True),
+    )
 
 
 def read_voxtral(facts: Facts) -> Reading:
