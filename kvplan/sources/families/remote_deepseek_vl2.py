@@ -51,11 +51,14 @@ def _text(part: Facts) -> Facts:
 
 
 def _projector(facts: Facts, hidden: int) -> tuple[Weight, ...]:
-    """Neighbouring patches side by side, through `depth` linears."""
+    """Neighbouring patches side by side, through `depth` linears.
+
+    Source: deepseek_vl2/models/modeling_deepseek_vl_v2.py `MlpProjectorConfig`, on whose defaults published files rely
+    """
     inner = facts.nested("projector_config")
-    if (kind := inner.text("projector_type")) != "downsample_mlp_gelu":
+    if (kind := inner.text("projector_type", default="downsample_mlp_gelu")) != "downsample_mlp_gelu":
         raise inner.wrong("projector_type", kind, "`downsample_mlp_gelu`")
-    seen = inner.positive("input_dim") * inner.positive("downsample_ratio", default=2) ** 2
+    seen = inner.positive("input_dim", default=1152) * inner.positive("downsample_ratio", default=2) ** 2
     width, depth = hidden * inner.positive("mlp_ratio", default=1), inner.positive("depth", default=2)
     widths = [seen, *[width] * max(depth - 1, 1), hidden]
     linears = [
