@@ -111,7 +111,7 @@ def is_of_family(model_type: str, family: str) -> bool:
 
 def lineages(rows: list[Row]) -> list[str]:
     """The names that families of these models begin with: the letters before a figure or a mark."""
-    return sorted({match.group() for row in rows if (match := re.match("[a-z]+", row["model_type"].lower()))})
+    return sorted({match.group() for row in rows if (match := re.match("[a-z]{2,}", row["model_type"].lower()))})
 
 
 def type_row(model_type: str, *, models: int, follows: str) -> Row:

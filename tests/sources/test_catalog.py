@@ -1,14 +1,25 @@
 """Every file of the catalog is its own test: `expect` was worked out apart from kvplan's own formulas."""
 
 import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 import pytest
 
 from kvplan import estimate
 from kvplan.core.errors import KvplanError
 from kvplan.sources import catalog
+from kvplan.sources.class_defaults import class_defaults
+from kvplan.sources.facts import Facts
+from kvplan.sources.families.table import reader_of
+from kvplan.sources.params_json import is_params
 
 ENTRIES = list(catalog.entries())
+ABOUT = {"architectures", "model_type", "dtype", "torch_dtype", "quantization_config", "expert_dtype"}
+"""What stands in an entry whoever reads it: the class, the dtype and how the weights are stored."""
+LINEAGES = """llama mixtral mistral ministral qwen2 qwen3 qwen3_moe qwen3_5 qwen2_5_vl qwen3_vl deepseek_v2 deepseek_v3
+    deepseek_v4 kimi glm4 glm4_moe glm_moe_dsa gemma gemma2 gemma3 gemma4 gpt_oss phi granite nemotron minimax falcon
+    olmo smollm3 exaone jamba t5 bart whisper bert roberta llava mllama llama4 seed_oss lfm2""".split()  # noqa: SIM905
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.id)
@@ -31,6 +42,41 @@ def test_an_entry_says_where_it_comes_from(entry):
     model = catalog.spec_of(entry)
     assert model.source.kind == "catalog"
     assert model.source.location == entry.about["source"]
+
+
+def leaves(config: Mapping, prefix: str = "") -> Iterator[str]:
+    """The dotted path of every value that is no object."""
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value and key not in ABOUT:
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+@pytest.mark.parametrize("entry", [e for e in ENTRIES if not is_params(e.config)], ids=lambda entry: entry.id)
+def test_every_key_of_an_entry_is_read(entry):
+    """Trimmed to what decides the plan: a key that no reader looks for has no place in a file."""
+    config = {**entry.config, **entry.about.get("set", {})}
+    defaults = class_defaults(config["model_type"]).at_top()
+    facts = Facts(config, model_type=config["model_type"], origin="catalog", defaults=defaults)
+    reader_of(facts.model_type)(facts)
+    whole = {key for key in facts.asked if not any(other.startswith(f"{key}.") for other in facts.asked)}
+    for path in leaves(config):
+        parents = {path[:i] for i, char in enumerate(path) if char == "."}
+        assert path.rpartition(".")[2] in ABOUT or whole & {path, *parents}, path
+
+
+def test_no_name_stands_for_two_models():
+    names = Counter(name.lower() for entry in ENTRIES for name in (entry.id, *entry.aliases))
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_the_catalog_has_what_people_serve():
+    assert len(ENTRIES) >= 310
+    types = {catalog.spec_of(entry).model_type for entry in ENTRIES}
+    assert [lineage for lineage in LINEAGES if not any(own.startswith(lineage) for own in types)] == []
+    schemes = {spec.quantization.method for spec in map(catalog.spec_of, ENTRIES) if spec.quantization}
+    assert schemes >= {"awq", "gptq", "fp8", "modelopt", "mxfp4", "compressed-tensors"}
 
 
 def test_the_index_is_fresh():

@@ -14,6 +14,7 @@ Needs torch 2.13 and transformers 5.23. No network: the config is a file.
 """
 
 import argparse
+import contextlib
 import copy
 import json
 import sys
@@ -64,7 +65,7 @@ def part_of(config: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for key in sorted(keys, key=lambda key: key.count(".")):
         if not stated(config, key):
-            whole = next((key[:i] for i in range(len(key)) if key[i:i + 1] == "." and key[i + 1].isdigit()), None)
+            whole = next((key[:i] for i in range(len(key)) if key[i : i + 1] == "." and key[i + 1].isdigit()), None)
             if whole is None or not stated(config, whole):
                 continue
             key = whole
@@ -145,10 +146,8 @@ def built(config: dict[str, Any], like: str | None) -> Any:
             CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(plain)), dtype=dtype, attn_implementation="eager"
         )
     if any(".experts." in parameter for parameter, _ in model.named_parameters()):
-        try:
-            model.set_experts_implementation("batched_mm")
-        except (AttributeError, ValueError):
-            pass
+        with contextlib.suppress(AttributeError, ValueError):
+            model.set_experts_implementation("batched_mm")  # runs on meta whatever the experts' width
     return model.eval()
 
 
@@ -245,7 +244,14 @@ def entry_of(item: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"differs: {expect} expected, {found} read")
     about = {"source": item["source"], "revision": None, "checked": CHECKED, "aliases": item.get("aliases", [])}
     about |= {"gated": True} if item.get("gated") else {}
+    about |= {"set": {"quantization_config": scheme_of(item["side"])}} if item.get("side") else {}
     return {**small, "kvplan": {**about, "expect": expect}}
+
+
+def scheme_of(side: str) -> dict[str, Any]:
+    """What a file hf_quant_config.json says of the weights, for a repository whose config.json does not."""
+    stated = json.loads(Path(side).read_text())["quantization"]
+    return {"quant_method": "modelopt", "quantization": {key: stated[key] for key in sorted(stated)}}
 
 
 def write(item: Mapping[str, Any]) -> str:
@@ -270,6 +276,7 @@ def main() -> int:
     parser.add_argument("--alias", action="append", default=[], help="another repository of the same architecture")
     parser.add_argument("--gated", action="store_true", help="the repository asks for a licence to be accepted")
     parser.add_argument("--as", dest="like", help="TYPE:Class of transformers that has the same tensors")
+    parser.add_argument("--side", help="the repository's hf_quant_config.json, where config.json has no scheme")
     parser.add_argument("--batch", type=Path, help="JSON lines, one entry each")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -277,7 +284,7 @@ def main() -> int:
         items = [json.loads(line) for line in args.batch.read_text().splitlines() if line.strip()]
     else:
         items = [{"config": args.config, "id": args.id, "source": args.source, "aliases": args.alias}]
-        items[0] |= {"gated": args.gated, "as": args.like}
+        items[0] |= {"gated": args.gated, "as": args.like, "side": args.side}
     import torch
     import transformers
 
