@@ -3,6 +3,7 @@
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -335,6 +336,62 @@ meta-llama/Llama-2-70b     llama     68.98 B      80  full       bf16          3
     assert {row["model_type"] for row in latent} >= {"deepseek_v3"}
     linear = json.loads(run("models", "--attention", "linear", "--json").stdout)["models"]
     assert {row["model_type"]: row["attention"] for row in linear}["qwen3_next"] == ["linear", "full"]
+
+
+def listed(*args: str) -> list[dict[str, Any]]:
+    """The rows of `kvplan models … --json`."""
+    rows: list[dict[str, Any]] = json.loads(run("models", *args, "--json").stdout)["models"]
+    return rows
+
+
+def test_models_of_a_lineage() -> None:
+    types = {row["model_type"] for row in listed("--family", "qwen")}
+    assert types >= {"qwen2", "qwen3", "qwen3_moe", "qwen3_next"}
+    assert all(name.startswith("qwen") for name in types)
+    assert {row["model_type"] for row in listed("--family", "qwen3_moe")} == {"qwen3_moe"}
+
+
+def test_models_between_two_sizes() -> None:
+    sizes = [row["num_parameters"] for row in listed("--min-params", "7B", "--max-params", "9B")]
+    assert sizes
+    assert all(7 * 10**9 <= size <= 9 * 10**9 for size in sizes)
+
+
+def test_models_with_an_indexer_are_latent_too() -> None:
+    latent = {row["id"] for row in listed("--attention", "latent")}
+    assert latent > {row["id"] for row in listed("--attention", "latent_indexed")} > set()
+
+
+def test_models_by_their_quantisation() -> None:
+    assert {row["quantization"] for row in listed("--quant", "mxfp4")} == {"mxfp4"}
+    assert MODEL in {row["id"] for row in listed("--quant", "none")}
+
+
+def test_model_types() -> None:
+    rows = json.loads(run("models", "--types", "--json").stdout)["types"]
+    types = {row["model_type"]: row for row in rows}
+    assert types["llama"]["follows"] == "transformers 5.23"
+    assert types["llama"]["models"] > 20
+    assert types["chatglm"]["follows"] == "remote code"
+    assert run("models", "deepseek", "--types", "--format", "csv").stdout.startswith("model_type,models,follows\n")
+    assert {
+        row["model_type"] for row in json.loads(run("models", "--types", "--family", "t5", "--json").stdout)["types"]
+    } == {"t5"}
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (("--family", "zzz"), "no model type that kvplan reads is of the family `zzz`"),
+        (("--attention", "zzz"), "`zzz` is no kind of attention"),
+        (("--quant", "zzz"), "`zzz` is no quantisation of the catalog"),
+    ],
+)
+def test_a_filter_that_nothing_has_says_what_there_is(args: tuple[str, ...], sentence: str) -> None:
+    result = run("models", *args)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[0] == f"error: {sentence}"
+    assert "full, " in result.stderr or "llama, " in result.stderr or "fp8, " in result.stderr
 
 
 def test_gpus() -> None:
