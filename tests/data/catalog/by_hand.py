@@ -78,4 +78,5 @@ BY_HAND: dict[str, dict[str, Any]] = {
     "Qwen/Qwen-7B": {"parameters": 7_721_324_544, **heads(32, 32, 128)},
     "Qwen/Qwen-72B-Chat": {"parameters": 72_287_920_128, **heads(80, 64, 128)},
     "RedHatAI/DeepSeek-V4-Flash-NVFP4-FP8": compressed(FLASH),
+    "zai-org/GLM-4.1V-9B-Thinking": heads(40, 2, 128),
 }
