@@ -45,7 +45,7 @@ def evidence(model: ModelSpec, serving: Serving) -> dict[str, str]:
 
 def warnings(model: ModelSpec, serving: Serving, uses: list[GpuUse]) -> tuple[PlanWarning, ...]:
     """Every warning that applies, in a fixed order."""
-    found = _assumed(model) + _dtype(model, serving) + _lengths(model, serving) + _images(model, serving)
+    found = _assumed(model) + _doubt(model) + _dtype(model, serving) + _lengths(model, serving) + _images(model, serving)
     found += _quantization(model, serving)
     found += _stored(model, serving) + _parallel(model, serving) + _gpu(serving, uses)
     return tuple(PlanWarning(code=code, message=message) for code, message in found)
@@ -62,7 +62,8 @@ def _weights(model: ModelSpec, serving: Serving) -> str:
     if abs(_stored_surplus(model, serving)) > MISMATCH * total_weight_bytes(model, serving):
         return "derived"
     sized = model.stored_weight_bytes is not None and loads_as_stored(model, serving)
-    return "exact" if quant is None or quant.exact or sized else "derived"
+    settled = model.doubt is None and (quant is None or quant.exact)
+    return "exact" if settled or sized else "derived"
 
 
 def _cache(model: ModelSpec, serving: Serving) -> str:
@@ -91,6 +92,10 @@ def _assumed(model: ModelSpec) -> list[tuple[str, str]]:
     if model.assumed is None:
         return []
     return [("architecture-assumed", f"{model.assumed.reasons[0]}: every figure is the most that its config allows")]
+
+
+def _doubt(model: ModelSpec) -> list[tuple[str, str]]:
+    return [] if model.doubt is None else [("parameters-derived", f"parameters: {model.doubt}")]
 
 
 def _dtype(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:

@@ -206,6 +206,8 @@ class ModelSpec:
     architecture: str | None = None
     """The class that was counted, e.g. `LlamaForCausalLM`."""
     facts: tuple[Fact, ...] = ()
+    doubt: str | None = None
+    """Why the parameters may not be those of the checkpoint to the last one, and by how much; None where they are."""
     assumed: Assumption | None = None
     """Where the architecture is not understood and the user asked for bounds."""
 

@@ -12,7 +12,7 @@ from kvplan.core.text import printable
 from kvplan.sources.class_defaults import class_defaults
 from kvplan.sources.facts import MAX_LAYERS, Facts
 from kvplan.sources.families.parts import Reading
-from kvplan.sources.families.table import reader_of
+from kvplan.sources.families.table import doubt_of, reader_of
 from kvplan.sources.params_json import CONFIG_NAMES, config_from_params, is_params
 from kvplan.sources.quantization import apply_quantization
 
@@ -140,6 +140,7 @@ def _made(
         stored_weight_bytes=stored_weight_bytes,
         architecture=facts.architecture(),
         facts=tuple(facts.read),
+        doubt=doubt_of(facts.model_type),
     )
 
 

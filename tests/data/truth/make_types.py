@@ -43,7 +43,7 @@ from type_rows import DEFAULTS, changed, default_config
 MAPPINGS = ("CAUSAL_LM", "IMAGE_TEXT_TO_TEXT", "SEQ_TO_SEQ_CAUSAL_LM", "MULTIMODAL_LM")
 LENGTHS, SHORT_LENGTHS, VARIANT_LENGTH = (1024, 6000), (256, 400), 300
 SECONDS = 60
-"""What one configuration may take to build and run."""
+"""What one configuration may take to build, and again to run."""
 # What cannot decide a shape or a count.
 IDLE = re.compile(
     r"is_encoder_decoder|output_.*|use_cache|suppress.*|mask_.*|.*_token(_id|_index)?|.*_act|.*activation.*"
@@ -111,14 +111,12 @@ def build(model_type: str, name: str, config: dict[str, Any]) -> PreTrainedModel
 
 
 def cache_of(model: PreTrainedModel, length: int) -> dict[str, list[list[int]]] | None:
-    """What the cache holds after a prefill; None where the class keeps none or cannot run on meta."""
+    """What the cache holds after a prefill; None where the class keeps none, or cannot run on meta within the time."""
     tokens = torch.zeros((1, length), dtype=torch.long, device="meta")
     extra = {"decoder_input_ids": tokens} if model.config.is_encoder_decoder else {}
     try:
-        with torch.no_grad():
+        with torch.no_grad(), time_limit():
             out = model(input_ids=tokens, use_cache=True, **extra)
-    except TimeoutError:
-        raise
     except Exception:  # whatever a class makes of a device without data
         return None
     cache = getattr(out, "past_key_values", None)
@@ -146,7 +144,8 @@ def run_lengths(sizes: list[int]) -> list[list[int]]:
 
 def row_of(model_type: str, name: str, changes: dict[str, Any]) -> dict[str, Any]:
     """One configuration: parameters, and the cache where the change can touch it."""
-    model = build(model_type, name, changed(default_config(model_type, name), changes))
+    with time_limit():
+        model = build(model_type, name, changed(default_config(model_type, name), changes))
     row: dict[str, Any] = {"model_type": model_type, "class": name}
     row |= {"changes": changes} if changes else {}
     row["num_parameters"] = sum(parameter.numel() for parameter in model.parameters())
@@ -165,7 +164,7 @@ def row_of(model_type: str, name: str, changes: dict[str, Any]) -> dict[str, Any
 def rows_of(model_type: str, name: str) -> Iterator[dict[str, Any]]:
     """The defaults, then every change that the class takes."""
     try:
-        yield within_time(model_type, name, {})
+        yield row_of(model_type, name, {})
     except Exception as error:  # the row says why
         yield {"model_type": model_type, "class": name, "error": f"{type(error).__name__}: {error}"[:200]}
         return
@@ -175,13 +174,14 @@ def rows_of(model_type: str, name: str) -> Iterator[dict[str, Any]]:
             continue
         seen.append(changes)
         try:
-            yield within_time(model_type, name, changes)
+            yield row_of(model_type, name, changes)
         except Exception:  # refused by the class: no model has it
             continue
 
 
-def within_time(model_type: str, name: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """The row, or TimeoutError."""
+@contextlib.contextmanager
+def time_limit() -> Iterator[None]:
+    """TimeoutError for what takes longer than `SECONDS`."""
 
     def late(*_: object) -> None:
         raise TimeoutError("took too long")
@@ -189,7 +189,7 @@ def within_time(model_type: str, name: str, changes: dict[str, Any]) -> dict[str
     signal.signal(signal.SIGALRM, late)
     signal.alarm(SECONDS)
     try:
-        return row_of(model_type, name, changes)
+        yield
     finally:
         signal.alarm(0)
 
