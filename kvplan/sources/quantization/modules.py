@@ -33,6 +33,11 @@ _DEEPSEEK = {
     "o_b_proj": ("wo_b",),
 }
 """Source: transformers 5.23, conversion_mapping.py `deepseek_v4`; vLLM fuses two of them."""
+_MIXTRAL = {"gate_proj": "w1", "down_proj": "w2", "up_proj": "w3"}
+"""Mixtral's words for the three halves, which MiniMax and DeepSeek V4 kept in their checkpoints.
+
+Source: transformers 5.23, conversion_mapping.py `mixtral`, `minimax_m2`
+"""
 _ROOTS = {
     "tower": "vision_tower vision_model visual vision_encoder vision vit vpm image_encoder img_processor siglip",
     "projector": "multi_modal_projector mm_projector embed_vision projector connector merger aligner mlp1 "
@@ -181,8 +186,12 @@ def _spellings(name: str) -> tuple[str, ...]:
     head, dot, rest = name.partition(".")
     found = [name, *(f"{other}{dot}{rest}" for other in _SAME_PART.get(head, ()))]
     own = f".{name}".replace(".compressor.indexer.", ".indexer.").replace(".self_attn.", ".attn.")
+    found += [each.replace(".indexer.", ".index_") for each in found if ".indexer." in each]  # MiniMax M3
     stem, _, last = own.replace(".mlp.", ".ffn.").rpartition(".")
     found += (f"{stem}.{word}".removeprefix(".") for word in _DEEPSEEK.get(last, ()))
+    found += [
+        f"{path}.{_MIXTRAL[last]}" for path, _, last in (each.rpartition(".") for each in found) if last in _MIXTRAL
+    ]
     found += [each.replace(".experts.", ".experts.0.", 1) for each in found if ".experts." in each]
     return tuple(dict.fromkeys(found))
 
