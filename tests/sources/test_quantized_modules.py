@@ -131,6 +131,9 @@ def test_a_linear_target_takes_the_head_too_unless_it_is_ignored():
     assert by_name(spec(quantization_config=config))["lm_head"] == "int8"
 
 
+NVFP4 = {"quant_algo": "NVFP4", "group_size": 16}
+
+
 def test_modelopt_lists_each_layer_of_a_mixed_checkpoint():
     listed = {f"model.layers.{i}.mlp.up_proj": {"quant_algo": "NVFP4", "group_size": 16} for i in range(32)}
     listed |= {f"model.layers.{i}.self_attn.q_proj": {"quant_algo": "FP8"} for i in range(0, 32, 2)}
@@ -251,6 +254,17 @@ def test_configs_may_use_deepseeks_own_words_for_modules():
     named = {"quant_method": "compressed-tensors", "format": "float-quantized", "config_groups": groups}
     for name in ("q_a_proj", "kv_proj", "q_b_proj", "o_a_proj", "o_b_proj"):
         assert stored_bytes(named, matrix(64, 64, f"self_attn.{name}.weight", "attention")) == 64 * 64 + 2
+
+
+def test_a_config_may_name_experts_in_mixtral_s_words():
+    listed = {f"language_model.model.layers.0.block_sparse_moe.experts.{i}.w1": NVFP4 for i in range(2)}
+    listed |= {"language_model.model.layers.0.self_attn.index_q_proj": {"quant_algo": "MXFP8"}}
+    mixed = {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION", "quantized_layers": listed}
+    gate, up = (matrix(256, 256, f"mlp.experts.{name}.weight", "experts") for name in ("gate_proj", "up_proj"))
+    assert stored_bytes(mixed, gate) == 256 * 256 // 2 + 256 * 16 + 2 * 4
+    assert stored_bytes(mixed, matrix(256, 256, "self_attn.indexer.q_proj.weight")) == 256 * 256 + 256 * 8
+    [layer], _ = marked(mixed, gate, up)
+    assert [weight.stored is None for weight in layer.weights] == [False, True]
 
 
 def test_the_weights_of_an_indexer_are_never_in_fp8():
