@@ -220,7 +220,7 @@ def _targets(specs: "Sequence[ModelSpec]", given: dict[str, Any], bench: "Bench"
         targets.append(Target(name="variants", cases=variants(shape)))
     for target in targets:
         require_room(target, bench)
-        if any(case.kind == "latent" and case.kv_dtype == "int8" for case in target.cases):
+        if any(case.one_vector and case.kv_dtype == "int8" for case in target.cases):
             raise InputError(
                 f"no kernel reads a latent cache of int8, and `{target.name}` has one",
                 hint="`--kv-dtype` bf16, fp16 or fp8",

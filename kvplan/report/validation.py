@@ -171,15 +171,19 @@ def _layers(cases: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _shape(case: Mapping[str, Any]) -> str:
-    """`64/8 heads × 64, sinks`; of a latent layer what it caches, of a recurrent one its states."""
+    """`64/8 heads × 64, sinks`; of a latent layer what it caches, of a recurrent one its states, else its columns."""
     keys, values = case["key_dim"], case["value_dim"]
     if case["kind"] == "linear":
         return f"{case['num_kv_heads']} states of {keys} × {values}"
+    if case["kind"] == "conv":
+        return f"{case['conv_channels']} channels × {case['conv_columns']}"
     heads, dims = f"{case['num_heads']}", f"{keys}" if keys == values else f"{keys}/{values}"
-    if case["kind"] == "latent":
-        return f"{heads} heads × {dims}, {case['latent_dim']} + {case['rope_dim']} cached"
+    index = f", index {case['index_dim']}" if case.get("index_dim") else ""
+    if case["kind"] in ("latent", "latent_indexed"):
+        return f"{heads} heads × {dims}, {case['latent_dim']} + {case['rope_dim']} cached{index}"
     heads += f"/{case['num_kv_heads']}" if case["num_kv_heads"] != case["num_heads"] else ""
-    return f"{heads} heads × {dims}" + (", sinks" if case["sinks"] else "")
+    entries = f", entries of {case['ratio']}" if case.get("ratio") else ""
+    return f"{heads} heads × {dims}{entries}{index}" + (", sinks" if case["sinks"] else "")
 
 
 def _points(document: Document) -> list[Table]:

@@ -51,7 +51,10 @@ class CaseInfo(TypedDict):
     """One kind of layer under one load."""
 
     name: str
-    kind: Literal["full", "sliding", "latent", "cross", "encoder", "sparse", "linear"]
+    kind: Literal[
+        "full", "full_indexed", "sliding", "chunked", "shared", "latent", "latent_indexed", "compressed", "cross",
+        "encoder", "sparse", "linear", "conv",
+    ]  # fmt: skip
     num_heads: Positive
     num_kv_heads: Positive
     key_dim: Positive
@@ -62,12 +65,32 @@ class CaseInfo(TypedDict):
     sinks: bool
     latent_dim: Count
     rope_dim: Count
-    state_bits: Positive
+    index_dim: NotRequired[Count]
+    """Width of an indexer's key."""
+    index_bits: NotRequired[Positive | None]
+    index_pool: NotRequired[Count]
+    """Tokens that share one key of the indexer; 0: each has its own."""
+    ratio: NotRequired[Count]
+    """Tokens that are folded into one entry; 0: there are no entries."""
+    overlaps: NotRequired[bool]
+    prefix_tokens: NotRequired[Count]
+    """Tokens that stand before every sequence."""
+    over_images: NotRequired[bool]
+    """Cross-attention over images, of which there may be none."""
+    state_bits: Positive | None
+    """null: the model's type."""
+    vector_elements: NotRequired[Count]
     conv_channels: Count
     conv_columns: Count
+    conv_bits: NotRequired[Positive | None]
     transformers_kv_heads: int | None
+    transformers_position_bytes: NotRequired[Count]
+    transformers_keeps_all: NotRequired[bool]
+    transformers_expands: NotRequired[bool]
+    transformers_index_bits: NotRequired[Positive | None]
+    in_transformers_cache: NotRequired[bool]
     batch: Positive
-    seq_len: Positive
+    seq_len: Count
     decode_steps: Count
     chunk: Positive
     page_size: Positive

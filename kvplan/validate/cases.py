@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from kvplan.core.errors import InputError
-from kvplan.core.mixers import CrossAttention, FullAttention, LatentAttention, LinearAttention, Mixer, window_of
+from kvplan.core.mixers import CompressedAttention, CrossAttention, LinearAttention, Mixer, ShortConvolution
 from kvplan.core.model import Layer, ModelSpec
 from kvplan.core.serving import positive
 from kvplan.core.units import parse_count
@@ -28,11 +29,14 @@ class Load:
 
 
 def cases_of(model: ModelSpec, load: Load) -> list[Case]:
-    """The model's kinds of layers with their counts, in the order in which they first stand; names are unique."""
+    """The model's kinds of layers with their counts, in the order in which they first stand; names are unique.
+
+    A layer may have several mixers, each a case, or none.
+    """
     found: dict[Case, int] = {}
     for layer, count in model.layer_counts():
         for mixer in layer.mixers:
-            case = _case(mixer, layer, load)
+            case = _case(mixer, layer, model, load)
             found[case] = found.get(case, 0) + count
     return apart(replace(case, num_layers=count, name=f"{count} × {case.name}") for case, count in found.items())
 
@@ -51,51 +55,68 @@ def order_of(model: ModelSpec, load: Load) -> list[list[int]]:
     """For every layer of the model, in order, which of `cases_of` it holds."""
     distinct: dict[Case, int] = {}
     places = [
-        [distinct.setdefault(_case(mixer, layer, load), len(distinct)) for mixer in layer.mixers]
+        [distinct.setdefault(_case(mixer, layer, model, load), len(distinct)) for mixer in layer.mixers]
         for layer in model.layers
     ]
     return [places[index] for index in model.layer_order]
 
 
-def _case(mixer: Mixer, layer: Layer, load: Load) -> Case:
-    encoder_len = load.encoder_seq_len or load.seq_len
+def _case(mixer: Mixer, layer: Layer, model: ModelSpec, load: Load) -> Case:
     over_encoder = layer.in_encoder or isinstance(mixer, CrossAttention)
-    tokens = encoder_len if over_encoder else load.seq_len
+    tokens = _encoder_len(model, load) if over_encoder else load.seq_len
     case = Case(
-        name="",
-        kind=mixer.kind,  # type: ignore[arg-type]  # the mixers' words are the cases'
-        num_heads=mixer.num_key_heads if isinstance(mixer, LinearAttention) else mixer.num_heads,
-        num_kv_heads=mixer.num_kv_heads,
-        key_dim=mixer.key_dim,
-        value_dim=mixer.value_dim,
-        window=window_of(mixer),
         sinks=layer.eager_softmax == "sinks",
         batch=load.batch,
         seq_len=tokens,
         decode_steps=0 if over_encoder else min(load.decode_steps, tokens - 1),
-        chunk=tokens if over_encoder else load.chunk,
+        chunk=max(tokens, 1) if over_encoder else load.chunk,
         page_size=load.page_size,
         dtype=load.dtype,
         kv_dtype=load.kv_dtype,
+        **_facts(mixer),
     )
-    if isinstance(mixer, FullAttention):
-        case = replace(case, transformers_kv_heads=mixer.transformers_kv_heads)
-    if isinstance(mixer, LatentAttention):
-        case = replace(case, latent_dim=mixer.latent_dim, rope_dim=mixer.rope_dim)
-    if isinstance(mixer, LinearAttention):
-        state = (mixer.state_bits, mixer.conv_channels, mixer.conv_columns)
-        case = replace(case, state_bits=state[0], conv_channels=state[1], conv_columns=state[2])
     return replace(case, name=describe(case))
+
+
+def _encoder_len(model: ModelSpec, load: Load) -> int:
+    """As the load says, else what the architecture fixes or one image makes, else as many as the sequence has."""
+    if load.encoder_seq_len is not None:
+        return load.encoder_seq_len
+    return model.encoder_seq_len or (model.crosses_images and model.tokens_per_image) or load.seq_len
+
+
+_SAME = {field.name for field in fields(Case)}
+
+
+def _facts(mixer: Mixer) -> dict[str, Any]:
+    """What a case says of a mixer, mostly under the same names. `predict.mixer_of` leads back."""
+    same: dict[str, Any] = {field.name: getattr(mixer, field.name) for field in fields(mixer) if field.name in _SAME}
+    facts = {"name": "", "kind": mixer.kind, "num_kv_heads": mixer.num_kv_heads} | same
+    if isinstance(mixer, LinearAttention):
+        return facts | {"num_heads": mixer.num_key_heads, "num_kv_heads": mixer.num_heads}
+    if isinstance(mixer, ShortConvolution):
+        columns = {"conv_channels": mixer.channels, "conv_columns": mixer.columns, "conv_bits": mixer.bits}
+        return facts | columns | {"num_heads": mixer.num_heads, "key_dim": 1, "value_dim": 1}
+    if isinstance(mixer, CompressedAttention):  # a case of ratio 0 slides, and is still one vector a token
+        return facts | {"kind": "compressed", "key_dim": mixer.head_dim, "value_dim": mixer.head_dim}
+    if isinstance(mixer, CrossAttention):
+        return facts | {"over_images": mixer.over == "images"}
+    return facts
 
 
 def describe(case: Case) -> str:
     """The kind of layer in a few words, e.g. `sliding 4096, 32/8 heads × 128`."""
     kind = case.kind if case.window is None else f"{case.kind} {case.window}"
-    if case.kind == "latent":
-        return f"{kind} {case.latent_dim} + {case.rope_dim}, {case.num_heads} heads"
+    if case.kind == "conv":
+        return f"{kind}, {case.conv_channels} channels × {case.conv_columns}"
+    if case.is_latent:
+        window = f", window {case.window}" if case.window is not None else ""
+        index = f", index {case.index_dim}" if case.index_dim else ""
+        return f"{case.kind} {case.latent_dim} + {case.rope_dim}, {case.num_heads} heads{window}{index}"
     heads = f"{case.num_heads}" if case.num_heads == case.num_kv_heads else f"{case.num_heads}/{case.num_kv_heads}"
     dims = f"{case.key_dim}" if case.key_dim == case.value_dim else f"{case.key_dim}/{case.value_dim}"
-    return f"{kind}, {heads} heads × {dims}" + (", sinks" if case.sinks else "")
+    entries = f", entries of {case.ratio}" if case.ratio else ""
+    return f"{kind}, {heads} heads × {dims}{entries}" + (", sinks" if case.sinks else "")
 
 
 def variants(load: Load) -> list[Case]:

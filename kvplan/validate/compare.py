@@ -275,7 +275,9 @@ def _framework(cases: Mapping[str, Case], reading: Mapping[str, Any]) -> Iterato
 
 def _under(case: Case, reading: Mapping[str, Any], more: int) -> Case:
     tokens = reading["seq_len"] + more
-    if case.kind in ("cross", "encoder"):
+    if case.over_images:  # the framework is given text alone
+        tokens = 0
+    elif case.kind in ("cross", "encoder"):
         tokens = reading["encoder_seq_len"] or reading["seq_len"]
     # the framework holds all layers, and keys and values in the model's own type
     layers = case.model_layers or case.num_layers

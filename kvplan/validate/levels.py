@@ -53,15 +53,17 @@ class Level:
     effort: Mapping[str, Any] = field(default_factory=dict)
 
     def loads(self, case: Case) -> dict[str, Loads]:
-        """By phase: what a kind of layer is timed at."""
+        """By phase: what a kind of layer is timed at; nothing where no kernel takes it."""
+        if case.kernel is None:
+            return {}
         if case.kind == "linear":
             return {"decode": _STATES[: self.num_loads]}
         if case.kind in ("encoder", "sparse"):
             return {"prefill": _ENCODER[: self.num_loads] if case.kind == "encoder" else _PREFILL[: self.num_loads]}
         decode = _DECODE[: self.num_loads]
-        if case.kind == "latent":  # a token is a tenth of others': as many bytes take more of them
+        if case.is_latent:  # a token is a tenth of others': as many bytes take more of them
             decode = [(4 * batch, tokens) for batch, tokens in decode]
-        if case.kind == "cross":
+        if case.kind in ("cross", "chunked"):  # a chunk's prefill is not timed: the suite knows no such pattern
             return {"decode": decode}
         return {"decode": decode, "prefill": _PREFILL[: min(self.num_loads, len(_PREFILL))]}
 

@@ -12,7 +12,7 @@ from kvplan.core.model import ModelSpec
 from kvplan.core.serving import positive
 from kvplan.core.units import round_up
 from kvplan.validate.case import Case
-from kvplan.validate.predict import cache_of
+from kvplan.validate.predict import case_caches
 
 
 def rank_cache_bytes(
@@ -58,24 +58,27 @@ def rank_cache_bytes(
 
 
 def share_bytes(cache: Cache, num_tokens: int, page_size: int, cp: int, index: int) -> int:
-    """What one of `cp` ranks holds of one layer's cache of one sequence, in whole pages."""
-    tokens = context_tokens(num_tokens, cp, index, cache.max_tokens)
-    return round_up(tokens, page_size) * cache.bytes_per_token + cache.fixed_bytes
+    """What one of `cp` ranks holds of one layer's cache of one sequence, in whole pages; entries as tokens are."""
+    before = cache.fixed_bytes // cache.bytes_per_token if cache.bytes_per_token else 0
+    tokens = context_tokens(before + num_tokens, cp, index, cache.max_tokens)
+    entries = context_tokens(num_tokens // cache.tokens_per_entry, cp, index) if cache.entry_bytes else 0
+    paged = round_up(tokens, page_size) * cache.bytes_per_token + round_up(entries, page_size) * cache.entry_bytes
+    return paged + (0 if cache.bytes_per_token else cache.fixed_bytes)
 
 
 def job_cache_bytes(
     cases: Sequence[Case], layer_order: Sequence[Sequence[int]], *, tp: int, pp: int, cp: int
 ) -> list[int]:
     """The same of a record, which has cases in the place of a model."""
-    caches = [cache_of(case, tp) for case in cases]
+    caches = [case_caches(case, tp) for case in cases]
     by_rank = []
     for start, stop in stage_bounds(len(layer_order), pp):
         held = [index for layer in layer_order[start:stop] for index in layer]
         for place in range(cp):
-            total = 0
-            for index in held:
-                cache, case = caches[index], cases[index]
-                if cache is not None:
-                    total += case.batch * share_bytes(cache, case.seq_len, case.page_size, cp, place)
+            total = sum(
+                cases[index].batch * share_bytes(cache, cases[index].seq_len, cases[index].page_size, cp, place)
+                for index in held
+                for cache in caches[index]
+            )
             by_rank += [total] * tp
     return by_rank

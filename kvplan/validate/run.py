@@ -13,7 +13,7 @@ from typing import Any
 
 from kvplan._version import __version__
 from kvplan.core.errors import InputError
-from kvplan.core.mixers import SlidingAttention
+from kvplan.core.mixers import window_of
 from kvplan.core.model import ModelSpec
 from kvplan.core.units import GIB, format_bytes
 from kvplan.validate import isolate, predict
@@ -126,7 +126,7 @@ def measure(target: Target, cases: Sequence[Case], bench: Bench) -> Readings:
         )
     readings["correctness"] = bench.run("correctness", cases=sent)
     shapes = bench.level.shapes if bench.on_gpu else bench.level.host_shapes
-    softmax = [case for case in cases if case.kind not in ("linear", "sparse")]
+    softmax = [case for case in cases if case.kind != "sparse" and case.seq_len and not case.keeps_states]
     readings["transient"] = bench.run(
         "transient", cases=[case.to_json() for case in softmax], shapes=[list(one) for one in shapes]
     )
@@ -144,6 +144,8 @@ def _timed(cases: Sequence[Case], bench: Bench) -> Readings:
     rows: list[Any] = []
     for case in cases:
         loads = {phase: [list(load) for load in loads] for phase, loads in bench.level.loads(case).items()}
+        if not loads:
+            continue
         found = bench.run(
             f"throughput, {case.name}", job="throughput", cases=[case.to_json()], loads={case.name: loads},
             effort=dict(bench.level.effort),
@@ -199,7 +201,9 @@ def shrunk(cases: Sequence[Case], budget: int) -> list[Case]:
 
 def num_jobs(target: Target, bench: Bench) -> int:
     """How many jobs a target is."""
-    timed = len(target.cases) + (bench.ceilings is None) if bench.on_gpu else 0
+    timed = (
+        sum(bool(bench.level.loads(case)) for case in target.cases) + (bench.ceilings is None) if bench.on_gpu else 0
+    )
     return 3 + timed + (target.framework_config is not None)
 
 
@@ -211,7 +215,7 @@ def chosen_load(model: ModelSpec, bench: Bench, *, seq_len: int | None, batch: i
     batch, chunk = batch or bench.batch, bench.chunk
     if seq_len is not None:
         return {"seq_len": seq_len, "batch": batch, "chunk": chunk}
-    windows = [m.window for layer in model.layers for m in layer.mixers if isinstance(m, SlidingAttention)]
+    windows = [window for layer in model.layers for mixer in layer.mixers if (window := window_of(mixer))]
     tokens = max(8192 if bench.on_gpu else 256, max(windows, default=0) + 2 * chunk)
     tokens = min(tokens, model.max_seq_len or tokens)
     while tokens > MIN_TOKENS and _total_bytes(cases_of(model, Load(seq_len=tokens, batch=batch))) > bench.budget():

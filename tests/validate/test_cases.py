@@ -46,7 +46,8 @@ def test_no_fact_of_any_model_is_lost(name: str) -> None:
 def test_pages_of_one_token_make_the_plans_cache(name: str) -> None:
     """Two ways through the calculator: layer by layer from cases, and the plan of the whole model."""
     model = load_model(name)
-    load = Load(seq_len=1500, batch=3, page_size=1, chunk=1, encoder_seq_len=700 if model.has_encoder else None)
+    encoder = (model.encoder_seq_len or 700) if model.has_encoder else None
+    load = Load(seq_len=1500, batch=3, page_size=1, chunk=1, encoder_seq_len=encoder)
     held = sum(case.num_layers * pool_bytes(case) for case in cases_of(model, load))
     from kvplan import estimate
 

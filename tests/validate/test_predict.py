@@ -30,7 +30,7 @@ def test_pools() -> None:
 
 def test_requests_are_pools_and_what_finds_their_pages() -> None:
     # 63 pages a sequence: 4 bytes each in the block table, and a length
-    assert predict.table_requests(LLAMA) == [2 * 63 * 4, 2 * 4]
+    assert predict.table_requests(LLAMA, 1000) == [2 * 63 * 4, 2 * 4]
     assert predict.pool_requests([LLAMA]) == [2 * 63 * 16 * 4096, 504, 8]
     assert predict.pool_requests([NEXT]) == [predict.pool_bytes(NEXT)]
     assert len(predict.pool_requests([MISTRAL])) == 3 * 32

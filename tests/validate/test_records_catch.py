@@ -51,7 +51,7 @@ def window_as_a_plain_length(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_block_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(predict, "table_requests", lambda case: [])
+    monkeypatch.setattr(predict, "table_requests", lambda *given: [])
 
 
 def transformers_keeps_the_whole_window(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,8 +70,8 @@ def a_backend(name: str) -> Callable[[pytest.MonkeyPatch], None]:
 
 
 def all_heads_on_every_rank(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = predict_ranks.cache_of
-    monkeypatch.setattr(predict_ranks, "cache_of", lambda case, tp: right(case, 1))
+    right = predict_ranks.case_caches
+    monkeypatch.setattr(predict_ranks, "case_caches", lambda case, tp: right(case, 1))
 
 
 def context_not_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,8 @@ class PagedCache:
 
     keys P × N × K × D, values P × N × K × E; a latent cache (MLA) has one head, and its values are the first E numbers
     of its keys. block_table B × (most pages of a sequence), int32, `EVICTED` where no page is. lengths B, int32.
-    int8 carries one fp32 scale per token and head, fp8 one scale per tensor.
+    int8 carries one fp32 scale per token and head, fp8 one scale per tensor. index P × N × I: an indexer's key of every
+    token, which no kernel reads.
     """
 
     keys: Tensor
@@ -85,6 +86,8 @@ class PagedCache:
     value_scales: Tensor | None = None
     key_scale: float = 1.0
     value_scale: float = 1.0
+    index: Tensor | None = None
+    index_scales: Tensor | None = None
     free_pages: list[int] = field(default_factory=list)
     _lengths: list[int] = field(default_factory=list)
     _pages: list[list[int]] = field(default_factory=list)
@@ -105,12 +108,13 @@ class PagedCache:
         latent: bool = False,
         key_scale: float = 1.0,
         value_scale: float = 1.0,
+        index: tuple[int, torch.dtype] | None = None,
         shuffle: random.Random | None = None,
     ) -> PagedCache:
         """A zeroed pool of exactly the bytes that its shape says, in one allocation.
 
-        `latent`: values are a view of the keys. `shuffle`: hand out pages in random order, as a busy engine does.
-        Raises `Unsupported` for a dtype that no kernel reads.
+        `latent`: values are a view of the keys. `index`: (width, type) of an indexer's key. `shuffle`: hand out
+        pages in random order, as a busy engine does. Raises `Unsupported` for a dtype that no kernel reads.
         """
         if dtype not in CACHE_DTYPES:
             raise Unsupported(f"no kernel reads a cache of {dtype}; choose one of {', '.join(map(str, CACHE_DTYPES))}")
@@ -120,9 +124,13 @@ class PagedCache:
             shapes.append(((*rows, value_dim), dtype))
         if dtype == torch.int8:
             shapes += [(rows, torch.float32)] * (1 if latent else 2)
+        num_parts = len(shapes)
+        if index is not None:
+            shapes.append(((*rows[:2], index[0]), index[1]))
+            shapes += [(rows[:2], torch.float32)] * (index[1] == torch.int8)
         parts = carve(shapes, device)
         keys, values = parts[0], parts[0][..., :value_dim] if latent else parts[1]
-        scales = parts[1 if latent else 2 :]
+        scales, indexed = parts[1 if latent else 2 : num_parts], parts[num_parts:]
         free = list(range(num_pages))[::-1]
         if shuffle is not None:
             shuffle.shuffle(free)
@@ -136,6 +144,8 @@ class PagedCache:
             value_scales=scales[-1] if scales else None,
             key_scale=key_scale,
             value_scale=value_scale,
+            index=indexed[0] if indexed else None,
+            index_scales=indexed[1] if indexed[1:] else None,
             free_pages=free,
             _lengths=[0] * num_seqs,
             _pages=[[] for _ in range(num_seqs)],
@@ -156,7 +166,7 @@ class PagedCache:
     @property
     def storage_bytes(self) -> int:
         """Bytes of the pool as the framework holds them; shared storage counts once."""
-        parts = [self.keys, self.values, self.key_scales, self.value_scales]
+        parts = [self.keys, self.values, self.key_scales, self.value_scales, self.index]
         return sum(
             {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in parts if t is not None}.values()
         )
@@ -250,7 +260,10 @@ class PagedCache:
 
 
 def carve(shapes: Sequence[tuple[tuple[int, ...], torch.dtype]], device: torch.device | str) -> list[Tensor]:
-    """Tensors of these shapes out of one zeroed allocation, without a byte between them."""
+    """Tensors of these shapes out of one zeroed allocation, without a byte between them; the widest types lie first."""
     sizes = [prod(shape) * dtype.itemsize for shape, dtype in shapes]
     storage = torch.zeros(sum(sizes), dtype=torch.uint8, device=device)
-    return [part.view(dtype).view(shape) for part, (shape, dtype) in zip(storage.split(sizes), shapes, strict=True)]
+    widest_first = sorted(range(len(shapes)), key=lambda part: -shapes[part][1].itemsize)  # so that each lies aligned
+    split = storage.split([sizes[part] for part in widest_first])
+    parts = dict(zip(widest_first, split, strict=True))
+    return [parts[part].view(dtype).view(shape) for part, (shape, dtype) in enumerate(shapes)]

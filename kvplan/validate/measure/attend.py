@@ -23,16 +23,14 @@ from kvplan.validate.kernels.prefill import prefill
 from kvplan.validate.kernels.prefill_call import Pattern, Ragged
 from kvplan.validate.kernels.state import StatePool
 from kvplan.validate.measure.meter import transient_bytes
-from kvplan.validate.measure.pools import DTYPES, Write, allocate, append_numbers, grow
-
-Pool = PagedCache | StatePool
+from kvplan.validate.measure.pools import DTYPES, LayerCache, Write, allocate, append_numbers
 
 
 def steps_of(case: Case) -> Write:
     """What a step of the case does: tokens into their slots, then a chunk's prefill or the decode of one token each.
 
-    From where a kernel of ours fails on, that phase's tokens are only written: memory is measured all the same, and
-    what failed is told by `checks`.
+    What no kernel takes is only written; a chunk is seen as a window of its size. From where a kernel of ours fails on,
+    that phase's tokens are only written: memory is measured all the same, and what failed is told by `checks`.
     """
     failed: set[str] = set()
 
@@ -41,7 +39,9 @@ def steps_of(case: Case) -> Write:
         count = len(slots) // case.batch
         phase = "decode" if count == 1 else "prefill"
         # a cross-attention's keys are the encoder's; a latent's prompt is computed on expanded heads, not on the cache
-        if case.kind == "cross" or (case.kind, phase) == ("latent", "prefill") or phase in failed:
+        if case.kernel is None or case.kind == "cross" or phase in failed:
+            return
+        if case.is_latent and phase == "prefill":
             return
         try:
             if phase == "decode":
@@ -56,14 +56,13 @@ def steps_of(case: Case) -> Write:
 
 def queries(case: Case, device: torch.device) -> Tensor:
     """One new token's queries of every sequence; against a latent, absorbed into its space."""
-    dim = case.latent_dim + case.rope_dim if case.kind == "latent" else case.key_dim
-    return torch.randn(case.batch, case.num_heads, dim, dtype=DTYPES[case.dtype], device=device)
+    return torch.randn(case.batch, case.num_heads, case.token_dim, dtype=DTYPES[case.dtype], device=device)
 
 
 def decode_of(case: Case, cache: PagedCache, q_BHD: Tensor) -> tuple[Tensor, list[Launch]]:
     """(output, launches) of one decode step of a layer."""
     scale = case.key_dim**-0.5
-    if case.kind == "latent":
+    if case.is_latent:
         return plan_mla_decode(q_BHD, cache, scale=scale)
     sinks = torch.zeros(case.num_heads, device=q_BHD.device) if case.sinks else None
     return plan_decode(q_BHD, cache, scale=scale, window=case.window, sinks_H=sinks)
@@ -90,8 +89,8 @@ def state_inputs(case: Case, device: torch.device) -> tuple[Tensor, ...]:
 
 
 def state_step(case: Case, pool: StatePool) -> None:
-    """One step of a recurrent layer."""
-    if pool.recurrent is not None:
+    """One step of a recurrent layer, where a kernel takes it."""
+    if pool.recurrent is not None and case.kernel == "delta":
         run_all(linear.plan_delta_step(pool.recurrent, *state_inputs(case, pool.recurrent.device))[1])
 
 
@@ -101,24 +100,31 @@ def warm_up(cases: Sequence[Case], device: torch.device) -> None:
     torch.mm(square, square)
     for case in cases:
         small = replace(case, batch=1, seq_len=4 * case.page_size, decode_steps=1, chunk=2 * case.page_size)
-        pool = allocate(small, device)
-        if isinstance(pool, PagedCache):
-            grow(pool, small, steps_of(small))
-        elif pool is not None:
-            state_step(small, pool)
+        cache = allocate(small, device)
+        if cache is not None:
+            run(small, cache, steps_of(small))
 
 
-def capture_step(layers: Sequence[tuple[Case, Sequence[Pool]]], device: torch.device) -> tuple[Any, list[Tensor]]:
-    """(a CUDA graph of one decode step through all layers, its inputs, which must live as long).
+def run(case: Case, cache: LayerCache, step: Write) -> None:
+    """Prompt and decode of one layer: tokens appended by the kernel, attention computed at each step."""
+    cache.grow(case, step, append_numbers)
+    if cache.states is not None and case.keeps_states:
+        state_step(case, cache.states)
+
+
+def capture_step(layers: Sequence[tuple[Case, Sequence[LayerCache]]], device: torch.device) -> tuple[Any, list[Tensor]]:
+    """(a CUDA graph of one decode step through all layers that a kernel takes, its inputs, which must live as long).
 
     Raises what a capture raises, with the main stream current again.
     """
     calls: list[Callable[[], None]] = []
     inputs: list[Tensor] = []
-    for case, pools in layers:
+    for case, caches in layers:
+        if case.kernel is None:
+            continue
         given = state_inputs(case, device) if case.kind == "linear" else (queries(case, device),)
         inputs += given
-        calls += [_layer_call(case, pool, given) for pool in pools]
+        calls += [_layer_call(case, cache, given) for cache in caches]
     for call in calls:  # a graph cannot be captured while kernels are built
         call()
     torch.cuda.synchronize(device)
@@ -133,26 +139,28 @@ def capture_step(layers: Sequence[tuple[Case, Sequence[Pool]]], device: torch.de
     return graph, inputs
 
 
-def _layer_call(case: Case, pool: Pool, given: tuple[Tensor, ...]) -> Callable[[], None]:
-    if isinstance(pool, PagedCache):
-        return lambda: run_all(decode_of(case, pool, *given)[1])
-    state = pool.recurrent
+def _layer_call(case: Case, cache: LayerCache, given: tuple[Tensor, ...]) -> Callable[[], None]:
+    tokens = cache.tokens
+    if tokens is not None:
+        return lambda: run_all(decode_of(case, tokens, *given)[1])
+    state = None if cache.states is None else cache.states.recurrent
     if state is None:
         return lambda: None
     return lambda: run_all(linear.plan_delta_step(state, *given)[1])
 
 
-def workspace(case: Case, pool: Pool) -> dict[str, Any] | None:
+def workspace(case: Case, cache: LayerCache) -> dict[str, Any] | None:
     """What one decode call of a layer holds beside cache and queries, and into how many splits it cut the keys.
 
     None where no kernel runs, or what it works in is its states.
     """
-    if not isinstance(pool, PagedCache):
+    tokens = cache.tokens
+    if tokens is None or case.kernel is None:
         return None
-    q_BHD = queries(case, pool.keys.device)
+    q_BHD = queries(case, tokens.keys.device)
     try:
-        first = decode_of(case, pool, q_BHD)[1][0]
-        taken = transient_bytes(lambda: run_all(decode_of(case, pool, q_BHD)[1]), q_BHD.device)
+        first = decode_of(case, tokens, q_BHD)[1][0]
+        taken = transient_bytes(lambda: run_all(decode_of(case, tokens, q_BHD)[1]), q_BHD.device)
     except (Unsupported, TritonError):
         return None
     return {"case": case.name, "splits": int(first.args["num_splits"]), "bytes": taken}

@@ -65,17 +65,20 @@ class Share:
 
 def share_of(case: Case, layout: Layout, place: Place) -> Share:
     """The share of a rank. Raises `Unsupported` for heads that are not dealt out, or do not share KV heads, evenly."""
-    for count, what in ((num_units(case), "heads"), (case.conv_channels, "channels")):
+    if case.tokens_per_entry and layout.cp > 1:
+        raise Unsupported(f"`{case.name}`: entries of several tokens are not dealt out over cp {layout.cp}")
+    units = (num_units(case), "heads"), (case.conv_channels, "channels"), (case.vector_elements, "numbers")
+    for count, what in units:
         if count % layout.tp:
             raise Unsupported(f"`{case.name}`: {count} {what} are not dealt out evenly over tp {layout.tp}")
     each = num_units(case) // layout.tp
     heads = slice(place.tp * each, (place.tp + 1) * each)
     owned = range(heads.start, heads.stop)
-    if case.kind == "linear":
+    if case.keeps_states:
         return Share(heads, tuple(owned), ())
-    oldest = max(case.seq_len - case.window, 0) if case.window else 0
-    tokens = tuple(i for i in range(oldest, case.seq_len) if i % layout.cp == place.cp)
-    if case.kind == "latent":
+    oldest = max(case.held_len - case.window, 0) if case.window else 0
+    tokens = tuple(i for i in range(oldest, case.held_len) if i % layout.cp == place.cp)
+    if case.one_vector:
         return Share(heads, (0,), tokens)
     group, odd = divmod(case.num_heads, case.num_kv_heads)
     readers = Counter(head // max(group, 1) for head in owned)
@@ -139,9 +142,9 @@ class Job:
 
 def num_units(case: Case) -> int:
     """What tensor parallelism deals out: query heads; of a recurrent layer, its states."""
-    return case.num_kv_heads if case.kind == "linear" else case.num_heads
+    return case.num_kv_heads if case.keeps_states else case.num_heads
 
 
 def output_dim(case: Case) -> int:
     """Numbers of one head's output; a latent's are those of its space."""
-    return case.latent_dim if case.kind == "latent" else case.value_dim
+    return case.latent_dim if case.is_latent else case.value_dim

@@ -16,23 +16,20 @@ from typing import Any
 import torch
 
 from kvplan.validate.case import Case
-from kvplan.validate.kernels.cache import PagedCache
 from kvplan.validate.kernels.state import StatePool
 from kvplan.validate.measure import attend
 from kvplan.validate.measure.meter import Meter, Reading, Tally
-from kvplan.validate.measure.pools import allocate, grow, pages_held, write_bytes
+from kvplan.validate.measure.pools import LayerCache, allocate, pages_held, write_bytes
 from kvplan.validate.suite.device import used_bytes
-
-Pool = PagedCache | StatePool
 
 
 @dataclass
 class Layers:
-    """All layers of one case, and the pages that the bookkeeping found they need."""
+    """All layers of one case, and the pages that the bookkeeping found their tokens need."""
 
     case: Case
     pages: int | None
-    pools: list[Pool]
+    pools: list[LayerCache]
 
     @property
     def pool_bytes(self) -> int:
@@ -61,11 +58,9 @@ def _on_cpu(cases: Sequence[Case], device: torch.device) -> dict[str, Any]:
         layers = [_allocated(case, count, device) for case, count in zip(cases, pages, strict=True)]
     meter.read("pool")
     for one in layers:
-        for pool in one.pools:
-            if isinstance(pool, PagedCache):
-                grow(pool, one.case, write_bytes)
-            else:
-                _fill(pool)
+        for cache in one.pools:
+            cache.grow(one.case, write_bytes)
+            _fill(cache.states)
     meter.read("run")
     return _reading(meter, layers) | {"tallied_bytes": tally.held_bytes}
 
@@ -122,21 +117,20 @@ def _allocated(case: Case, pages: int | None, device: torch.device) -> Layers:
     return Layers(case, pages, [pool for pool in pools if pool is not None])
 
 
-def _fill(pool: StatePool) -> None:
-    for part in (pool.recurrent, pool.conv):
-        if part is not None:
+def _fill(pool: StatePool | None) -> None:
+    for part in [] if pool is None else pool.parts:
+        if part.is_floating_point():
             part.normal_()
+        else:
+            part.random_()
 
 
 def _run(layers: Layers) -> None:
-    """Prompt and decode of every layer: tokens appended by the kernel, attention computed at each step."""
+    """Prompt and decode of every layer."""
     step = attend.steps_of(layers.case)
-    for pool in layers.pools:
-        if isinstance(pool, PagedCache):
-            grow(pool, layers.case, step)
-        else:
-            _fill(pool)
-            attend.state_step(layers.case, pool)
+    for cache in layers.pools:
+        _fill(cache.states)
+        attend.run(layers.case, cache, step)
 
 
 def _free_blocks() -> dict[str, list[int]]:

@@ -32,7 +32,6 @@ from kvplan.validate.measure import pools
 from kvplan.validate.measure.deal import Job, Place, Share, output_dim, share_of
 from kvplan.validate.suite.correctness import poison
 
-Pool = PagedCache | StatePool
 SPLITS = 2
 """Of every rank's keys; one split would leave a finished output, which no other rank's can be added to."""
 
@@ -81,17 +80,23 @@ class Rank:
         return torch.cat(parts, dim)
 
 
-def allocate(rank: Rank, case: Case) -> Pool | None:
-    """One layer's pool of this rank: its heads, whole pages for its tokens; None for a layer that keeps nothing."""
-    share = share_of(case, rank.job.layout, rank.place)
-    channels = case.conv_channels // rank.job.layout.tp
-    mine = replace(case, num_kv_heads=len(share.kv_heads), seq_len=max(len(share.tokens), 1), conv_channels=channels)
-    if case.kind == "linear":
-        return pools.states(mine, rank.device)
-    if case.paged:
-        pages = case.batch * -(-len(share.tokens) // case.page_size)
-        return pools.paged(mine, pages, rank.device, seed=rank.job.seed)
-    return None
+def allocate(rank: Rank, case: Case) -> pools.LayerCache | None:
+    """One layer's cache of this rank: its heads, whole pages for its tokens; None for a layer that keeps nothing."""
+    if case.keeps_nothing:
+        return None
+    share, tp = share_of(case, rank.job.layout, rank.place), rank.job.layout.tp
+    mine = replace(case, num_kv_heads=len(share.kv_heads))
+    if case.keeps_states:
+        vectors, channels = case.vector_elements // tp, case.conv_channels // tp
+        states = pools.states(replace(mine, conv_channels=channels, vector_elements=vectors), rank.device)
+        return pools.LayerCache(states=states)
+    own = replace(mine, seq_len=max(len(share.tokens), 1), prefix_tokens=0)
+    pages = case.batch * -(-len(share.tokens) // case.page_size)
+    tokens = pools.paged(own, pages, rank.device, seed=rank.job.seed) if case.paged else None
+    if not case.tokens_per_entry:
+        return pools.LayerCache(tokens)
+    entries = pools.entries(mine, pools.entry_pages_held(mine), rank.device)
+    return pools.LayerCache(tokens, entries, pools.open_entries(mine, rank.device))
 
 
 @dataclass(frozen=True)
@@ -113,22 +118,22 @@ def draw(case: Case, seed: int, device: torch.device) -> Numbers:
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=source).to(dtype).to(device)
 
-    if case.kind == "latent":
+    if case.is_latent:
         dim = case.latent_dim + case.rope_dim
-        k_BTKD = normal(case.batch, case.seq_len, 1, dim)
+        k_BTKD = normal(case.batch, case.held_len, 1, dim)
         v_BTKE = k_BTKD[..., : case.latent_dim]
     else:
         dim = case.key_dim
-        k_BTKD = normal(case.batch, case.seq_len, case.num_kv_heads, dim)
-        v_BTKE = normal(case.batch, case.seq_len, case.num_kv_heads, case.value_dim)
+        k_BTKD = normal(case.batch, case.held_len, case.num_kv_heads, dim)
+        v_BTKE = normal(case.batch, case.held_len, case.num_kv_heads, case.value_dim)
     # sinks large enough that one too many or too few is an error beyond any rounding
     sinks_H = normal(case.num_heads) + 2.0 if case.sinks else None
     return Numbers(normal(case.batch, case.num_heads, dim), k_BTKD, v_BTKE, sinks_H, dim**-0.5)
 
 
-def fill(cache: PagedCache, share: Share, seq_len: int, numbers: Numbers) -> None:
+def fill(cache: PagedCache, share: Share, held_len: int, numbers: Numbers) -> None:
     """This rank's slice of the prompt into its pages, then, as a step of its own, of the new token if it is here."""
-    old = [i for i in share.tokens if i < seq_len - 1]
+    old = [i for i in share.tokens if i < held_len - 1]
     for positions in (old, list(share.tokens[len(old) :])):
         if positions:
             slots = cache.take([len(positions)] * len(numbers.q_BHD))
@@ -172,7 +177,7 @@ def attention_step(rank: Rank, case: Case, cache: PagedCache, seed: int) -> tupl
     share = share_of(case, rank.job.layout, rank.place)
     numbers = draw(case, seed, rank.device)
     poison(cache)
-    fill(cache, share, case.seq_len, numbers)
+    fill(cache, share, case.held_len, numbers)
     q_BHD = numbers.q_BHD[:, share.heads]
     found = partial_results(q_BHD, cache, numbers.scale, output_dim(case))
     acc, stats = (rank.gather(part, "cp", dim=2) for part in found)
@@ -186,7 +191,7 @@ def attention_step(rank: Rank, case: Case, cache: PagedCache, seed: int) -> tupl
 def whole_attention(case: Case, numbers: Numbers, stored: torch.dtype) -> Tensor:
     """The same step in float64 over the keys and values of all ranks, as they are stored."""
     k, v = (as_stored(part, stored) for part in (numbers.k_BTKD, numbers.v_BTKE))
-    seen = reference.visible(1, case.seq_len, window=case.window, device=k.device)
+    seen = reference.visible(1, case.held_len, window=case.window, device=k.device)
     rows = [
         reference.attention(q[None], k[b], v[b], seen, scale=numbers.scale, sinks_H=numbers.sinks_H)
         for b, q in enumerate(numbers.q_BHD)

@@ -20,26 +20,27 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from kvplan.validate.kernels.cache import PagedCache
 from kvplan.validate.kernels.launch import INTERPRETED, Unsupported
-from kvplan.validate.kernels.state import StatePool
 from kvplan.validate.measure.deal import Job, output_dim
-from kvplan.validate.measure.pools import DTYPES
-from kvplan.validate.measure.rank_step import Pool, Rank, allocate, attention_step, state_step
+from kvplan.validate.measure.pools import DTYPES, LayerCache
+from kvplan.validate.measure.rank_step import Rank, allocate, attention_step, state_step
 from kvplan.validate.suite.correctness import TOLERANCE, relative_error
 
 
-def step_stage(rank: Rank, layers: Sequence[tuple[int, Pool]], hidden: Tensor) -> list[dict[str, Any]]:
-    """One step of every distinct case of a stage, its output added to `hidden`; the checks, if this rank compares."""
+def step_stage(rank: Rank, layers: Sequence[tuple[int, LayerCache]], hidden: Tensor) -> list[dict[str, Any]]:
+    """One step of every distinct case of a stage, its output added to `hidden`; the checks, if this rank compares.
+
+    What no kernel takes is held, with nothing to gather; so are columns of a convolution alone.
+    """
     checks = []
-    for index, pool in dict(layers).items():
+    for index, cache in dict(layers).items():
         case, seed = rank.job.cases[index], rank.job.seed + index
-        if isinstance(pool, StatePool):
-            if pool.recurrent is None:
-                continue  # columns of a convolution alone: held, with nothing to gather
-            actual, expected = state_step(rank, case, pool, seed)
+        if case.kernel == "delta" and cache.states is not None:
+            actual, expected = state_step(rank, case, cache.states, seed)
+        elif case.kernel is not None and cache.tokens is not None:
+            actual, expected = attention_step(rank, case, cache.tokens, seed)
         else:
-            actual, expected = attention_step(rank, case, pool, seed)
+            continue
         folded = actual[..., : output_dim(case)].flatten()
         hidden[: len(folded)] += folded
         if expected is not None:
@@ -51,7 +52,7 @@ def step_stage(rank: Rank, layers: Sequence[tuple[int, Pool]], hidden: Tensor) -
     return checks
 
 
-def pass_through(rank: Rank, layers: Sequence[tuple[int, Pool]]) -> dict[str, Any]:
+def pass_through(rank: Rank, layers: Sequence[tuple[int, LayerCache]]) -> dict[str, Any]:
     """This rank's part of the pipeline: activations in, its stage, activations out, with digests of both."""
     apart = rank.job.layout.tp * rank.job.layout.cp
     hidden = torch.zeros(rank.job.hidden_size, dtype=torch.float32, device=rank.device)
@@ -88,7 +89,7 @@ def run(found: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
         "stage": rank.place.stage,
         "node": socket.gethostname(),
         "cache_bytes": sum(pool.storage_bytes for _, pool in layers),
-        "table_bytes": sum(p.block_table.nbytes + p.lengths.nbytes for _, p in layers if isinstance(p, PagedCache)),
+        "table_bytes": sum(p.block_table.nbytes + p.lengths.nbytes for _, cache in layers for p in cache.paged),
         "requested_bytes": requested,
         "kv_heads": {job.cases[index].name: _num_heads_held(pool) for index, pool in layers},
     }
@@ -114,10 +115,11 @@ def _requested(device: torch.device) -> int | None:
     return int(torch.cuda.memory_stats(device)["requested_bytes.all.current"]) if device.type == "cuda" else None
 
 
-def _num_heads_held(pool: Pool) -> int:
-    if isinstance(pool, PagedCache):
-        return pool.num_kv_heads
-    return 0 if pool.recurrent is None else pool.recurrent.shape[1]
+def _num_heads_held(cache: LayerCache) -> int:
+    if cache.tokens is not None:
+        return cache.tokens.num_kv_heads
+    recurrent = None if cache.states is None else cache.states.recurrent
+    return 0 if recurrent is None else recurrent.shape[1]
 
 
 def transfers(passed: Sequence[Mapping[str, Any]], apart: int) -> list[dict[str, Any]]:

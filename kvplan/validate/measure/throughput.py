@@ -70,12 +70,12 @@ def problem(case: Case, phase: str, load: Load) -> bench.Case:
             case.key_dim,
             causal=case.causal,
             window=case.window,
-            page_size=0 if case.kind == "latent" or case.keeps_nothing else case.page_size,
+            page_size=0 if case.is_latent or case.keeps_nothing else case.page_size,
             values=case.value_dim,
         )
     if case.kind == "linear":
         return StateCase(case.name, batch, case.num_heads, case.num_kv_heads, case.key_dim, case.value_dim)
-    latent = case.kind == "latent"
+    latent = case.is_latent
     stored = stored_type(case.kv_dtype)
     return DecodeCase(
         case.name,
@@ -83,7 +83,7 @@ def problem(case: Case, phase: str, load: Load) -> bench.Case:
         _kept(case, tokens),
         case.num_heads,
         1 if latent else case.num_kv_heads,
-        case.latent_dim + case.rope_dim if latent else case.key_dim,
+        case.token_dim,
         case.latent_dim if latent else case.value_dim,
         stored=torch.bfloat16 if stored == torch.float16 else stored,
         page_size=case.page_size,

@@ -3,13 +3,17 @@
 Batch 1, a short context. What the plan asks torch for is set beside what torch's own allocator reports.
 """
 
+from collections import Counter
+from dataclasses import replace
+from functools import cache
+
 import pytest
 import torch
 
 from kvplan.sources import catalog
 from kvplan.sources.load import load_model
 from kvplan.validate import predict
-from kvplan.validate.cases import Load, cases_of
+from kvplan.validate.cases import Load, cases_of, order_of
 from kvplan.validate.compare import compare
 from kvplan.validate.measure.memory import measure_memory
 from kvplan.validate.measure.meter import Tally
@@ -21,7 +25,7 @@ SHORT = Load(seq_len=48, encoder_seq_len=40, decode_steps=8, chunk=16)
 
 
 def allocated(cases):
-    """(every layer's pool by case, the bytes that torch's allocator gave for them)."""
+    """(every layer's cache by case, the bytes that torch's allocator gave for them)."""
     pages = [pages_held(case) for case in cases]
     with Tally() as tally:
         pools = [
@@ -29,6 +33,13 @@ def allocated(cases):
             for case, count in zip(cases, pages, strict=True)
         ]
     return pools, tally.held_bytes
+
+
+@cache
+def one_layer(case):
+    """(bytes of the pools of one layer, what torch's allocator gave for them); equal layers share the answer."""
+    (pools,), given = allocated([case])
+    return 0 if pools[0] is None else pools[0].storage_bytes, given
 
 
 def test_the_catalog_is_all_here():
@@ -39,14 +50,39 @@ def test_the_catalog_is_all_here():
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.id)
 def test_all_layers_take_what_was_planned(entry):
-    cases = cases_of(catalog.spec_of(entry), SHORT)
+    """One layer of each kind is allocated, and counts for all of its kind."""
+    model = catalog.spec_of(entry)
+    cases = cases_of(model, SHORT)
+    counts = Counter(index for layer in order_of(model, SHORT) for index in layer)
+    assert [counts[index] for index in range(len(cases))] == [case.num_layers for case in cases]
+    for case in cases:
+        held, given = one_layer(replace(case, name="", num_layers=1))
+        assert held == predict.pool_bytes(case)
+        assert case.num_layers * given == sum(predict.pool_requests([case]))
+        assert (held == 0) == case.keeps_nothing
+
+
+# Of every kind of layer, one model whose layers are all there at once.
+WHOLE = [
+    "meta-llama/Llama-3.1-8B",
+    "deepseek-ai/DeepSeek-V3.2",
+    "Qwen/Qwen3-Next-80B-A3B-Instruct",
+    "google-t5/t5-small",
+    "openai/gpt-oss-20b",
+    "meta-llama/Llama-4-Scout-17B-16E-Instruct",
+    "nvidia/NVIDIA-Nemotron-Nano-12B-v2",
+    "deepseek-ai/DeepSeek-V4-Flash",
+]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_whole_model_takes_what_was_planned(name):
+    cases = cases_of(load_model(name), SHORT)
     pools, given = allocated(cases)
     assert given == sum(predict.pool_requests(cases))
-    assert sum(case.num_layers for case in cases) >= catalog.spec_of(entry).num_layers
     for case, layers in zip(cases, pools, strict=True):
         held = [0 if pool is None else pool.storage_bytes for pool in layers]
         assert held == [predict.pool_bytes(case)] * case.num_layers
-        assert (predict.pool_bytes(case) == 0) == (case.kind in ("encoder", "sparse"))
 
 
 # 48 tokens are 3 pages; beside each layer's pool 3 entries of 4 bytes in a block table, and a length of 4

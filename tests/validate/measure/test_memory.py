@@ -181,14 +181,14 @@ def test_every_layer_computes_every_step(measured):
 
 def test_every_layer_is_filled(measured):
     found = [one for one in measured[1].pools if one is not None]
-    caches = [one for one in found if isinstance(one, pools.PagedCache)]
+    caches = [one.tokens for one in found if one.tokens is not None]
     assert [cache.lengths.tolist() for cache in caches] == [[23, 23]] * 4 + [[20, 20]]
     for cache in caches:
         pages = cache.block_table[cache.block_table >= 0].long()
         written = int(cache.keys[pages].ne(0).any(-1).any(-1).sum())
         # of a window of 6 keys, pages of 4: the last two, which other tokens had before
         assert written == (2 * 8 if cache.page_size == 4 else sum(cache.lengths.tolist()))
-    states = [one for one in found if isinstance(one, pools.StatePool)]
+    states = [one.states for one in found if one.states is not None]
     assert len(states) == 2
     assert all(one.recurrent.ne(0).all() and one.conv.ne(0).any() for one in states)
 
@@ -296,11 +296,11 @@ def test_a_capture_that_fails_gives_the_stream_back(cuda, monkeypatch):
 def test_what_a_decode_call_works_in(case, splits, expected):
     case = replace(case, chunk=case.seq_len, decode_steps=0, page_size=16)
     pool = pools.allocate(case, CPU)
-    pools.grow(pool, case)
+    pool.grow(case)
     found = attend.workspace(case, pool)
     assert found == {"case": case.name, "splits": splits, "bytes": expected}
     assert predict.workspace_bytes(case, splits) == expected
 
 
 def test_states_work_in_themselves():
-    assert attend.workspace(LINEAR, pools.states(LINEAR, CPU)) is None
+    assert attend.workspace(LINEAR, pools.allocate(LINEAR, CPU)) is None
