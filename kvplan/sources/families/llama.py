@@ -3,6 +3,8 @@
 Source: transformers 5.23, models/{llama,mistral,mixtral,qwen2,qwen3,phi3}/.
 """
 
+from dataclasses import replace
+
 from kvplan.core.mixers import Mixer
 from kvplan.core.model import EagerSoftmax, Layer, Weight
 from kvplan.sources.facts import Facts
@@ -17,9 +19,11 @@ from kvplan.sources.families.mixers import (
 from kvplan.sources.families.parts import (
     Reading,
     causal_head,
+    class_suffix,
     experts,
     gated_mlp,
     norm,
+    num_labels,
     projections,
     replicated,
     table,
@@ -80,14 +84,23 @@ def read_mixtral(facts: Facts) -> Reading:
 def read_qwen2(facts: Facts) -> Reading:
     """Qwen 1.5-2.5: biases on q, k and v; a window only where `use_sliding_window` says so.
 
-    Source: transformers 5.23, models/qwen2/modeling_qwen2.py
+    Qwen's own reward models score each token, the process reward models with two labels.
+
+    Source: transformers 5.23, models/qwen2/modeling_qwen2.py; Qwen/Qwen2.5-Math-RM-72B, modeling_qwen2_rm.py;
+    Qwen/Qwen2.5-Math-PRM-7B
     """
     hidden = facts.positive("hidden_size")
     heads = read_heads(facts, hidden)
     width = facts.positive("intermediate_size")
     attention = projections(heads, hidden, qkv_bias=True)
     layers = decoder_layers(qwen_mixers(facts, heads), attention, gated_mlp(hidden, width), hidden, width)
-    return decoder(facts, layers, hidden)
+    rewards = class_suffix(facts)
+    if rewards not in ("ForRewardModel", "ForProcessRewardModel"):
+        return decoder(facts, layers, hidden)
+    labels = num_labels(facts, default=1 if rewards == "ForRewardModel" else 2)
+    dense = replicated("score.0", hidden, hidden, "head", bias=True)
+    head = (*norm("norm", hidden), *dense, *replicated("score.2", labels, hidden, "head", bias=True))
+    return replace(decoder(facts, layers, hidden, language_model=rewards), head=head, tied_embeddings=False)
 
 
 def read_qwen3(facts: Facts) -> Reading:
