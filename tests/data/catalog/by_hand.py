@@ -52,6 +52,7 @@ KIMI_K25 = 1_026_879_376_368 - 60 * 384
 GRIFFIN = {"kv": (8 * 2 * 256 * 2, 8 * 2 * 256 * 2 * 2048 + 18 * (2560 * 4 + 3 * 2560 * 2)), "length": LENGTH}
 
 BY_HAND: dict[str, dict[str, Any]] = {
+    "allenai/longformer-base-4096": {"kv": (0, 0), "length": 4096},  # an encoder keeps nothing
     "databricks/dbrx-instruct": heads(40, 8, 128),
     "deepseek-ai/DeepSeek-V4-Flash": compressed(FLASH),
     "deepseek-ai/DeepSeek-V4-Pro": compressed(PRO),
