@@ -397,4 +397,16 @@ BY_HAND = {
         + 42 * (6144 * 4096 + 6144 + 4096**2 + 4096 + 2 * 16_384 * 4096 + 16_384 + 4096 + 4 * 4096)
         + 2 * 4096,
     ),
+    # 32 · 2 · 8 · 128 · 2. Phi-4-mini's layers; in each, beside q with k and v, o, gate with up, and down, adapters of
+    # ranks 256 and 320. The towers are transformers' `phi4_multimodal`, with biases for 500 distances, not 1000.
+    "Phi-4-multimodal": (
+        131_072,
+        200_064 * 3072
+        + 32 * (5120 * 3072 + 3072**2 + 3 * 8192 * 3072 + 2 * 3072)
+        + 32 * (256 + 320) * (3072 + 5120 + 3072 + 3072 + 3072 + 2 * 8192 + 8192 + 3072)
+        + 3072
+        + 441_550_016
+        + 466_432_256
+        - 2 * 500 * 16,
+    ),
 }

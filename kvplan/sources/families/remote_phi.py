@@ -1,15 +1,17 @@
-"""Phi whose classes come with their repository: phi-msft and mixformer-sequential (Phi-1 to 2), phi3small, phi3_v.
+"""Phi whose classes come with their repository: phi-msft and mixformer-sequential (Phi-1 to 2), phi3small, phi3_v,
+phi4mm.
 
 Source: microsoft/phi-1_5 and phi-2, first revisions, modeling_phi.py and modeling_mixformer_sequential.py;
 microsoft/Phi-3-small-8k-instruct, modeling_phi3_small.py; microsoft/Phi-3-vision-128k-instruct, modeling_phi3_v.py,
-image_embedding_phi3_v.py.
+image_embedding_phi3_v.py; microsoft/Phi-4-multimodal-instruct, modeling_phi4mm.py, speech_conformer_encoder.py.
 """
 
 from dataclasses import replace
 
 from kvplan.core.errors import UnsupportedError
-from kvplan.core.model import Weight
+from kvplan.core.model import Part, Weight
 from kvplan.core.text import printable
+from kvplan.sources.class_defaults import class_defaults
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.composite import class_family
 from kvplan.sources.families.halves import plain_half
@@ -22,11 +24,23 @@ from kvplan.sources.families.remote_parts import (
     remote_layers,
     under_another_name,
 )
+from kvplan.sources.families.speech import phi4_audio, phi4_vision
 from kvplan.sources.families.towers.bricks import in_tower, loose
 from kvplan.sources.families.towers.clip import clip_tower
 from kvplan.sources.families.towers.named import named_part
 
 _PHI = Names(embed="embd.wte", final="lm_head.ln", head="lm_head.linear", before=("ln",))
+_CONFORMER = {
+    "attention_dim": "hidden_size",
+    "attention_heads": "num_attention_heads",
+    "linear_units": "intermediate_size",
+    "num_blocks": "num_blocks",
+    "input_size": "input_size",
+    "kernel_size": "kernel_size",
+    "time_reduction": "time_reduction",
+    "ext_pw_out_channel": "ext_pw_out_channel",
+}
+"""The repository's spellings of the conformer's sizes, and transformers'."""
 _PHI3_SMALL = Names(final="final_layernorm")
 
 
@@ -110,4 +124,51 @@ def _joint(merged: int, hidden: int) -> tuple[Weight, ...]:
         loose("sub_GN", 1, 1, 1, merged),
         *replicated("img_projection.0", hidden, merged, "vision", bias=True),
         *replicated("img_projection.2", hidden, hidden, "vision", bias=True),
+    )
+
+
+def read_phi4_mm(facts: Facts) -> Reading:
+    """Phi-4-multimodal under its repository's type: transformers' `phi4_multimodal`, and two adapters in every layer.
+
+    The repository's class holds one for images and one for sound beside each matrix; vLLM loads them apart.
+
+    Source: microsoft/Phi-4-multimodal-instruct, modeling_phi4mm.py `Phi4MMForCausalLM`
+    """
+    ranks = {kind: facts.nested(f"{kind}_lora").positive("r") for kind in ("vision", "speech")}
+    hidden = facts.positive("hidden_size")
+    seen = phi4_vision(facts.part("vision_config", model_type="phi4_multimodal_vision"), hidden)
+    text = under_another_name(facts, "phi3", seen, phi4_audio(_conformer(facts), hidden), family="phi4mm")
+    layers = {
+        id(layer): replace(layer, weights=(*layer.weights, *_adapters(layer.weights, ranks))) for layer in text.layers
+    }
+    return replace(text, layers=[layers[id(layer)] for layer in text.layers])
+
+
+def _conformer(facts: Facts) -> Facts:
+    """The conformer's sizes in transformers' spelling; what the config leaves out is as in transformers' class."""
+    stated = facts.nested("audio_processor").nested("config")
+    sizes = {ours: stated.positive(theirs) for theirs, ours in _CONFORMER.items() if stated.has(theirs)}
+    distance = stated.nested("relative_attention_bias_args").positive("t5_bias_max_distance", default=500)
+    return Facts(
+        sizes | {"bias_max_distance": distance},
+        model_type="phi4_multimodal_audio",
+        origin="audio_processor",
+        prefix="audio_processor.",
+        defaults=class_defaults("phi4_multimodal_audio"),
+        bare=True,
+    )
+
+
+def _adapters(weights: tuple[Weight, ...], ranks: dict[str, int]) -> tuple[Weight, ...]:
+    """Two thin matrices of each kind beside every matrix of a layer, of a fused one beside the whole."""
+    rows: dict[tuple[str, Part, int], int] = {}
+    for weight in weights:
+        if weight.linear:
+            key = (weight.name.removesuffix(".weight").partition("[")[0], weight.part, weight.shape[1])
+            rows[key] = rows.get(key, 0) + weight.shape[0]
+    return tuple(
+        Weight(name=f"{name}.lora_{side}.{kind}.weight", shape=shape, part=part)
+        for (name, part, columns), height in rows.items()
+        for kind, rank in ranks.items()
+        for side, shape in (("A", (rank, columns)), ("B", (height, rank)))
     )

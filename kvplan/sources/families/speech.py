@@ -27,12 +27,12 @@ def read_phi4_multimodal(facts: Facts) -> Reading:
     Source: transformers 5.23, models/phi4_multimodal/modeling_phi4_multimodal.py `Phi4MultimodalFeatureEmbedding`
     """
     text = read_phi3(facts)
-    seen = _phi4_vision(facts.part("vision_config"), text.hidden_size)
-    heard = _phi4_audio(facts.part("audio_config"), text.hidden_size)
+    seen = phi4_vision(facts.part("vision_config"), text.hidden_size)
+    heard = phi4_audio(facts.part("audio_config"), text.hidden_size)
     return replace(text, embeddings=(*text.embeddings, *seen, *heard))
 
 
-def _phi4_vision(facts: Facts, hidden: int) -> tuple[Weight, ...]:
+def phi4_vision(facts: Facts, hidden: int) -> tuple[Weight, ...]:
     """SigLIP with its pooling head, which nothing uses.
 
     Source: transformers 5.23, models/phi4_multimodal/modeling_phi4_multimodal.py `Phi4MultimodalImageEmbedding`
@@ -49,7 +49,7 @@ def _phi4_vision(facts: Facts, hidden: int) -> tuple[Weight, ...]:
     return in_tower(f"{_EXTENDED}.image_embed", weights)
 
 
-def _phi4_audio(facts: Facts, hidden: int) -> tuple[Weight, ...]:
+def phi4_audio(facts: Facts, hidden: int) -> tuple[Weight, ...]:
     """One pair of linears for sound alone, one for sound beside images.
 
     Source: transformers 5.23, models/phi4_multimodal/modeling_phi4_multimodal.py `Phi4MultimodalAudioEmbedding`

@@ -333,6 +333,7 @@ READERS: dict[str, str] = {
     "phi3_v": "remote_phi.read_phi3_v",
     "phi3small": "remote_phi.read_phi3_small",
     "phi4_multimodal": "speech.read_phi4_multimodal",
+    "phi4mm": "remote_phi.read_phi4_mm",
     "phimoe": "layernorm_kin.read_phimoe",
     "pi0": "paligemma.read_pi0",
     "pix2struct": "udop.read_pix2struct",
@@ -436,7 +437,7 @@ READERS: dict[str, str] = {
 
 CONFIRMED = frozenset(
     """bailing_moe bailing_moe_v2 chatglm deepseek deepseek_vl_v2 exaone internlm2 internvl_chat kimi_k2 mimo minicpmv
-    minimax_text_01 mixformer-sequential nemotron-nas phi-msft phi3_v qwen stablelm_epoch""".split()  # noqa: SIM905
+    minimax_text_01 mixformer-sequential nemotron-nas phi-msft phi3_v phi4mm qwen stablelm_epoch""".split()  # noqa: SIM905
 )
 """Types of remote code whose count came out equal to a published one, to the last parameter; `test_remote_families.py`
 says which."""
