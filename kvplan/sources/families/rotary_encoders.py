@@ -22,6 +22,7 @@ from kvplan.sources.families.encoder_heads import (
 )
 from kvplan.sources.families.mixers import Heads, encoder, read_heads, require_divisor
 from kvplan.sources.families.parts import Reading, column, gated_mlp, norm, plain_mlp, projections, replicated, table
+from kvplan.sources.families.remote_parts import refuse
 
 _POOLER = dense("pooler.dense")
 _NOMIC = Family(
@@ -84,9 +85,13 @@ _NEOMME = Family(classes={"Model": (), "ForMaskedLM": (_low_rank_vocabulary,), "
 def read_nomic_bert(facts: Facts) -> Reading:
     """Nomic's BERT: gated MLPs, no biases, norms after both halves.
 
-    Source: transformers 5.23, models/nomic_bert/modeling_nomic_bert.py
+    Older files spell its sizes as GPT-2's. The second version, with experts and biases, is refused.
+
+    Source: transformers 5.23, models/nomic_bert/modeling_nomic_bert.py; nomic-ai/nomic-embed-text-v1.5, config.json
     """
-    hidden, width = facts.positive("hidden_size"), facts.positive("intermediate_size")
+    biases = ("qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias")
+    refuse(facts, "num_experts", *biases, why="which transformers' class does not have")
+    hidden, width = facts.positive("hidden_size", "n_embd"), facts.positive("intermediate_size", "n_inner")
     return _post_normed(facts, _NOMIC, gated_mlp(hidden, width), bias=False, activations=3 * width)
 
 
@@ -187,7 +192,7 @@ def _patches(facts: Facts, hidden: int) -> tuple[Weight, ...]:
 
 def _post_normed(facts: Facts, family: Family, mlp: tuple[Weight, ...], *, bias: bool, activations: int) -> Reading:
     """BERT's tables without positions, and layers with a norm after each half."""
-    hidden, num_heads = facts.positive("hidden_size"), facts.positive("num_attention_heads")
+    hidden, num_heads = facts.positive("hidden_size", "n_embd"), facts.positive("num_attention_heads", "n_head")
     size = facts.positive("head_dim", default=hidden // num_heads)
     heads = Heads(num_heads=num_heads, num_kv_heads=num_heads, head_dim=size)
     weights = (
@@ -201,8 +206,8 @@ def _post_normed(facts: Facts, family: Family, mlp: tuple[Weight, ...], *, bias:
         facts,
         family,
         choose(facts, family),
-        layers=[layer] * facts.layer_count("num_hidden_layers"),
+        layers=[layer] * facts.layer_count("num_hidden_layers", "n_layer"),
         embeddings=bert_embeddings(facts, hidden, positions=False),
         hidden=hidden,
-        max_seq_len=facts.positive("max_position_embeddings"),
+        max_seq_len=facts.positive("max_position_embeddings", "n_positions"),
     )
