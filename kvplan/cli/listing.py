@@ -60,30 +60,34 @@ def models(
         return
     if attention is not None:
         _check_one_of("kind of attention", attention, ATTENTION_KINDS)
-    rows = _rows()
-    if quant is not None:
-        _check_one_of("quantisation of the catalog", quant, sorted({row["quantization"] or "none" for row in rows}))
     rows = [
         row
-        for row in rows
-        if any(pattern.lower() in name.lower() for name in (row["id"], *row["aliases"]))
-        and (family is None or is_of_family(row["model_type"], family))
-        and (min_params or 0) <= row["num_parameters"] <= (max_params or row["num_parameters"])
+        for row in _rows(pattern, family)
+        if (min_params or 0) <= row["num_parameters"] <= (max_params or row["num_parameters"])
         and (attention is None or is_of_kind(row, attention))
         and quant in (None, row["quantization"] or "none")
     ]
+    if quant is not None and not rows:
+        _check_one_of("quantisation of the catalog", quant, sorted({row["quantization"] or "none" for row in _rows()}))
     _print("models", rows, models_page, format)
 
 
-def _rows() -> "list[Row]":
-    """Every model of the catalog."""
-    from kvplan.report.listing import model_row
+def _rows(pattern: str = "", family: str | None = None) -> "list[Row]":
+    """The models of the catalog with a name like that, and of that family; no other is worked out."""
+    from kvplan.report.listing import is_of_family, model_row
     from kvplan.sources import catalog
 
-    return [
-        model_row(catalog.spec_of(entry), aliases=entry.aliases, gated=bool(entry.about.get("gated")))
-        for entry in catalog.entries()
-    ]
+    rows = []
+    for entry in catalog.entries():
+        if not any(pattern.lower() in name.lower() for name in (entry.id, *entry.aliases)):
+            continue
+        model_type = entry.config.get("model_type")
+        if family is not None and model_type is not None and not is_of_family(model_type, family):
+            continue
+        row = model_row(catalog.spec_of(entry), aliases=entry.aliases, gated=bool(entry.about.get("gated")))
+        if family is None or is_of_family(row["model_type"], family):
+            rows.append(row)
+    return rows
 
 
 def _types() -> "list[Row]":
