@@ -45,8 +45,8 @@ def evidence(model: ModelSpec, serving: Serving) -> dict[str, str]:
 
 def warnings(model: ModelSpec, serving: Serving, uses: list[GpuUse]) -> tuple[PlanWarning, ...]:
     """Every warning that applies, in a fixed order."""
-    found = _assumed(model) + _doubt(model) + _dtype(model, serving) + _lengths(model, serving) + _images(model, serving)
-    found += _quantization(model, serving)
+    found = _assumed(model) + _doubt(model) + _dtype(model, serving) + _lengths(model, serving)
+    found += _images(model, serving) + _quantization(model, serving)
     found += _stored(model, serving) + _parallel(model, serving) + _gpu(serving, uses)
     return tuple(PlanWarning(code=code, message=message) for code, message in found)
 

@@ -11,7 +11,7 @@ from kvplan.core.model import SET_BY_USER, Assumption, ModelSpec, Quantization, 
 from kvplan.core.text import printable
 from kvplan.sources.class_defaults import class_defaults
 from kvplan.sources.facts import MAX_LAYERS, Facts
-from kvplan.sources.families.parts import Reading
+from kvplan.sources.families.bricks.parts import Reading
 from kvplan.sources.families.table import doubt_of, reader_of
 from kvplan.sources.params_json import CONFIG_NAMES, config_from_params, is_params
 from kvplan.sources.quantization import apply_quantization

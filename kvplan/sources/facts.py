@@ -421,8 +421,10 @@ class Facts:
     def wrong(self, key: str, value: object, wanted: str) -> InputError:
         """The error for a key whose value is not what is `wanted`."""
         stated = f"`{self._prefix}{key}` is {str(value)[:60]!r}"
+        left_out = key in self._defaults.fields and not self.states(key)
+        place = "where the config of model type" if left_out else "in the config of model type"
         return InputError(
-            f"{stated} in the config of model type `{self.model_type}`, not {wanted}",
+            f"{stated} {place} `{self.model_type}`{' leaves it out' if left_out else ''}, not {wanted}",
             hint=f"correct the file, or pass `--set {self._prefix}{key}=VALUE`",
         )
 

@@ -5,7 +5,7 @@ from typing import Any
 from kvplan.core.dtypes import BF16
 from kvplan.core.model import Layer, ModelSpec, Quantization, Weight
 from kvplan.core.weights import computed_weight_bytes, stored_as, weight_bytes
-from kvplan.sources.families.parts import Reading
+from kvplan.sources.families.bricks.parts import Reading
 from kvplan.sources.quantization import apply_quantization
 
 

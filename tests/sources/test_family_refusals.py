@@ -149,7 +149,7 @@ UNKNOWN = {
         {"architectures": ["XverseForCausalLM"]},
         "XverseForCausalLM",
     ),
-    "a head of its own": ("Qwen/Qwen2-7B", {"architectures": ["Qwen2ForRewardModel"]}, "Qwen2ForRewardModel"),
+    "a head of its own": ("Qwen/Qwen2-7B", {"architectures": ["Qwen2ForCausalLMEagle3"]}, "Qwen2ForCausalLMEagle3"),
     "two heads": ("gpt2", {"architectures": ["GPT2DoubleHeadsModel"]}, "GPT2DoubleHeadsModel"),
     "the text class of a model that sees": (
         "google/gemma-3-27b-it",

@@ -74,6 +74,16 @@ VARIANTS = {
         {"architectures": ["LlamaForQuestionAnswering"]},
         2 * 4096 + 2 - 128_256 * 4096,
     ),
+    "Qwen's reward model has two matrices": (
+        "Qwen/Qwen2-7B",
+        {"architectures": ["Qwen2ForRewardModel"]},
+        3584 * 3584 + 3584 + 3584 + 1 - 152_064 * 3584,
+    ),
+    "which scores steps with two labels": (
+        "Qwen/Qwen2-7B",
+        {"architectures": ["Qwen2ForProcessRewardModel"]},
+        3584 * 3584 + 3584 + 2 * 3584 + 2 - 152_064 * 3584,
+    ),
     "no class means the language model": ("meta-llama/Llama-3.1-8B", {"architectures": None}, 0),
     "a tied head is not counted": (
         "meta-llama/Llama-3.1-8B",

@@ -8,7 +8,7 @@ from kvplan.core.dtypes import BF16
 from kvplan.core.model import Layer
 from kvplan.core.weights import num_parameters, weight_bytes
 from kvplan.sources.config import spec_from_raw
-from kvplan.sources.families.parts import Reading
+from kvplan.sources.families.bricks.parts import Reading
 from kvplan.sources.quantization import apply_quantization, with_side_file
 from kvplan.sources.quantization.modules import Module, Names
 from tests.models import HERE, LLAMA, spec

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from kvplan.core.mixers import FullAttention, LatentAttention, Mixer, SlidingAttention
 from kvplan.core.model import Layer, Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import Heads, full
-from kvplan.sources.families.parts import (
+from kvplan.sources.families.bricks.mixers import Heads, full
+from kvplan.sources.families.bricks.parts import (
     Reading,
     column,
     experts,

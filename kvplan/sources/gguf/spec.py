@@ -9,7 +9,7 @@ from kvplan.core.errors import InputError
 from kvplan.core.model import ModelSpec, Quantization, Source
 from kvplan.core.weights import num_parameters
 from kvplan.sources.config import spec_from_raw
-from kvplan.sources.families.parts import Reading
+from kvplan.sources.families.bricks.parts import Reading
 from kvplan.sources.gguf.config import Gguf, config_of
 from kvplan.sources.gguf.header import GgufHeader
 from kvplan.sources.gguf.stored import as_stored, scheme_name

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from kvplan.core.model import Layer, Quantization, Split, Weight
 from kvplan.core.stored import StoredFormat, StoredTensor
-from kvplan.sources.families.parts import Reading
+from kvplan.sources.families.bricks.parts import Reading
 from kvplan.sources.gguf.config import Gguf
 from kvplan.sources.gguf.types import BlockFormat
 

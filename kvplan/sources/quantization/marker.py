@@ -13,7 +13,7 @@ from kvplan.core.dtypes import DType
 from kvplan.core.model import Layer, Quantization, Weight
 from kvplan.core.stored import StoredFormat, StoredTensor
 from kvplan.core.text import printable
-from kvplan.sources.families.parts import Reading
+from kvplan.sources.families.bricks.parts import Reading
 from kvplan.sources.quantization import formats
 from kvplan.sources.quantization.compressed import read_compressed_tensors
 from kvplan.sources.quantization.floats import FLOATS

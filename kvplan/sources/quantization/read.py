@@ -6,7 +6,7 @@ from typing import Any
 from kvplan.core.dtypes import DType
 from kvplan.core.errors import InputError
 from kvplan.core.model import Quantization
-from kvplan.sources.families.parts import Reading
+from kvplan.sources.families.bricks.parts import Reading
 
 SIDE_FILE = "hf_quant_config.json"
 """Where NVIDIA's modelopt states the scheme, in repositories whose config.json does not."""

@@ -102,8 +102,11 @@ def changes_of(config: dict[str, Any], prefix: str = "") -> Iterator[dict[str, A
 def build(model_type: str, name: str, config: dict[str, Any]) -> PreTrainedModel:
     """The model of a configuration, without storage."""
     built = CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(config))
+    model_class = class_of(model_type, name)
+    if model_class.config_class is not None and not isinstance(built, model_class.config_class):
+        built = built.get_text_config()  # a text model's class under the type of the whole
     with torch.device("meta"):
-        model = class_of(model_type, name)._from_config(built, dtype=torch.bfloat16, attn_implementation="eager")
+        model = model_class._from_config(built, dtype=torch.bfloat16, attn_implementation="eager")
     if any(".experts." in parameter for parameter, _ in model.named_parameters()):
         with contextlib.suppress(AttributeError, ValueError):
             model.set_experts_implementation("batched_mm")  # runs on meta whatever the experts' width

@@ -10,7 +10,10 @@ DEFAULTS = {
     row["model_type"]: row
     for row in map(json.loads, (ROOT / "kvplan/sources/families/class_defaults.jsonl").read_text().splitlines())
 }
-AS_DECODERS = ("bert", "roberta", "electra", "camembert", "xlm-roberta")
+AS_DECODERS = set(
+    """bert camembert data2vec-text electra ernie roberta roberta-prelayernorm roc_bert xlm-roberta
+    xlm-roberta-xl""".split()  # noqa: SIM905
+)
 """Types whose causal class only runs as a decoder where the config says so."""
 
 

@@ -5,9 +5,9 @@ Source: transformers 5.23, models/{blip,blip_2,instructblip}/.
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.bert import bert_attention
-from kvplan.sources.families.mixers import equal_heads
-from kvplan.sources.families.parts import norm, plain_mlp, projections, table
+from kvplan.sources.families.bricks.mixers import equal_heads
+from kvplan.sources.families.bricks.parts import norm, plain_mlp, projections, table
+from kvplan.sources.families.encoders.bert import bert_attention
 from kvplan.sources.families.towers.bricks import grid, in_tower, loose, patches
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from kvplan.core.model import Part, Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import Heads, equal_heads
-from kvplan.sources.families.parts import norm, plain_mlp, projections
+from kvplan.sources.families.bricks.mixers import Heads, equal_heads
+from kvplan.sources.families.bricks.parts import norm, plain_mlp, projections
 
 
 def loose(name: str, *shape: int, part: Part = "vision") -> Weight:

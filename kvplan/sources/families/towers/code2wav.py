@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import read_heads
-from kvplan.sources.families.parts import gated_mlp, norm, projections, replicated
+from kvplan.sources.families.bricks.mixers import read_heads
+from kvplan.sources.families.bricks.parts import gated_mlp, norm, projections, replicated
 from kvplan.sources.families.towers.bricks import convolution, in_tower, loose
 from kvplan.sources.families.towers.token2wav import snake
 

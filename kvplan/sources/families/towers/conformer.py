@@ -8,8 +8,8 @@ from math import log2
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import Heads
-from kvplan.sources.families.parts import gated_mlp, norm, plain_mlp, projections, replicated
+from kvplan.sources.families.bricks.mixers import Heads
+from kvplan.sources.families.bricks.parts import gated_mlp, norm, plain_mlp, projections, replicated
 from kvplan.sources.families.towers.bricks import convolution, in_tower, loose
 
 _KERNEL = 3

@@ -5,10 +5,10 @@ Source: transformers 5.23, models/dots3_note/modeling_dots3_note.py.
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.latent import Routed, routed_mlp, sparse_layers
-from kvplan.sources.families.mixers import Heads, equal_heads
-from kvplan.sources.families.parts import gated_mlp, norm, projections, replicated
-from kvplan.sources.families.per_layer import layer_overrides, own_or
+from kvplan.sources.families.bricks.latent import Routed, routed_mlp, sparse_layers
+from kvplan.sources.families.bricks.mixers import Heads, equal_heads
+from kvplan.sources.families.bricks.parts import gated_mlp, norm, projections, replicated
+from kvplan.sources.families.bricks.per_layer import layer_overrides, own_or
 from kvplan.sources.families.towers.bricks import in_tower, patches
 
 _FUSED = ("qkv[q]", "qkv[k]", "qkv[v]", "proj")

@@ -10,7 +10,7 @@ from kvplan.core.model import Weight
 from kvplan.core.text import printable
 from kvplan.core.units import ceil_div
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.parts import norm
+from kvplan.sources.families.bricks.parts import norm
 from kvplan.sources.families.towers.bricks import in_tower, loose, sizes
 
 _BANDWIDTH = 24.0

@@ -5,7 +5,7 @@ Source: transformers 5.23, models/ernie4_5_vl_moe/.
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.parts import norm, plain_mlp, replicated
+from kvplan.sources.families.bricks.parts import norm, plain_mlp, replicated
 from kvplan.sources.families.towers.bricks import fused_attention, in_tower
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.parts import norm, plain_mlp, replicated, table
+from kvplan.sources.families.bricks.parts import norm, plain_mlp, replicated, table
 from kvplan.sources.families.towers.bricks import in_tower, loose, patches
 
 

@@ -5,8 +5,8 @@ Source: transformers 5.23, models/gemma3n/modeling_gemma3n.py.
 
 from kvplan.core.model import Part, Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import equal_heads
-from kvplan.sources.families.parts import norm, replicated
+from kvplan.sources.families.bricks.mixers import equal_heads
+from kvplan.sources.families.bricks.parts import norm, replicated
 from kvplan.sources.families.towers.bricks import in_tower, loose
 
 _KERNELS = ((3, 3), (3, 3))

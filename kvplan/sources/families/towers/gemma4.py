@@ -5,8 +5,8 @@ Source: transformers 5.23, models/gemma4/modeling_gemma4.py, models/gemma4_unifi
 
 from kvplan.core.model import Part, Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import require_divisor
-from kvplan.sources.families.parts import norm, replicated
+from kvplan.sources.families.bricks.mixers import require_divisor
+from kvplan.sources.families.bricks.parts import norm, replicated
 from kvplan.sources.families.towers.bricks import in_tower, loose
 
 _BOUNDS = ("input_min", "input_max", "output_min", "output_max")

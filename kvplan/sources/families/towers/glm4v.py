@@ -5,7 +5,7 @@ Source: transformers 5.23, models/{glm4v,glm4v_moe,glm_ocr}/.
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.parts import gated_mlp, norm, replicated
+from kvplan.sources.families.bricks.parts import gated_mlp, norm, replicated
 from kvplan.sources.families.towers.bricks import fused_attention, grid, in_tower, loose, patches
 
 

@@ -5,8 +5,8 @@ Source: transformers 5.23, models/glm5_next/modeling_glm5_next.py `Glm5NextVisio
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import equal_heads
-from kvplan.sources.families.parts import gated_mlp, norm, projections, replicated
+from kvplan.sources.families.bricks.mixers import equal_heads
+from kvplan.sources.families.bricks.parts import gated_mlp, norm, projections, replicated
 from kvplan.sources.families.towers.bricks import in_tower, patches
 
 _FUSED = ("qkv[q]", "qkv[k]", "qkv[v]", "proj")

@@ -5,8 +5,8 @@ Source: transformers 5.23, models/hunyuan_vl/.
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import Heads, equal_heads
-from kvplan.sources.families.parts import norm, replicated
+from kvplan.sources.families.bricks.mixers import Heads, equal_heads
+from kvplan.sources.families.bricks.parts import norm, replicated
 from kvplan.sources.families.towers.bricks import grid, in_tower, loose, patches, vit_layer
 
 

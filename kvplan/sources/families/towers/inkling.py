@@ -9,8 +9,8 @@ from operator import mul
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import equal_heads
-from kvplan.sources.families.parts import norm, plain_mlp, projections, replicated
+from kvplan.sources.families.bricks.mixers import equal_heads
+from kvplan.sources.families.bricks.parts import norm, plain_mlp, projections, replicated
 from kvplan.sources.families.towers.bricks import in_tower, loose
 
 Scale = tuple[int, int, int]

@@ -5,7 +5,7 @@ Source: OpenGVLab/InternVL2-4B, configuration_intern_vit.py, modeling_intern_vit
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.parts import norm, plain_mlp
+from kvplan.sources.families.bricks.parts import norm, plain_mlp
 from kvplan.sources.families.towers.bricks import fused_attention, grid, in_tower, loose, patches
 
 

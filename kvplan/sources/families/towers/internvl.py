@@ -5,8 +5,8 @@ Source: transformers 5.23, models/{internvl,qianfan_ocr}/.
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import equal_heads
-from kvplan.sources.families.parts import norm, plain_mlp, projections
+from kvplan.sources.families.bricks.mixers import equal_heads
+from kvplan.sources.families.bricks.parts import norm, plain_mlp, projections
 from kvplan.sources.families.towers.bricks import in_tower, loose, patches
 
 

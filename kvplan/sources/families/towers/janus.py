@@ -5,9 +5,9 @@ Source: transformers 5.23, models/janus/.
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import equal_heads
-from kvplan.sources.families.parts import norm, plain_mlp, projections
-from kvplan.sources.families.siglip import plain_tower
+from kvplan.sources.families.bricks.mixers import equal_heads
+from kvplan.sources.families.bricks.parts import norm, plain_mlp, projections
+from kvplan.sources.families.towers.siglip import plain_tower
 
 
 def janus_tower(facts: Facts, name: str = "vision_model") -> tuple[Weight, ...]:

@@ -5,8 +5,8 @@ Source: transformers 5.23, models/kosmos2_5/.
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import Heads
-from kvplan.sources.families.parts import gated_mlp, norm, projections, replicated, table
+from kvplan.sources.families.bricks.mixers import Heads
+from kvplan.sources.families.bricks.parts import gated_mlp, norm, projections, replicated, table
 from kvplan.sources.families.towers.bricks import in_tower
 
 

@@ -5,9 +5,9 @@ Source: transformers 5.23, models/lfm3_vl/modeling_lfm3_vl.py.
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.hybrid import by_type, norms
-from kvplan.sources.families.mixers import read_heads, require_divisor
-from kvplan.sources.families.parts import Half, gated_mlp, norm, projections, replicated
+from kvplan.sources.families.bricks.hybrid import by_type, norms
+from kvplan.sources.families.bricks.mixers import read_heads, require_divisor
+from kvplan.sources.families.bricks.parts import Half, gated_mlp, norm, projections, replicated
 from kvplan.sources.families.towers.bricks import in_tower, loose
 
 

@@ -10,8 +10,8 @@ from kvplan.core.model import Weight
 from kvplan.core.text import printable
 from kvplan.core.units import ceil_div
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import read_heads
-from kvplan.sources.families.parts import norm, plain_mlp, projections
+from kvplan.sources.families.bricks.mixers import read_heads
+from kvplan.sources.families.bricks.parts import norm, plain_mlp, projections
 from kvplan.sources.families.towers.bricks import convolution, in_tower, loose, sizes
 
 _RATIOS = (8, 6, 5, 4)

@@ -7,7 +7,7 @@ from kvplan.core.errors import UnsupportedError
 from kvplan.core.model import Weight
 from kvplan.core.text import printable
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.parts import norm
+from kvplan.sources.families.bricks.parts import norm
 from kvplan.sources.families.towers.bricks import in_tower, loose
 
 ARCHITECTURE = "mobilenetv5_300m_enc"

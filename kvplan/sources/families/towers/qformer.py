@@ -5,7 +5,7 @@ Source: transformers 5.23, models/blip_2/.
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.parts import norm, replicated
+from kvplan.sources.families.bricks.parts import norm, replicated
 from kvplan.sources.families.towers.bricks import in_tower
 
 

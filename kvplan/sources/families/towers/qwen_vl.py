@@ -5,8 +5,8 @@ Source: transformers 5.23, models/{qwen2_vl,qwen2_5_vl,qwen3_vl}/.
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import require_divisor
-from kvplan.sources.families.parts import gated_mlp, norm, plain_mlp, replicated
+from kvplan.sources.families.bricks.mixers import require_divisor
+from kvplan.sources.families.bricks.parts import gated_mlp, norm, plain_mlp, replicated
 from kvplan.sources.families.towers.bricks import fused_attention, in_tower, loose, patches
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import equal_heads
-from kvplan.sources.families.parts import gated_mlp, norm, plain_mlp, projections, replicated
+from kvplan.sources.families.bricks.mixers import equal_heads
+from kvplan.sources.families.bricks.parts import gated_mlp, norm, plain_mlp, projections, replicated
 from kvplan.sources.families.towers.bricks import in_tower, loose
 
 

@@ -4,7 +4,7 @@ Source: Qwen/Qwen-VL-Chat, visual.py `Resampler`; openbmb/MiniCPM-V-2_6, resampl
 """
 
 from kvplan.core.model import Weight
-from kvplan.sources.families.parts import norm, replicated
+from kvplan.sources.families.bricks.parts import norm, replicated
 from kvplan.sources.families.towers.bricks import in_tower, loose
 
 

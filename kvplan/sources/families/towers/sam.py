@@ -5,7 +5,7 @@ Source: transformers 5.23, models/{sam,got_ocr2,pp_chart2table}/.
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.parts import norm, plain_mlp
+from kvplan.sources.families.bricks.parts import norm, plain_mlp
 from kvplan.sources.families.towers.bricks import fused_attention, grid, in_tower, loose, patches
 
 

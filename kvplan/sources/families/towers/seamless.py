@@ -5,9 +5,9 @@ Source: transformers 5.23, models/{seamless_m4t,seamless_m4t_v2}/.
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import equal_heads
-from kvplan.sources.families.parts import norm, plain_mlp, replicated, table
-from kvplan.sources.families.seq2seq import Side, Style, attention, layer
+from kvplan.sources.families.bricks.mixers import equal_heads
+from kvplan.sources.families.bricks.parts import norm, plain_mlp, replicated, table
+from kvplan.sources.families.seq2seq.sides import Side, Style, attention, layer
 from kvplan.sources.families.towers.bricks import convolution, in_tower, loose, sizes
 
 STYLE = Style(across="cross_attention", mlp=("ffn.fc1", "ffn.fc2", "ffn_layer_norm"))

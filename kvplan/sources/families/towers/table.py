@@ -6,7 +6,6 @@ from kvplan.core.errors import UnsupportedError
 from kvplan.core.model import Weight
 from kvplan.core.text import printable
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.siglip import paddleocr_vl_tower, plain_tower, siglip2_tower, vision_tower
 from kvplan.sources.families.towers.clip import clip_tower
 from kvplan.sources.families.towers.ernie_vl import ernie4_5_vl_tower
 from kvplan.sources.families.towers.glm4v import glm4v_tower, glm_ocr_tower
@@ -15,6 +14,7 @@ from kvplan.sources.families.towers.ovis2 import ovis2_tower
 from kvplan.sources.families.towers.pixtral import pixtral_tower
 from kvplan.sources.families.towers.qwen_vl import exaone4_5_tower, qwen2_5_vl_tower, qwen2_vl_tower, qwen3_vl_tower
 from kvplan.sources.families.towers.sam import got_ocr2_tower, sam_tower
+from kvplan.sources.families.towers.siglip import paddleocr_vl_tower, plain_tower, siglip2_tower, vision_tower
 
 Tower = Callable[[Facts, str], tuple[Weight, ...]]
 

@@ -10,8 +10,8 @@ from itertools import pairwise
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import require_divisor
-from kvplan.sources.families.parts import plain_mlp, replicated
+from kvplan.sources.families.bricks.mixers import require_divisor
+from kvplan.sources.families.bricks.parts import plain_mlp, replicated
 from kvplan.sources.families.towers.bricks import convolution, in_tower, loose
 
 _TIME_WIDTH = 256

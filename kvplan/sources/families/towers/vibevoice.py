@@ -5,7 +5,7 @@ Source: transformers 5.23, models/vibevoice_acoustic_tokenizer/.
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.parts import norm, plain_mlp
+from kvplan.sources.families.bricks.parts import norm, plain_mlp
 from kvplan.sources.families.towers.bricks import convolution, in_tower, loose
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from kvplan.core.model import Weight
 from kvplan.core.units import ceil_div
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.mixers import Heads, equal_heads
-from kvplan.sources.families.parts import norm, plain_mlp, projections, replicated
+from kvplan.sources.families.bricks.mixers import Heads, equal_heads
+from kvplan.sources.families.bricks.parts import norm, plain_mlp, projections, replicated
 from kvplan.sources.families.towers.bricks import in_tower, loose, patches, sizes
 
 

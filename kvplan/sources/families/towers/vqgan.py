@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.parts import norm, replicated
+from kvplan.sources.families.bricks.parts import norm, replicated
 from kvplan.sources.families.towers.bricks import in_tower, loose, patches
 
 Weights = tuple[Weight, ...]

@@ -1,0 +1,1 @@
+"""What readers build from: projections, mixers, feed-forward parts, heads, and what lineages share."""

@@ -1,0 +1,1 @@
+"""Models with recurrent or convolving layers, alone or beside attention."""

@@ -1,0 +1,1 @@
+"""Decoders in DeepSeek's line: latent attention, indexers, compressed entries."""

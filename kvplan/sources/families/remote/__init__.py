@@ -1,0 +1,1 @@
+"""Models whose classes come with their repositories, not with transformers."""
