@@ -35,7 +35,7 @@ def fixed_bytes(spec: ModelSpec) -> int:
 
 
 def test_every_type_has_a_model_here():
-    remote = {model_type for model_type, reader in READERS.items() if reader.startswith("remote_")}
+    remote = {model_type for model_type, reader in READERS.items() if reader.startswith("remote.")}
     assert {config["model_type"] for config in CONFIGS.values()} - {"llava"} == remote
 
 
