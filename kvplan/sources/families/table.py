@@ -445,7 +445,7 @@ says which."""
 
 def doubt_of(model_type: str) -> str | None:
     """Why the parameters of a type may be others than the checkpoint's, and by how much; None where they are not."""
-    if not READERS.get(model_type, "").startswith("remote") or model_type in CONFIRMED:
+    if not READERS.get(model_type, "").startswith("remote.") or model_type in CONFIRMED:
         return None
     return (
         "counted from the authors' code, for which no count to the last parameter was at hand; off by 0.1 % at most"
