@@ -163,11 +163,7 @@ def describe_mixer(mixer: Mixer) -> str:
 def cache_bytes_per_token(model: ModelSpec, layer: Layer) -> int:
     """What one layer's cache grows by with a token, in the checkpoint's dtype, while no window is full."""
     caches = (cache for _, cache in caches_of(layer, model.dtype or BF16))
-    return sum(
-        cache.spread_bytes_per_token
-        for cache in caches
-        if not cache.over_encoder
-    )
+    return sum(cache.spread_bytes_per_token for cache in caches if not cache.over_encoder)
 
 
 def fixed_cache_bytes(model: ModelSpec, layer: Layer) -> int:
