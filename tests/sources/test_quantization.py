@@ -72,7 +72,7 @@ REST = 2 * (2 * 32000 * 4096 + 32 * 2 * 4096 + 4096)
         ({"quant_algo": "W4A16_NVFP4", "ignore": ["lm_head"]}, lambda r, c: r * c // 2 + r * c // 16 + 4),
         ({"quant_method": "exl2", "bits": 4.5, "head_bits": 16}, lambda r, c: r * c * 9 // 16),
     ],
-    ids=str,
+    ids=lambda value: "bytes" if callable(value) else str(value),
 )
 def test_bytes_by_hand(config, per_matrix):
     model = spec(quantization_config=config)
