@@ -209,7 +209,12 @@ def _targets(specs: "Sequence[ModelSpec]", given: dict[str, Any], bench: "Bench"
         load = _load(model, given, **chosen_load(model, bench, seq_len=given["seq_len"], batch=given["batch_size"]))
         identity = {"id": model.id, "model_type": model.model_type, "num_layers": model.num_layers}
         config = _framework_config(model, given["against"])
-        targets.append(Target(name=model.id, cases=cases_of(model, load), model=identity, framework_config=config))
+        targets.append(
+            Target(
+                name=model.id, cases=cases_of(model, load), model=identity, framework_config=config,
+                encoder_seq_len=model.encoder_seq_len,
+            )
+        )  # fmt: skip
     tokens = given["seq_len"] or (8192 if bench.on_gpu else 2048)
     shape: Load = _load(None, given, seq_len=tokens, batch=given["batch_size"] or bench.batch, chunk=bench.chunk)
     if given["by_hand"]:

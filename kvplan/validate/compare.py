@@ -81,6 +81,8 @@ def compare(cases: Sequence[Case], readings: Mapping[str, Any]) -> list[Row]:
         reading = readings.get(name)
         if reading is not None and not is_failure(reading):
             rows += section(named, reading)
+        elif reading is not None and name == "framework" and reading["failure"]["kind"] == "no figure":
+            rows.append(_no_figure(cases, reading))
     return rows
 
 
@@ -271,6 +273,15 @@ def _framework(cases: Mapping[str, Case], reading: Mapping[str, Any]) -> Iterato
                     section="framework", case=kind, term=term, unit="bytes", predicted=planned.get(kind, 0),
                     measured=held["kinds"].get(kind, {}).get(name, 0), note=source,
                 )  # fmt: skip
+
+
+def _no_figure(cases: Sequence[Case], reading: Mapping[str, Any]) -> Row:
+    """Where the framework has no cache to show: what the plan says, and why nothing is beside it."""
+    planned = predict.framework_bytes([_under(case, reading, 0) for case in cases])
+    return Row(
+        section="framework", case="all layers", term="after the prompt", unit="bytes", predicted=sum(planned.values()),
+        measured=None, note=reading["failure"]["message"],
+    )  # fmt: skip
 
 
 def _under(case: Case, reading: Mapping[str, Any], more: int) -> Case:

@@ -215,9 +215,15 @@ def framework_storage_bytes(cases: Sequence[Case], *, decoding: bool) -> dict[st
 
     After the prompt that is the prompt; decoding, the window with its newest token.
     """
-    if decoding:
-        return _by_kind(cases, _joined)
-    return _by_kind(cases, TRANSFORMERS.during_prefill or TRANSFORMERS.reserve)
+    hold = _joined if decoding else _during_prefill
+    return _by_kind(cases, lambda cache, mixer: _stored_once(hold(cache, mixer), cache, mixer))
+
+
+def _during_prefill(cache: Cache, mixer: Mixer) -> Cache:
+    """What the plan counts beside the cache's layers is not in them."""
+    beside = not getattr(mixer, "in_transformers_cache", True)
+    during = None if beside else TRANSFORMERS.during_prefill
+    return (during or TRANSFORMERS.reserve)(cache, mixer)
 
 
 def _joined(cache: Cache, mixer: Mixer) -> Cache:
@@ -226,6 +232,12 @@ def _joined(cache: Cache, mixer: Mixer) -> Cache:
     if held.max_tokens is None or cache.max_tokens is None:
         return held
     return replace(held, max_tokens=cache.max_tokens)
+
+
+def _stored_once(held: Cache, needed: Cache, mixer: Mixer) -> Cache:
+    """Where a window stands beside entries, its vectors are keys and values in one storage (DeepSeek V4)."""
+    once = isinstance(mixer, CompressedAttention) and mixer.ratio and needed.max_tokens is not None
+    return replace(held, bytes_per_token=needed.bytes_per_token) if once else held
 
 
 _FRAMEWORK_KINDS: dict[str, str] = {

@@ -21,6 +21,7 @@ from kvplan.validate.variants import against_mha
 
 SCHEMA = "kvplan/validate/1"
 _NO_FAULT = ("MemoryError", "Unsupported", "not run")
+_NO_FAULT_OF_A_JOB = ("no figure", "not run")
 _HINT = "`kvplan validate --out FILE` writes one"
 
 
@@ -59,14 +60,15 @@ def recompute(document: Mapping[str, Any]) -> dict[str, Any]:
 def _failures(readings: Mapping[str, Any]) -> list[dict[str, str]]:
     """What did not end well: jobs, checks, loads of a sweep.
 
-    Not what there was no time for, nor single calls that did not fit or that no kernel of ours takes.
+    Not what there was no time for, nor single calls that did not fit or that no kernel of ours takes, nor a framework
+    that has no cache to show.
     """
     found = []
     for name, reading in readings.items():
         parts = reading if isinstance(reading, list) else [reading, *reading.get("checks", ())]
         for part in parts:
             failure = isolate.failure_of(part)
-            if failure and failure["kind"] not in (("not run",) if part is reading else _NO_FAULT):
+            if failure and failure["kind"] not in (_NO_FAULT_OF_A_JOB if part is reading else _NO_FAULT):
                 where = ", ".join([name, *(str(part[key]) for key in ("case", "phase") if key in part)])
                 found.append({"where": where, "kind": failure["kind"], "message": failure["message"]})
     return found

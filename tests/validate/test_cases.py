@@ -11,6 +11,7 @@ from kvplan.validate.cases import Load, apart, case_by_hand, cases_of, order_of,
 from kvplan.validate.predict import mixer_of, pool_bytes
 
 LOAD = Load(seq_len=4096)
+ENTRIES = list(catalog.entries())
 
 # Read off the published config.json of each.
 KINDS = {
@@ -30,10 +31,10 @@ def test_the_kinds_of_layers_of_a_model(name: str, expected: list[str]) -> None:
     assert [case.name for case in cases_of(load_model(name), LOAD)] == expected
 
 
-@pytest.mark.parametrize("name", catalog.names())
-def test_no_fact_of_any_model_is_lost(name: str) -> None:
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.id)
+def test_no_fact_of_any_model_is_lost(entry: catalog.CatalogEntry) -> None:
     """What the plan knows of every layer comes back from its case, in the model's own order."""
-    model = load_model(name)
+    model = catalog.spec_of(entry)
     cases, order = cases_of(model, LOAD), order_of(model, LOAD)
     assert len({case.name for case in cases}) == len(cases)
     assert [Case.from_json(case.to_json()) for case in cases] == cases
@@ -42,10 +43,10 @@ def test_no_fact_of_any_model_is_lost(name: str) -> None:
     assert sum(case.num_layers for case in cases) == sum(map(len, mixers))
 
 
-@pytest.mark.parametrize("name", catalog.names())
-def test_pages_of_one_token_make_the_plans_cache(name: str) -> None:
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.id)
+def test_pages_of_one_token_make_the_plans_cache(entry: catalog.CatalogEntry) -> None:
     """Two ways through the calculator: layer by layer from cases, and the plan of the whole model."""
-    model = load_model(name)
+    model = catalog.spec_of(entry)
     encoder = (model.encoder_seq_len or 700) if model.has_encoder else None
     load = Load(seq_len=1500, batch=3, page_size=1, chunk=1, encoder_seq_len=encoder)
     held = sum(case.num_layers * pool_bytes(case) for case in cases_of(model, load))

@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
 
 def _failure(error: Exception) -> dict[str, str]:
     lines = str(error).strip().splitlines()
-    kind = type(error).__name__
+    kind = getattr(error, "kind", type(error).__name__)
     message = lines[0] if lines else ""
     # torch's CPU allocator raises a RuntimeError
     if kind in ("OutOfMemoryError", "MemoryError") or "DefaultCPUAllocator: can't allocate memory" in message:

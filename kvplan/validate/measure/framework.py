@@ -34,6 +34,12 @@ class FrameworkError(Exception):
         self.hint = hint
 
 
+class NoFigure(FrameworkError):
+    """The framework runs such a model in a way that shows no cache to measure: told, and no failure of ours."""
+
+    kind = "no figure"
+
+
 @dataclass(frozen=True)
 class Run:
     """One prompt and one token more on the meta device: the cache, what filled it, and what it held at both points."""
@@ -151,13 +157,13 @@ def _model_class(library: Any, config: Mapping[str, Any], model_type: str) -> An
     return found
 
 
-def _failed(what: str, error: Exception) -> FrameworkError:
+def _failed(what: str, error: Exception, kind: type[FrameworkError] = FrameworkError) -> FrameworkError:
     said = " ".join(str(error).split())[:200] or type(error).__name__
-    return FrameworkError(f"transformers {_library().__version__} {what}: {said}")
+    return kind(f"transformers {_library().__version__} {what}: {said}")
 
 
 def _unrecorded(run: Run, why: str) -> FrameworkError:
-    return FrameworkError(f"`{type(run.model).__name__}` fills its cache in a way that is not recorded: {why}")
+    return NoFigure(f"`{type(run.model).__name__}` fills its cache in a way that is not recorded: {why}")
 
 
 def _run_on_meta(model: Any, batch: int, seq_len: int, encoder_seq_len: int) -> Run:
@@ -170,7 +176,8 @@ def _run_on_meta(model: Any, batch: int, seq_len: int, encoder_seq_len: int) -> 
     try:
         with torch.no_grad(), recording.running(_cache_classes(), made=_cache_classes()[0]):
             prompt = {"decoder_input_ids": ids(seq_len)} if encodes else {}
-            out = model(input_ids=ids(encoder_seq_len if encodes else seq_len), **prompt, use_cache=True)
+            given = _sound(model, batch) or {"input_ids": ids(encoder_seq_len if encodes else seq_len)}
+            out = model(**given, **prompt, use_cache=True)
             name, cache = _cache_in(model, out)
             prefill, held = list(recording.calls), _held(model, cache, meta)
             if cache is not None:
@@ -181,19 +188,30 @@ def _run_on_meta(model: Any, batch: int, seq_len: int, encoder_seq_len: int) -> 
     except FrameworkError:
         raise
     except Exception as error:
-        raise _failed(f"cannot run `{type(model).__name__}` on torch's meta device", error) from error
+        raise _failed(f"cannot run `{type(model).__name__}` on torch's meta device", error, NoFigure) from error
     steps = (prefill, recording.calls[len(prefill) :])
     return Run(model, cache, recording, steps, (held, _held(model, cache, meta)))
+
+
+def _sound(model: Any, batch: int) -> dict[str, torch.Tensor]:
+    """What an encoder of sound reads in the place of tokens, as long as it must be: two frames a position (Whisper).
+
+    Source: transformers 5.23, models/whisper/modeling_whisper.py `WhisperEncoder.forward`
+    """
+    if model.main_input_name != "input_features" or not hasattr(model.config, "max_source_positions"):
+        return {}
+    shape = (batch, model.config.num_mel_bins, 2 * model.config.max_source_positions)
+    return {"input_features": torch.zeros(shape, dtype=model.dtype, device="meta")}
 
 
 def _cache_in(model: Any, out: Mapping[str, Any]) -> tuple[str, Any]:
     """(name, cache) of what a model gives back to go on from; ("", None) of one that keeps nothing."""
     name, cache = next(((name, out[name]) for name in _STATES if out.get(name) is not None), ("", None))
     if cache is None and (model.can_generate() or not _encodes(model)):
-        raise FrameworkError(f"`{type(model).__name__}` is no encoder, but gives no cache back that could be measured")
+        raise NoFigure(f"`{type(model).__name__}` is no encoder, but gives no cache back that could be measured")
     if cache is not None and not isinstance(cache, _cache_classes()[0]):
         what = type(cache).__name__
-        raise FrameworkError(f"`{type(model).__name__}` keeps its state in a {what}, which is no cache of transformers")
+        raise NoFigure(f"`{type(model).__name__}` keeps its state in a {what}, which is no cache of transformers")
     return name, cache
 
 

@@ -1,9 +1,9 @@
 """What a model does to its caches, written down as it runs, and done again to caches of ours.
 
-In transformers every cache grows through methods whose names begin with `update`: of the cache, which calls its
-layers', or of a layer. Both are recorded, the outermost call only.
+In transformers every cache grows through methods whose names begin with `update`, or with `store` (DeepSeek V4): of
+the cache, which calls its layers', or of a layer. Both are recorded, the outermost call only.
 
-Source: transformers 5.23, cache_utils.py
+Source: transformers 5.23, cache_utils.py; models/deepseek_v4/modeling_deepseek_v4.py `DeepseekV4HCACache`
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 @dataclass(frozen=True)
 class Call:
-    """One call of one `update…` method."""
+    """One call of one such method."""
 
     owner: Any
     """The cache, or a layer of one."""
@@ -49,7 +49,7 @@ class Recording:
         changed = []
         for kind in {kind for root in roots for kind in _with_subclasses(root)}:
             for name, method in list(vars(kind).items()):
-                if name.startswith("update") and callable(method):
+                if name.startswith(("update", "store")) and callable(method):
                     changed.append((kind, name, method, self._noting_call(method)))
                 elif name == "__init__" and issubclass(kind, made):
                     changed.append((kind, name, method, self._noting_birth(method)))
