@@ -58,7 +58,6 @@ ON_THE_HUB = {
     "InternLM2-7B": 7_737_708_544,
     "Qwen-7B": 7_721_324_544,
     "MiniMax-Text-01": 456_089_655_296,
-    "Phi-4-multimodal": 5_574_460_384,
     "Ling-lite": 16_801_974_272,
     "Ling-mini-2.0": 16_255_643_392,
     "Nemotron-Ultra-253B": 253_401_268_224,

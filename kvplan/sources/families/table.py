@@ -437,7 +437,7 @@ READERS: dict[str, str] = {
 
 CONFIRMED = frozenset(
     """bailing_moe bailing_moe_v2 chatglm deepseek deepseek_vl_v2 exaone internlm2 internvl_chat kimi_k2 mimo minicpmv
-    minimax_text_01 mixformer-sequential nemotron-nas phi-msft phi3_v phi4mm qwen stablelm_epoch""".split()  # noqa: SIM905
+    minimax_text_01 mixformer-sequential nemotron-nas phi-msft phi3_v qwen stablelm_epoch""".split()  # noqa: SIM905
 )
 """Types of remote code whose count came out equal to a published one, to the last parameter; `test_remote_families.py`
 says which."""

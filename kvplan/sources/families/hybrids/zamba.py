@@ -97,7 +97,15 @@ def read_zamba2(facts: Facts) -> Reading:
 
 
 def _zamba2_mamba(facts: Facts, hidden: int, bias: bool) -> Half:
-    inner, heads = facts.positive("mamba_expand") * hidden, facts.positive("n_mamba_heads")
+    """Mamba-2; a file that states the heads' width alone, as the first releases did, means as many as there is room for.
+
+    The class of transformers then takes its own 8 heads, whose states are too narrow for what it projects.
+    """
+    inner = facts.positive("mamba_expand") * hidden
+    if facts.has("mamba_headdim") and not facts.states("n_mamba_heads"):
+        heads = max(1, inner // facts.positive("mamba_headdim"))
+    else:
+        heads = facts.positive("n_mamba_heads")
     head_dim = facts.positive("mamba_headdim", default=inner // heads)
     if heads * head_dim != inner:
         raise facts.wrong(
