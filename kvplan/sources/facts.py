@@ -263,9 +263,9 @@ class Facts:
         inner.as_class = as_class
         return inner
 
-    def as_part(self, model_type: str, *, nested: bool = True) -> "Facts":
+    def as_part(self, model_type: str, *, nested: bool = True, bare: bool = True) -> "Facts":
         """These facts as those of a part of another type: one that states a wrong type, or (not `nested`) one whose
-        keys stand at the config's own top level."""
+        keys stand at the config's own top level; not `bare`, as those of a whole model under another name."""
         defaults = class_defaults(model_type)
         inner = Facts(
             self._config,
@@ -274,7 +274,7 @@ class Facts:
             origins=self._origins,
             prefix=self._prefix,
             defaults=defaults if nested else defaults.at_top(),
-            bare=True,
+            bare=bare,
         )
         inner.read, inner.asked = self.read, self.asked
         return inner

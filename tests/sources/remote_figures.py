@@ -409,4 +409,18 @@ BY_HAND = {
         + 466_432_256
         - 2 * 500 * 16,
     ),
+    # An encoder keeps nothing. In each of 24 layers q, k, v and o with biases, two matrices in without and one out with,
+    # two LayerNorms.
+    "GTE-large-1.5": (
+        0,
+        (30_528 + 2 + 2) * 1024 + 24 * (4 * 1024**2 + 4 * 1024 + 3 * 4096 * 1024 + 1024 + 4 * 1024),
+    ),
+    # The same with a classifier of one label behind a pooler: base, of the multilingual line.
+    "GTE-multilingual-reranker": (
+        0,
+        (250_048 + 1 + 2) * 768
+        + 12 * (4 * 768**2 + 4 * 768 + 3 * 3072 * 768 + 768 + 4 * 768)
+        + (768**2 + 768)
+        + (768 + 1),
+    ),
 }

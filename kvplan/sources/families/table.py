@@ -307,6 +307,7 @@ READERS: dict[str, str] = {
     "nemotron_h": "hybrids.nemotron_h.read_nemotron_h",
     "nemotron_h_omni": "multimodal.nemotron_omni.read_nemotron_h_omni",
     "neomme": "encoders.rotary_encoders.read_neomme",
+    "new": "remote.encoders.read_new",
     "nllb-moe": "seq2seq.nllb_moe.read_nllb_moe",
     "nomic_bert": "encoders.rotary_encoders.read_nomic_bert",
     "nystromformer": "encoders.sparse_encoders.read_nystromformer",

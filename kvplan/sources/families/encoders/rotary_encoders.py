@@ -104,14 +104,14 @@ def read_nomic_bert(facts: Facts) -> Reading:
     return _post_normed(facts, _NOMIC, gated_mlp(hidden, width), bias=False, activations=3 * width)
 
 
-def read_gte(facts: Facts) -> Reading:
-    """GTE: gated MLPs whose way out has a bias, as all of attention has.
+def read_gte(facts: Facts, *, family: str | None = None) -> Reading:
+    """GTE: gated MLPs whose way out has a bias, as all of attention has. `family` is how its classes are called.
 
     Source: transformers 5.23, models/gte/modeling_gte.py
     """
     hidden, width = facts.positive("hidden_size"), facts.positive("intermediate_size")
     up_and_gate = [weight for weight in gated_mlp(hidden, width, bias=True) if weight.shape != (width,)]
-    return _post_normed(facts, _GTE, tuple(up_and_gate), bias=True, activations=3 * width)
+    return _post_normed(facts, replace(_GTE, name=family), tuple(up_and_gate), bias=True, activations=3 * width)
 
 
 def read_jina_embeddings_v3(facts: Facts) -> Reading:
