@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kvplan.core.errors import UnsupportedError
 from kvplan.core.mixers import Mixer
-from kvplan.core.model import EagerSoftmax, Layer, Part, Split, Weight
+from kvplan.core.model import Draft, EagerSoftmax, Layer, Part, Split, Weight
 from kvplan.core.text import printable
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.bricks.mixers import Heads
@@ -27,9 +27,10 @@ class Reading:
     tied_embeddings: bool = False
     max_seq_len: int | None = None
     encoder_seq_len: int | None = None
-    """See `ModelSpec`, these three."""
+    """See `ModelSpec`, these four."""
     max_encoder_seq_len: int | None = None
     tokens_per_image: int | None = None
+    draft: Draft | None = None
 
 
 def tensor(layer: str, kind: str) -> str:

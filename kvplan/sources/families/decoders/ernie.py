@@ -3,13 +3,16 @@
 Source: transformers 5.23, models/{ernie4_5,ernie4_5_moe}/.
 """
 
-from kvplan.core.model import Weight
+from dataclasses import replace
+
+from kvplan.core.model import Layer, Weight
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.bricks.draft import joining, named_draft, num_draft_layers
 from kvplan.sources.families.bricks.halves import dense_half, half_decoder
 from kvplan.sources.families.bricks.latent import Routed
 from kvplan.sources.families.bricks.mixers import Heads, layer_mixers, read_heads, read_window
 from kvplan.sources.families.bricks.moe import routed_half
-from kvplan.sources.families.bricks.parts import Half, Reading, gated_mlp, projections
+from kvplan.sources.families.bricks.parts import Half, Reading, gated_mlp, norm, projections
 from kvplan.sources.families.decoders.llama import decoder, decoder_layers, read_experts
 
 
@@ -38,8 +41,20 @@ def read_ernie4_5_moe(facts: Facts) -> Reading:
     sparse = _sparse_half(facts, hidden, bias=bias)
     feeding = [sparse if is_sparse else dense for is_sparse in _sparse_layers(facts, num_layers)]
     mixers = layer_mixers(facts, heads, num_layers, window=read_window(facts))
-    layers = half_decoder(hidden, mixers, _attention(facts, heads), feeding)
-    return decoder(facts, layers, hidden, head_bias=bias)
+    attention = _attention(facts, heads)
+    reading = decoder(facts, half_decoder(hidden, mixers, attention, feeding), hidden, head_bias=bias)
+    layer = half_decoder(hidden, mixers[-1:], attention, [dense])[0]
+    return named_draft(reading, [_joined(layer, hidden)] * num_draft_layers(facts), path="mtp_block")
+
+
+def _joined(layer: Layer, hidden: int) -> Layer:
+    """The draft layer, a dense one, with what joins token and state.
+
+    Source: vLLM 0.33, models/ernie_mtp.py
+    """
+    names = ("mtp_emb_norm", "mtp_hidden_norm")
+    beside = (*joining("mtp_linear_proj", hidden), *(weight for name in names for weight in norm(name, hidden)))
+    return replace(layer, weights=(*layer.weights, *beside))
 
 
 def _attention(facts: Facts, heads: Heads) -> tuple[Weight, ...]:

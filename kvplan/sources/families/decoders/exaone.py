@@ -4,8 +4,9 @@ Source: transformers 5.23, models/{exaone4,exaone_moe}/.
 """
 
 from kvplan.core.mixers import Mixer
-from kvplan.core.model import Weight
+from kvplan.core.model import Layer, Weight
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.bricks.draft import num_draft_layers, qwen_draft
 from kvplan.sources.families.bricks.halves import dense_half, half_decoder
 from kvplan.sources.families.bricks.hybrid import by_type
 from kvplan.sources.families.bricks.latent import Routed, correction
@@ -25,15 +26,16 @@ def read_exaone4(facts: Facts) -> Reading:
     after = ("post_attention_layernorm", "post_feedforward_layernorm")
     attention, mlp = _attention(heads, hidden), gated_mlp(hidden, width)
     layers = decoder_layers(_mixers(facts, heads), attention, mlp, hidden, width, norm_names=after)
-    return decoder(facts, layers, hidden)
+    # vLLM builds a draft layer of the kind of the model's first one. Source: vLLM 0.33, models/exaone4_5_mtp.py
+    return qwen_draft(decoder(facts, layers, hidden), layers[0], num_draft_layers(facts))
 
 
 def read_exaone_moe(facts: Facts) -> Reading:
     """K-EXAONE: norms before each half; routed and shared experts but for the first layers, or as the config lists.
 
-    Checkpoints also hold a layer for multi-token prediction, which the class does not load.
+    Checkpoints also hold a layer for multi-token prediction, a dense one, which the class does not load.
 
-    Source: transformers 5.23, models/exaone_moe/modeling_exaone_moe.py
+    Source: transformers 5.23, models/exaone_moe/modeling_exaone_moe.py; vLLM 0.33, models/exaone_moe_mtp.py
     """
     hidden, num_layers = facts.positive("hidden_size"), facts.layer_count("num_hidden_layers")
     heads = read_heads(facts, hidden)
@@ -42,7 +44,16 @@ def read_exaone_moe(facts: Facts) -> Reading:
     kinds = kinds or tuple("dense" if i < num_dense else "sparse" for i in range(num_layers))
     halves = {"dense": dense_half(hidden, facts.positive("intermediate_size")), "sparse": _sparse_half(facts, hidden)}
     feeding = by_type(halves, kinds, key="mlp_layer_types")
-    return decoder(facts, half_decoder(hidden, _mixers(facts, heads), _attention(heads, hidden), feeding), hidden)
+    attention = _attention(heads, hidden)
+    reading = decoder(facts, half_decoder(hidden, _mixers(facts, heads), attention, feeding), hidden)
+    return qwen_draft(reading, _draft_layer(facts, heads, hidden, halves["dense"]), num_draft_layers(facts))
+
+
+def _draft_layer(facts: Facts, heads: Heads, hidden: int, dense: Half) -> Layer:
+    """A dense layer, full unless `mtp_layer_types` says that it slides."""
+    types = facts.strings("mtp_layer_types") if facts.has("mtp_layer_types") else None
+    mixers = typed_mixers(heads, read_window(facts), (types or ("full_attention",))[:1])
+    return half_decoder(hidden, mixers, _attention(heads, hidden), [dense])[0]
 
 
 def _attention(heads: Heads, hidden: int) -> tuple[Weight, ...]:

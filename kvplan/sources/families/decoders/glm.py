@@ -5,6 +5,7 @@ Source: transformers 5.23, models/{glm,glm4,glm4_moe}/.
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.bricks.draft import numbered_draft
 from kvplan.sources.families.bricks.halves import BEFORE_BOTH, dense_half, half_decoder
 from kvplan.sources.families.bricks.latent import Routed, correction
 from kvplan.sources.families.bricks.mixers import Heads, layer_mixers, read_heads, read_window
@@ -50,7 +51,8 @@ def read_glm4_moe(facts: Facts) -> Reading:
     num_dense = facts.integer("first_k_dense_replace")
     feeding = [dense if i < num_dense else sparse for i in range(num_layers)]
     mixers = layer_mixers(facts, heads, num_layers, window=read_window(facts))
-    return decoder(facts, half_decoder(hidden, mixers, attention, feeding), hidden)
+    reading = decoder(facts, half_decoder(hidden, mixers, attention, feeding), hidden)
+    return numbered_draft(facts, reading, half_decoder(hidden, mixers[-1:], attention, [sparse])[0], copies=True)
 
 
 def _dense(facts: Facts, norm_names: tuple[str, ...]) -> Reading:

@@ -1,8 +1,9 @@
 """Decoders whose routers score by a sigmoid and choose with a correction: minimax_m2, solar_open, hy_v3, laguna,
 mimo_v2_flash.
 
-Source: transformers 5.23, models/{minimax_m2,solar_open,hy_v3,laguna,mimo_v2_flash}/. Checkpoints of MiniMax-M2, Hy3
-and MiMo-V2 also hold layers for multi-token prediction, which the classes do not load.
+Source: transformers 5.23, models/{minimax_m2,solar_open,hy_v3,laguna,mimo_v2_flash}/. Checkpoints of Hy3 and
+MiMo-V2 also hold layers for multi-token prediction, which the classes do not load. MiniMax-M2's configs name some
+(`num_mtp_modules`), but its checkpoints hold none: the Hub counts no parameter more than the class has.
 """
 
 from dataclasses import replace
@@ -11,6 +12,7 @@ from kvplan.core.errors import UnsupportedError
 from kvplan.core.mixers import FullAttention, Mixer, SlidingAttention
 from kvplan.core.model import Split, Weight
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.bricks.draft import joining, named_draft, num_draft_layers, numbered_draft
 from kvplan.sources.families.bricks.halves import dense_half, half_decoder, wide_norms
 from kvplan.sources.families.bricks.latent import correction, read_routed, sparse_layers
 from kvplan.sources.families.bricks.mixers import (
@@ -23,7 +25,7 @@ from kvplan.sources.families.bricks.mixers import (
     typed_mixers,
 )
 from kvplan.sources.families.bricks.moe import read_experts_of, routed_half
-from kvplan.sources.families.bricks.parts import Reading, column, projections, row
+from kvplan.sources.families.bricks.parts import Half, Reading, column, norm, projections, row
 from kvplan.sources.families.decoders.llama import decoder, head_norms
 
 
@@ -77,7 +79,9 @@ def read_hy_v3(facts: Facts) -> Reading:
     bias = facts.flag("attention_bias")
     attention = (*projections(heads, hidden, qkv_bias=bias, out_bias=bias), *head_norms(heads.head_dim))
     mixers = layer_mixers(facts, heads, num_layers, window=read_window(facts))
-    return decoder(facts, half_decoder(hidden, mixers, attention, feeding), hidden)
+    reading = decoder(facts, half_decoder(hidden, mixers, attention, feeding), hidden)
+    layer = half_decoder(hidden, mixers[-1:], attention, [sparse])[0]
+    return numbered_draft(facts, reading, layer, copies=False, last_norm="final_layernorm")
 
 
 def read_laguna(facts: Facts) -> Reading:
@@ -129,7 +133,22 @@ def read_mimo_v2_flash(facts: Facts) -> Reading:
     with_sinks = [
         replace(layer, eager_softmax="sinks" if sliding[0] in layer.mixers else "model-dtype") for layer in layers
     ]
-    return decoder(facts, with_sinks, hidden)
+    return _mimo_draft(facts, decoder(facts, with_sinks, hidden), sliding, dense)
+
+
+def _mimo_draft(facts: Facts, reading: Reading, sliding: "Attending", dense: Half) -> Reading:
+    """Sliding layers with dense MLPs, three of them where the config does not say.
+
+    Source: vLLM 0.33, models/mimo_v2_flash_mtp.py
+    """
+    hidden = reading.hidden_size
+    layer = half_decoder(hidden, [sliding[0]], sliding[1], [dense], eager_softmax="sinks")[0]
+    beside = (
+        *joining("eh_proj", hidden),
+        *(weight for name in ("enorm", "hnorm", "final_layernorm") for weight in norm(name, hidden)),
+    )
+    layer = replace(layer, weights=(*layer.weights, *beside))
+    return named_draft(reading, [layer] * num_draft_layers(facts, unstated=3))
 
 
 def gates_heads(facts: Facts) -> bool:

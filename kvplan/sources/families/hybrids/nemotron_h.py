@@ -4,10 +4,13 @@ Source: transformers 5.23, models/nemotron_h/. Checkpoints also hold layers for 
 the class does not load.
 """
 
+from dataclasses import replace
+
 from kvplan.core.errors import UnsupportedError
 from kvplan.core.model import Layer, Weight
 from kvplan.core.text import printable
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.bricks.draft import joining, named_draft, num_draft_layers
 from kvplan.sources.families.bricks.hybrid import by_type, named_decoder, norms
 from kvplan.sources.families.bricks.mixers import full, read_heads
 from kvplan.sources.families.bricks.parts import Half, Reading, experts, paired, plain_mlp, projections, replicated
@@ -27,11 +30,30 @@ def read_nemotron_h(facts: Facts) -> Reading:
     Source: transformers 5.23, models/nemotron_h/modeling_nemotron_h.py `NemotronHForCausalLM`
     """
     hidden = facts.positive("hidden_size")
-    return named_decoder(facts, _layers(facts, hidden), hidden, embed="embeddings", final="norm_f", tied=False)
+    layers = _layers(facts, hidden, _types(facts))
+    reading = named_decoder(facts, layers, hidden, embed="embeddings", final="norm_f", tied=False)
+    return named_draft(reading, _draft_layers(facts, hidden))
 
 
-def _layers(facts: Facts, hidden: int) -> list[Layer]:
-    types = _types(facts)
+def _draft_layers(facts: Facts, hidden: int) -> list[Layer]:
+    """The layers that predict further tokens: for each, as `mtp_layers_block_type` or the older letters say.
+
+    The first of each joins token and state, the last ends in a norm. Those of Nemotron 3 are attention and experts.
+
+    Source: vLLM 0.33, models/nemotron_h_mtp.py
+    """
+    count = num_draft_layers(facts)
+    types = _types_at(facts, "mtp_layers_block_type", "mtp_hybrid_override_pattern") if count else None
+    if not types:
+        return []
+    first, *others = _layers(facts, hidden, types)
+    joined = (*joining("eh_proj", hidden, linear=True), *norms(hidden, "enorm", "hnorm"))
+    one = [replace(first, weights=(*first.weights, *joined)), *others]
+    one[-1] = replace(one[-1], weights=(*one[-1].weights, *norms(hidden, "final_layernorm")))
+    return one * count
+
+
+def _layers(facts: Facts, hidden: int, types: tuple[str, ...]) -> list[Layer]:
     known = {"linear_attention": _mamba2, "full_attention": _attention, "mlp": _dense, "moe": _moe}
     made = {name: known[name](facts, hidden) for name in known if name in types}
     halves = by_type(made, types, key="layers_block_type")
@@ -45,17 +67,22 @@ def _layers(facts: Facts, hidden: int) -> list[Layer]:
 
 def _types(facts: Facts) -> tuple[str, ...]:
     """What each layer is; their number is not `num_hidden_layers`, which older files state beside it."""
+    return _types_at(facts, "layers_block_type", "hybrid_override_pattern") or _DEFAULT
+
+
+def _types_at(facts: Facts, key: str, letters: str) -> tuple[str, ...] | None:
+    """What the list at `key` says, else the older pattern at `letters`; None where neither is stated."""
     old = {"mamba": "linear_attention", "attention": "full_attention"}
-    types = facts.strings("layers_block_type")
+    types = facts.strings(key) if facts.knows(key) else None
     if types is not None:
         return tuple(old.get(name, name) for name in types)
-    pattern = facts.text("hybrid_override_pattern") if facts.knows("hybrid_override_pattern") else None
+    pattern = facts.text(letters) if facts.knows(letters) else None
     if pattern is None:
-        return _DEFAULT
+        return None
     for letter in pattern:
         if letter not in _LETTERS:
             raise UnsupportedError(
-                f"`hybrid_override_pattern` has the letter `{printable(letter)}`, which kvplan does not know",
+                f"`{letters}` has the letter `{printable(letter)}`, which kvplan does not know",
                 hint=f"known here: {' '.join(_LETTERS)}",
             )
     return tuple(_LETTERS[letter] for letter in pattern)

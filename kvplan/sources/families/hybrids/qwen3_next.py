@@ -8,6 +8,7 @@ from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
 from kvplan.sources.families.bricks.composite import language_model, multimodal
 from kvplan.sources.families.bricks.delta import DeltaHeads, delta_half
+from kvplan.sources.families.bricks.draft import num_draft_layers, qwen_draft
 from kvplan.sources.families.bricks.hybrid import by_type, interval_types
 from kvplan.sources.families.bricks.mixers import full, read_heads, require_divisor
 from kvplan.sources.families.bricks.parts import (
@@ -28,16 +29,19 @@ from kvplan.sources.families.towers.qwen_vl import qwen3_vl_tower
 Fused = tuple[str, str, str, str]
 """The names of the projections that make q, k and v; the gate z; β; the decay a."""
 _QWEN3_NEXT: Fused = ("in_proj_qkvz", "in_proj_qkvz", "in_proj_ba", "in_proj_ba")
+_NUM_DRAFTS = "mtp_num_hidden_layers"
 QWEN3_5: Fused = ("in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a")
 
 
 def read_qwen3_next(facts: Facts) -> Reading:
     """Qwen3-Next: every fourth layer is full where the config does not list them; dense MLPs only where it names them.
 
-    Source: transformers 5.23, models/qwen3_next/modeling_qwen3_next.py
+    Published configs do not say that their checkpoints hold a layer for multi-token prediction; vLLM takes one.
+
+    Source: transformers 5.23, models/qwen3_next/modeling_qwen3_next.py; vLLM 0.33, models/qwen3_next_mtp.py
     """
     sparse = sparse_layers(facts, facts.layer_count("num_hidden_layers"))
-    return _read(facts, sparse, fused=_QWEN3_NEXT)
+    return _read(facts, sparse, fused=_QWEN3_NEXT, num_drafts=num_draft_layers(facts, unstated=1))
 
 
 def read_qwen3_5_text(facts: Facts) -> Reading:
@@ -45,7 +49,8 @@ def read_qwen3_5_text(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/qwen3_5/modeling_qwen3_5.py
     """
-    return _read(facts, [False] * facts.layer_count("num_hidden_layers"), fused=QWEN3_5)
+    sparse = [False] * facts.layer_count("num_hidden_layers")
+    return _read(facts, sparse, fused=QWEN3_5, num_drafts=num_draft_layers(facts, _NUM_DRAFTS))
 
 
 def read_qwen3_5_moe_text(facts: Facts) -> Reading:
@@ -53,7 +58,8 @@ def read_qwen3_5_moe_text(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/qwen3_5_moe/modeling_qwen3_5_moe.py
     """
-    return _read(facts, [True] * facts.layer_count("num_hidden_layers"), fused=QWEN3_5)
+    sparse = [True] * facts.layer_count("num_hidden_layers")
+    return _read(facts, sparse, fused=QWEN3_5, num_drafts=num_draft_layers(facts, _NUM_DRAFTS))
 
 
 def read_qwen3_5(facts: Facts) -> Reading:
@@ -68,7 +74,7 @@ def read_qwen3_5(facts: Facts) -> Reading:
     return multimodal(facts, text, qwen3_vl_tower(facts.part("vision_config")))
 
 
-def _read(facts: Facts, sparse: list[bool], *, fused: Fused) -> Reading:
+def _read(facts: Facts, sparse: list[bool], *, fused: Fused, num_drafts: int) -> Reading:
     """`sparse` says which layers route, `fused` which of the delta net's projections are one tensor."""
     hidden = facts.positive("hidden_size")
     mixing = {"full_attention": gated_attention(facts, hidden), "linear_attention": delta_net(facts, hidden, fused)}
@@ -76,7 +82,8 @@ def _read(facts: Facts, sparse: list[bool], *, fused: Fused) -> Reading:
     feeding = {is_sparse: _feeding(facts, hidden, is_sparse) for is_sparse in sorted(set(sparse))}
     norms = (*norm("input_layernorm", hidden), *norm("post_attention_layernorm", hidden))
     layers = paired(by_type(mixing, types), [feeding[is_sparse] for is_sparse in sparse], norms)
-    return decoder(facts, layers, hidden)
+    reading = decoder(facts, layers, hidden)
+    return qwen_draft(reading, paired([mixing["full_attention"]], [feeding[sparse[-1]]], norms)[0], num_drafts)
 
 
 def _feeding(facts: Facts, hidden: int, is_sparse: bool) -> Half:

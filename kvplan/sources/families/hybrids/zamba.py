@@ -97,7 +97,7 @@ def read_zamba2(facts: Facts) -> Reading:
 
 
 def _zamba2_mamba(facts: Facts, hidden: int, bias: bool) -> Half:
-    """Mamba-2; a file that states the heads' width alone, as the first releases did, means as many as there is room for.
+    """Mamba-2; a file that states the heads' width alone, as the first releases did, means as many as fill the layer.
 
     The class of transformers then takes its own 8 heads, whose states are too narrow for what it projects.
     """

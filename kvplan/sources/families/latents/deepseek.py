@@ -5,9 +5,11 @@ also hold a layer for multi-token prediction, which the classes do not load.
 """
 
 from dataclasses import replace
+from typing import Literal
 
 from kvplan.core.model import Weight
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.bricks.draft import numbered_draft
 from kvplan.sources.families.bricks.latent import (
     Routed,
     indexer,
@@ -22,6 +24,10 @@ from kvplan.sources.families.bricks.latent import (
 from kvplan.sources.families.bricks.mixers import require_divisor
 from kvplan.sources.families.bricks.parts import Half, Reading, gated_mlp, norm, paired
 from kvplan.sources.families.decoders.llama import decoder
+
+_Drafts = Literal["plain", "tables"]
+"""Whether the checkpoints' layers for multi-token prediction have copies of token table and head: DeepSeek's and
+GLM-4.7-Flash's do, GLM-5's do not."""
 
 
 def read_deepseek_v2(facts: Facts) -> Reading:
@@ -51,7 +57,7 @@ def read_deepseek_v3(facts: Facts) -> Reading:
     """
     routed = read_routed(facts)
     sparse = _sparse(routed, routed_mlp(routed, facts.positive("hidden_size")))
-    return _decoder(facts, [_attention(facts)], sparse, dense=facts.integer("first_k_dense_replace"))
+    return _decoder(facts, [_attention(facts)], sparse, dense=facts.integer("first_k_dense_replace"), drafts="tables")
 
 
 def read_deepseek_v32(facts: Facts) -> Reading:
@@ -59,7 +65,7 @@ def read_deepseek_v32(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/deepseek_v32/modeling_deepseek_v32.py
     """
-    return _indexed(facts, shared=[False] * facts.layer_count("num_hidden_layers"))
+    return _indexed(facts, shared=[False] * facts.layer_count("num_hidden_layers"), drafts="tables")
 
 
 def read_glm_moe_dsa(facts: Facts) -> Reading:
@@ -67,7 +73,7 @@ def read_glm_moe_dsa(facts: Facts) -> Reading:
 
     Source: transformers 5.23, models/glm_moe_dsa/modeling_glm_moe_dsa.py
     """
-    return _indexed(facts, shared=shared_indexers(facts, facts.layer_count("num_hidden_layers")))
+    return _indexed(facts, shared=shared_indexers(facts, facts.layer_count("num_hidden_layers")), drafts="plain")
 
 
 def read_glm4_moe_lite(facts: Facts) -> Reading:
@@ -77,7 +83,7 @@ def read_glm4_moe_lite(facts: Facts) -> Reading:
     """
     routed = read_routed(facts)
     sparse = _sparse(routed, routed_mlp(routed, facts.positive("hidden_size")))
-    return _decoder(facts, [_attention(facts)], sparse, dense=1)
+    return _decoder(facts, [_attention(facts)], sparse, dense=1, drafts="tables")
 
 
 def read_axk1(facts: Facts) -> Reading:
@@ -114,7 +120,7 @@ def routing_layers(facts: Facts) -> list[bool]:
     return [i >= dense and i % every == 0 for i in range(num_layers)]
 
 
-def _indexed(facts: Facts, *, shared: list[bool]) -> Reading:
+def _indexed(facts: Facts, *, shared: list[bool], drafts: _Drafts) -> Reading:
     """Layers with an indexer each, but those that are `shared`."""
     hidden, heads = facts.positive("hidden_size"), read_latent(facts)
     if heads.query_rank is None:
@@ -126,7 +132,7 @@ def _indexed(facts: Facts, *, shared: list[bool]) -> Reading:
     routed = read_routed(facts, "num_experts")
     sparse = _sparse(routed, routed_mlp(routed, hidden))
     mixing = [borrowed if is_shared else full for is_shared in shared]
-    return _decoder(facts, mixing, sparse, dense=facts.integer("first_k_dense_replace"))
+    return _decoder(facts, mixing, sparse, dense=facts.integer("first_k_dense_replace"), drafts=drafts)
 
 
 def _attention(facts: Facts) -> Half:
@@ -147,8 +153,13 @@ def _decoder(
     dense: int = 0,
     routes: list[bool] | None = None,
     mlp_bias: bool = False,
+    drafts: _Drafts | None = None,
 ) -> Reading:
-    """A decoder with one half of `mixing` a layer, or the same for all; the first `dense` do not route."""
+    """A decoder with one half of `mixing` a layer, or the same for all; the first `dense` do not route.
+
+    With `drafts` its checkpoints hold layers for multi-token prediction: each like a routed layer with the first
+    layer's attention, which has an indexer of its own wherever there are any.
+    """
     hidden, width = facts.positive("hidden_size"), facts.positive("intermediate_size")
     num_layers = facts.layer_count("num_hidden_layers")
     plain = Half(gated_mlp(hidden, width, bias=mlp_bias), activations=3 * width)
@@ -156,4 +167,8 @@ def _decoder(
         routes = sparse_layers(facts, num_layers, dense=dense)
     halves = mixing * num_layers if len(mixing) == 1 else mixing
     norms = (*norm("input_layernorm", hidden), *norm("post_attention_layernorm", hidden))
-    return decoder(facts, paired(halves, [sparse if is_sparse else plain for is_sparse in routes], norms), hidden)
+    layers = paired(halves, [sparse if is_sparse else plain for is_sparse in routes], norms)
+    reading = decoder(facts, layers, hidden)
+    if drafts is None:
+        return reading
+    return numbered_draft(facts, reading, paired(mixing[:1], [sparse], norms)[0], copies=drafts == "tables")

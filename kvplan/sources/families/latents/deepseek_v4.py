@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from kvplan.core.errors import UnsupportedError
 from kvplan.core.mixers import CompressedAttention
-from kvplan.core.model import Split, Weight
+from kvplan.core.model import Layer, Split, Weight
 from kvplan.core.text import printable
 from kvplan.sources.facts import Facts
+from kvplan.sources.families.bricks.draft import named_draft, num_draft_layers
 from kvplan.sources.families.bricks.latent import Routed, routed_mlp
 from kvplan.sources.families.bricks.mixers import require_divisor
 from kvplan.sources.families.bricks.parts import Half, Reading, column, norm, paired, replicated, row
@@ -42,9 +43,27 @@ def read_deepseek_v4(facts: Facts) -> Reading:
     feeding = [hashed if is_hashed else chosen for is_hashed in _hashed_layers(facts, num_layers)]
     layers = paired([mixing[kind] for kind in kinds], feeding, rest, eager_softmax="sinks")
     reading = decoder(facts, layers, hidden)
-    return replace(
+    reading = replace(
         reading, head=(*hyper_head(hidden, streams), *(_in_fp32(w) if w.part == "norms" else w for w in reading.head))
     )
+    return _with_draft(facts, reading, paired([_mixing(facts, hidden, SLIDING)], [chosen], rest)[0])
+
+
+def _with_draft(facts: Facts, reading: Reading, layer: Layer) -> Reading:
+    """Layers for multi-token prediction: sliding ones, a matrix each for token and state, and what ends the streams.
+
+    Source: vLLM 0.33, models/deepseek_v4_mtp.py
+    """
+    hidden = reading.hidden_size
+    weights = (
+        *layer.weights,
+        *replicated("e_proj", hidden, hidden, "mlp"),
+        *replicated("h_proj", hidden, hidden, "mlp"),
+        *(_in_fp32(weight) for name in ("enorm", "hnorm", "norm") for weight in norm(name, hidden)),
+        *hyper_head(hidden, facts.positive("hc_mult")),
+    )
+    layers = [replace(layer, weights=weights)] * num_draft_layers(facts)
+    return named_draft(reading, layers, path="mtp")
 
 
 def _attention_kinds(facts: Facts, num_layers: int) -> tuple[str, ...]:

@@ -8,9 +8,18 @@ from dataclasses import replace
 
 from kvplan.core.model import Layer, Weight
 from kvplan.sources.facts import Facts
-from kvplan.sources.families.bricks.latent import correction, latent_attention, latent_mixer, read_latent
-from kvplan.sources.families.bricks.parts import Reading, experts, gated_mlp, norm, replicated
+from kvplan.sources.families.bricks.draft import joining, named_draft, num_draft_layers
+from kvplan.sources.families.bricks.latent import (
+    LatentHeads,
+    correction,
+    latent_attention,
+    latent_mixer,
+    read_latent,
+)
+from kvplan.sources.families.bricks.parts import Reading, experts, gated_mlp, norm, replicated, table
 from kvplan.sources.families.decoders.llama import decoder
+
+_DRAFT_NORMS = ("input_layernorm", "post_attention_layernorm", "enorm", "hnorm")
 
 
 def read_longcat_flash(facts: Facts) -> Reading:
@@ -39,7 +48,24 @@ def read_longcat_flash(facts: Facts) -> Reading:
     )
     routed, expert_activations = _experts(facts, hidden)
     layer = Layer(mixers=(mixer, mixer), weights=(*halves, *routed), mlp_activations=max(3 * width, expert_activations))
-    return decoder(facts, [layer] * num_layers, hidden)
+    return _with_draft(facts, decoder(facts, [layer] * num_layers, hidden), heads, width)
+
+
+def _with_draft(facts: Facts, reading: Reading, heads: LatentHeads, width: int) -> Reading:
+    """One dense layer with one mixer, and a copy of the token table; published configs do not say how many.
+
+    Source: vLLM 0.33, models/longcat_flash_mtp.py, which takes one
+    """
+    hidden = reading.hidden_size
+    weights = (
+        *latent_attention(heads, hidden, bias=facts.flag("attention_bias")),
+        *gated_mlp(hidden, width, prefix="transformer_layer.mlp"),
+        *joining("eh_proj", hidden, linear=True),
+        *(w for name in _DRAFT_NORMS for w in norm(name, hidden)),
+    )
+    layer = Layer(mixers=(latent_mixer(heads),), weights=weights, mlp_activations=3 * width)
+    shared = (*norm("norm", hidden), *table("embed_tokens", reading.vocab_size, hidden))
+    return named_draft(reading, [layer] * num_draft_layers(facts, unstated=1), shared=shared)
 
 
 def _experts(facts: Facts, hidden: int) -> tuple[tuple[Weight, ...], int]:

@@ -1,4 +1,4 @@
-"""Encoders whose classes come with their repository: `new`, as GTE 1.5 and its multilingual editions call themselves."""
+"""Encoders whose classes come with their repository: `new`, which GTE 1.5 and its multilingual editions are."""
 
 from kvplan.core.errors import UnsupportedError
 from kvplan.sources.facts import Facts
