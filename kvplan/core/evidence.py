@@ -9,13 +9,13 @@ assumed     nobody stated it
 from dataclasses import dataclass
 
 from kvplan.core.dtypes import FP32
-from kvplan.core.layout import GpuUse, loads_as_stored, total_weight_bytes, tp_accepted
+from kvplan.core.layout import GpuUse, loads_as_stored, stored_draft_bytes, total_weight_bytes, tp_accepted
 from kvplan.core.mixers import StateMixer
 from kvplan.core.model import ModelSpec, Quantization
 from kvplan.core.overhead import CUDA_CONTEXT, overheads
 from kvplan.core.serving import Serving
-from kvplan.core.units import format_bytes
-from kvplan.core.weights import computed_weight_bytes
+from kvplan.core.units import format_bytes, format_count
+from kvplan.core.weights import computed_weight_bytes, draft_parameters
 
 TIGHT = 0.05
 """A GPU with less than this share free is called tight: the activations are a floor, and graphs are not counted."""
@@ -47,7 +47,7 @@ def warnings(model: ModelSpec, serving: Serving, uses: list[GpuUse]) -> tuple[Pl
     """Every warning that applies, in a fixed order."""
     found = _assumed(model) + _doubt(model) + _dtype(model, serving) + _lengths(model, serving)
     found += _images(model, serving) + _quantization(model, serving)
-    found += _stored(model, serving) + _parallel(model, serving) + _gpu(serving, uses)
+    found += _draft(model, serving) + _stored(model, serving) + _parallel(model, serving) + _gpu(serving, uses)
     return tuple(PlanWarning(code=code, message=message) for code, message in found)
 
 
@@ -78,14 +78,14 @@ def _cache(model: ModelSpec, serving: Serving) -> str:
 
 
 def _stored_surplus(model: ModelSpec, serving: Serving) -> int:
-    """Bytes that the files hold beyond what was counted; 0 where the two cannot be compared.
+    """Bytes that the files hold beyond what was counted and the draft; 0 where the two cannot be compared.
 
     They can where the plan loads the weights as they are stored: in their own dtype and scheme.
     """
     stored, quant = model.stored_weight_bytes, serving.quant
     if stored is None or not loads_as_stored(model, serving) or (quant is not None and not quant.understood):
         return 0
-    return stored - computed_weight_bytes(model, serving.dtype, quant)
+    return stored - computed_weight_bytes(model, serving.dtype, quant) - stored_draft_bytes(model, serving)
 
 
 def _assumed(model: ModelSpec) -> list[tuple[str, str]]:
@@ -151,6 +151,16 @@ def _kv_scheme(quant: Quantization, serving: Serving) -> list[tuple[str, str]]:
         f" the plan holds it in {serving.kv_dtype.name} (`--kv-dtype fp8`)"
     )
     return [("kv-cache-scheme", message)]
+
+
+def _draft(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
+    size = stored_draft_bytes(model, serving)
+    if model.draft is None or not size:
+        return []
+    count = model.draft.num_layers
+    layers = f"{count} layer" if count == 1 else f"{count} layers"
+    held = f"{format_count(draft_parameters(model))} parameters, {format_bytes(size)}"
+    return [("draft-not-loaded", f"the files also hold {layers} for multi-token prediction ({held}), not loaded here")]
 
 
 def _stored(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from kvplan.core.model import Layer, ModelSpec
 from kvplan.core.overhead import Pass, activation_bytes, context_bytes
 from kvplan.core.serving import Serving
 from kvplan.core.units import ceil_div, larger
-from kvplan.core.weights import computed_weight_bytes, layer_bytes, weight_bytes
+from kvplan.core.weights import computed_weight_bytes, draft_bytes, layer_bytes, weight_bytes
 
 MAX_SEARCHED_GPUS = 512
 """How far the search for the smallest fitting layout goes."""
@@ -114,14 +114,29 @@ def loads_as_stored(model: ModelSpec, serving: Serving) -> bool:
     return serving.dtype == model.dtype or (model.quantization is not None and model.dtype is None)
 
 
+def stored_draft_bytes(model: ModelSpec, serving: Serving) -> int:
+    """Bytes that the files hold for multi-token prediction, which a plan does not load.
+
+    The config does not say whether they do, and some copies of a checkpoint leave it out: they do where their size is
+    nearer to model and draft together than to the model alone. 0 where sizes cannot be compared.
+    """
+    quant = serving.quant
+    if not model.stored_weight_bytes or not loads_as_stored(model, serving) or (quant and not quant.understood):
+        return 0
+    draft = draft_bytes(model, serving.dtype, quant)
+    surplus = model.stored_weight_bytes - computed_weight_bytes(model, serving.dtype, quant)
+    return draft if 2 * surplus >= draft else 0
+
+
 def _stored_scale(model: ModelSpec, serving: Serving) -> tuple[int, int] | None:
-    """(stored, computed) bytes of a quantised checkpoint whose files' size is known."""
+    """(stored, computed) bytes of a quantised checkpoint whose files' size is known, less what is not loaded."""
     quant = serving.quant
     if quant is None or not model.stored_weight_bytes:
         return None
     if quant.understood and not loads_as_stored(model, serving):
         return None
-    return model.stored_weight_bytes, computed_weight_bytes(model, serving.dtype, quant)
+    stored = model.stored_weight_bytes - stored_draft_bytes(model, serving)
+    return stored, computed_weight_bytes(model, serving.dtype, quant)
 
 
 def _stage_weights(model: ModelSpec, serving: Serving, counts: list[tuple[Layer, int]], start: int, stop: int) -> int:

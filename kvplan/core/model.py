@@ -113,6 +113,36 @@ class Layer:
         return any(isinstance(mixer, CrossAttention) and mixer.over == "images" for mixer in self.mixers)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """Layers for multi-token prediction: the checkpoint stores them beside the model, and only drafting loads them.
+
+    They are part of no figure of the model. An engine that drafts with them keeps a cache for each of their mixers.
+    """
+
+    layers: tuple[Layer, ...]
+    """In order, each with what joins a token to the state before it, and with copies of tables where it has them."""
+    shared: tuple[Weight, ...] = ()
+    """What all of them share."""
+    first_layer: int | None = None
+    """The number that the checkpoint gives the first of them after its own layers; None where it names them apart."""
+
+    @property
+    def num_layers(self) -> int:
+        """Layers that are stored."""
+        return len(self.layers)
+
+    @property
+    def mixers(self) -> tuple[Mixer, ...]:
+        """The mixers of all layers, in order: what drafting keeps a cache of."""
+        return tuple(mixer for layer in self.layers for mixer in layer.mixers)
+
+    @property
+    def weights(self) -> tuple[Weight, ...]:
+        """Everything that is stored."""
+        return (*self.shared, *(weight for layer in self.layers for weight in layer.weights))
+
+
 SET_BY_USER = "--set"
 """The origin of a fact that the user gave."""
 DEFAULTS_FROM = "class default (transformers 5.23)"
@@ -206,6 +236,8 @@ class ModelSpec:
     architecture: str | None = None
     """The class that was counted, e.g. `LlamaForCausalLM`."""
     facts: tuple[Fact, ...] = ()
+    draft: Draft | None = None
+    """What the checkpoint stores beside the model for multi-token prediction, as far as its config says."""
     doubt: str | None = None
     """Why the parameters may not be those of the checkpoint to the last one, and by how much; None where they are."""
     assumed: Assumption | None = None

@@ -20,7 +20,14 @@ from kvplan.core.model import Layer, ModelSpec, Part
 from kvplan.core.overhead import Measured, overheads
 from kvplan.core.serving import Serving
 from kvplan.core.units import ceil_div, format_bytes
-from kvplan.core.weights import PartSize, active_parameters, num_parameters, sizes_by_part
+from kvplan.core.weights import (
+    PartSize,
+    active_parameters,
+    draft_bytes,
+    draft_parameters,
+    num_parameters,
+    sizes_by_part,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +40,10 @@ class WeightsPlan:
     dtype: str
     quantization: str | None
     stored_bytes: int | None
+    draft_parameters: int
+    """What the checkpoint stores for multi-token prediction beside the model, part of no other figure."""
+    draft_bytes: int
+    """The same in the plan's dtype and scheme."""
     parts: dict[Part, PartSize]
 
 
@@ -198,6 +209,8 @@ def _plan_weights(model: ModelSpec, serving: Serving) -> WeightsPlan:
         dtype=serving.dtype.name,
         quantization=serving.quant.method if serving.quant else None,
         stored_bytes=model.stored_weight_bytes,
+        draft_parameters=draft_parameters(model),
+        draft_bytes=draft_bytes(model, serving.dtype, serving.quant),
         parts=_scaled(sizes_by_part(model, serving.dtype, serving.quant), total),
     )
 

@@ -89,6 +89,16 @@ def num_parameters(model: ModelSpec) -> int:
     return sum(count * weight.num_parameters for weight, count in all_weights(model))
 
 
+def draft_parameters(model: ModelSpec) -> int:
+    """Parameters that the checkpoint stores for multi-token prediction beside the model; part of no other figure."""
+    return 0 if model.draft is None else sum(weight.num_parameters for weight in model.draft.weights)
+
+
+def draft_bytes(model: ModelSpec, dtype: DType, quant: Quantization | None) -> int:
+    """Bytes of these, in the dtype and scheme of a plan."""
+    return 0 if model.draft is None else sum(weight_bytes(weight, dtype, quant) for weight in model.draft.weights)
+
+
 def active_parameters(model: ModelSpec) -> int:
     """Parameters that serve one token: everything but the experts that it is not routed to."""
     return sum(count * weight.active_parameters for weight, count in all_weights(model))

@@ -163,6 +163,8 @@ def _weights(plan: Plan) -> "schema.Weights":
         "dtype": weights.dtype,
         "quantization": weights.quantization,
         "stored_bytes": weights.stored_bytes,
+        "draft_parameters": weights.draft_parameters,
+        "draft_bytes": weights.draft_bytes,
         "parts": {
             name: {"parameters": size.parameters, "total_bytes": size.total_bytes}
             for name, size in weights.parts.items()

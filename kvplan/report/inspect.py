@@ -18,7 +18,8 @@ from kvplan.core.mixers import (
 )
 from kvplan.core.model import DEFAULTS_FROM, OWN_DEFAULT, Layer, ModelSpec, Weight
 from kvplan.core.text import printable
-from kvplan.core.weights import active_parameters, num_parameters, sizes_by_part, stored_formats
+from kvplan.core.units import format_count
+from kvplan.core.weights import active_parameters, draft_parameters, num_parameters, sizes_by_part, stored_formats
 from kvplan.report.data import plain
 from kvplan.report.estimate import model_title, source_line
 from kvplan.report.page import Line, Page, Table, percent, plural
@@ -59,6 +60,7 @@ def inspect_document(model: ModelSpec) -> dict[str, Any]:
         "layers": [_layer_document(model, layer, count) for layer, count in model.layer_counts()],
         "embeddings": [_weight_document(weight) for weight in model.embeddings],
         "head": [_weight_document(weight) for weight in model.head],
+        "draft": _draft_document(model),
         "facts": [{"key": fact.key, "value": plain(fact.value), "origin": fact.origin} for fact in model.facts],
     }
 
@@ -74,7 +76,7 @@ def inspect_page(model: ModelSpec, *, tensors: bool = False) -> Page:
             Line(layers_in_words(model)),
             Line(source_line(model), "faint"),
             Line(_sizes_line(model), "faint"),
-            *(Line(line, "faint") for line in _default_lines(model)),
+            *(Line(line, "faint") for line in (*_draft_lines(model), *_default_lines(model))),
         ),
         tables=(*tables, _facts(model)),
     )
@@ -231,6 +233,27 @@ def _quantization_document(model: ModelSpec) -> dict[str, Any] | None:
             {"name": name, "parameters": size.parameters, "total_bytes": size.total_bytes}
             for name, size in formats.items()
         ],
+    }
+
+
+def _draft_lines(model: ModelSpec) -> list[str]:
+    if model.draft is None:
+        return []
+    layers = plural(model.draft.num_layers, "layer")
+    parameters = format_count(draft_parameters(model))
+    return [f"beside it: {layers} for multi-token prediction, {parameters} parameters, not loaded by default"]
+
+
+def _draft_document(model: ModelSpec) -> dict[str, Any] | None:
+    """What is stored for multi-token prediction, in none of the other figures; null where nothing is known of it."""
+    if model.draft is None:
+        return None
+    return {
+        "num_layers": model.draft.num_layers,
+        "num_parameters": draft_parameters(model),
+        "cache_bytes_per_token": sum(cache_bytes_per_token(model, layer) for layer in model.draft.layers),
+        "layers": [_layer_document(model, layer, 1) for layer in model.draft.layers],
+        "shared": [_weight_document(weight) for weight in model.draft.shared],
     }
 
 

@@ -92,6 +92,10 @@ class Weights(TypedDict):
     quantization: str | None
     stored_bytes: int | None
     """What the repository's files hold, where that was read."""
+    draft_parameters: Count
+    """What the checkpoint stores for multi-token prediction beside the model, part of no other figure."""
+    draft_bytes: Bytes
+    """The same in the plan's dtype and scheme."""
     parts: dict[str, PartInfo]
 
 

@@ -140,6 +140,7 @@ def _made(
         stored_weight_bytes=stored_weight_bytes,
         architecture=facts.architecture(),
         facts=tuple(facts.read),
+        draft=reading.draft,
         doubt=doubt_of(facts.model_type),
     )
 

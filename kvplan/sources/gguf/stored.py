@@ -66,6 +66,7 @@ def as_stored(reading: Reading, gguf: Gguf) -> tuple[Reading, Quantization | Non
         layers=layers,
         embeddings=tuple(_weight(weight, gguf, "") for weight in reading.embeddings),
         head=tuple(_weight(weight, gguf, "") for weight in reading.head),
+        draft=None,  # most conversions leave it out, and those that do not say so in words of their own
     )
     return stored, Quantization(method=scheme_name(gguf), understood=True)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from kvplan.core.dtypes import DType
-from kvplan.core.model import Layer, Quantization, Weight
+from kvplan.core.model import Draft, Layer, Quantization, Weight
 from kvplan.core.stored import StoredFormat, StoredTensor
 from kvplan.core.text import printable
 from kvplan.sources.families.bricks.parts import Reading
@@ -45,7 +45,8 @@ def mark(reading: Reading, raw: Mapping[str, Any], dtype: DType, *, text_only: b
     )
     if not marker.widths:  # a scheme that replaces nothing means something else than was read
         return reading, Quantization(method=method, understood=False)
-    return stored, marker.quantization(method)
+    quantization = marker.quantization(method)
+    return replace(stored, draft=reading.draft and marker.draft(reading.draft)), quantization
 
 
 def _method(raw: Mapping[str, Any]) -> str:
@@ -95,6 +96,15 @@ class _Marker:
                 made[key] = replace(layer, weights=weights)
             marked.append(made[key])
         return marked
+
+    def draft(self, draft: Draft) -> Draft:
+        """The draft with its weights marked: layers under their numbers, or by names of their own."""
+        first = draft.first_layer
+        layers = tuple(
+            replace(layer, weights=self.weights(layer.weights, None if first is None else first + i))
+            for i, layer in enumerate(draft.layers)
+        )
+        return replace(draft, layers=layers, shared=self.weights(draft.shared, None))
 
     def weights(self, weights: Sequence[Weight], layer: int | None) -> tuple[Weight, ...]:
         """The weights marked; of the pieces of a fused matrix only the first holds what all of them share."""

@@ -33,7 +33,8 @@ def read_glm4(facts: Facts) -> Reading:
 def read_glm4_moe(facts: Facts) -> Reading:
     """GLM-4.5, 4.6 and 4.7: after the first dense layers routed experts and shared ones, which are one wide MLP.
 
-    Checkpoints also hold a layer for multi-token prediction, which the class does not load.
+    Checkpoints also hold a layer for multi-token prediction, which the class does not load. GLM-4.5's has copies of
+    token table and output head; GLM-4.6's has not, and no config tells them apart: here they are counted.
 
     Source: transformers 5.23, models/glm4_moe/modeling_glm4_moe.py
     """
