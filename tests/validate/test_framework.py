@@ -24,7 +24,9 @@ from kvplan.core.layout import sequence_cache_bytes
 from kvplan.core.mixers import Mixer
 from kvplan.core.plan import Plan
 from kvplan.sources.load import load_model, raw_config
-from kvplan.validate.measure.framework import FrameworkError, measure_framework
+from kvplan.validate.cases import Load, cases_of
+from kvplan.validate.compare import compare
+from kvplan.validate.measure.framework import FrameworkError, NoFigure, measure_framework
 from tests.models import LLAMA, spec
 
 SMALL = LLAMA | {
@@ -195,6 +197,38 @@ def during_prefill(plan: Plan) -> dict[str, int]:
     for count, mixer, cache in pairs:
         total[cache.kind] += count * serving.batch_size * sequence_cache_bytes(hold(cache, mixer), serving)
     return total
+
+
+@pytest.mark.parametrize(
+    ("name", "seq_len"),
+    [
+        ("LiquidAI/LFM2-350M", 20),
+        ("ai21labs/AI21-Jamba-1.5-Mini", 20),
+        ("deepseek-ai/DeepSeek-V3.2", 20),
+        # 150 = 37 · 4 + 2 = 128 + 22: entries of both kinds, tokens that wait for the next, and a window that slides
+        ("deepseek-ai/DeepSeek-V4-Flash", 150),
+        ("meta-llama/Llama-3.2-11B-Vision-Instruct", 20),
+        ("openai/whisper-tiny", 20),
+    ],
+)
+def test_the_cases_say_what_is_measured(name: str, seq_len: int) -> None:
+    """Kind by kind, after the prompt and one token later; images are none, and sound is as long as it must be."""
+    model = load_model(name)
+    cases = cases_of(model, Load(seq_len=64))
+    load = {"batch": 2, "seq_len": seq_len, "encoder_seq_len": model.encoder_seq_len}
+    found = measure_framework({"config": config_of(name), "dtype": "bf16", **load})
+    rows = compare(cases, {"framework": found | load})
+    assert [row for row in rows if row.verdict != "ok"] == []
+    assert sum(row.measured or 0 for row in rows) > 0
+
+
+def test_what_shows_no_cache_is_another_error() -> None:
+    """Told as such; a class that is not there, or a config that makes no sense, stays a failure."""
+    with pytest.raises(NoFigure, match="a list, which is no cache of transformers"):
+        measure_framework({"config": SMALL | {"model_type": "rwkv", "architectures": None}, "seq_len": 5})
+    with pytest.raises(FrameworkError) as unknown:
+        measure_framework({"config": SMALL | {"model_type": "frobnicator"}, "seq_len": 5})
+    assert not isinstance(unknown.value, NoFigure)
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("fp32", 4), ("bf16", 2), ("fp16", 2)])

@@ -179,6 +179,32 @@ def test_every_layer_computes_every_step(measured):
     }  # fmt: skip
 
 
+NEWER = [
+    replace(SLIDING, name="chunked", kind="chunked"),
+    replace(FULL, name="shared", kind="shared"),
+    replace(FULL, name="indexed", kind="full_indexed", index_dim=8, prefix_tokens=5),
+    replace(LATENT, name="latent, pooled", kind="latent_indexed", index_dim=16, index_pool=3),
+    replace(FULL, name="index alone", kind="latent_indexed", index_dim=16),
+    replace(FULL, name="compressed", kind="compressed", num_kv_heads=1, value_dim=16, window=6, ratio=4, index_dim=8),
+    replace(LINEAR, name="vectors", vector_elements=12, state_bits=None),
+    replace(LINEAR, name="conv", kind="conv"),
+    replace(LINEAR, name="identifiers", kind="conv", conv_channels=1, conv_bits=64),
+]
+
+
+def test_newer_kinds_on_a_gpu(cuda):
+    """Every line of the GPU's way: what no kernel takes is written, and is neither computed nor captured."""
+    reading = cuda.measure(NEWER)
+    assert reading["graph_failure"] is None
+    rows = compare(NEWER, {"memory": reading})
+    assert {row.verdict for row in rows if row.term in ("pools", "requested", "allocated", "left by a run")} == {"ok"}
+    assert [one["case"] for one in reading["workspaces"]] == ["chunked", "indexed", "latent, pooled"]
+    assert {row.verdict for row in rows if row.term == "decode workspace"} == {"ok"}
+    assert cuda.launches["delta_step_kernel"] == 0
+    compressed = next(one for one in cuda.pools if one is not None and one.entries is not None and one.states)
+    assert compressed.entries.keys.ne(0).any()
+
+
 def test_every_layer_is_filled(measured):
     found = [one for one in measured[1].pools if one is not None]
     caches = [one.tokens for one in found if one.tokens is not None]
