@@ -125,10 +125,7 @@ class PagedCache:
         if dtype == torch.int8:
             shapes += [(rows, torch.float32)] * (1 if latent else 2)
         num_parts = len(shapes)
-        if index is not None:
-            shapes.append(((*rows[:2], index[0]), index[1]))
-            shapes += [(rows[:2], torch.float32)] * (index[1] == torch.int8)
-        parts = carve(shapes, device)
+        parts = carve(shapes + _index_shapes(rows[:2], index), device)
         keys, values = parts[0], parts[0][..., :value_dim] if latent else parts[1]
         scales, indexed = parts[1 if latent else 2 : num_parts], parts[num_parts:]
         free = list(range(num_pages))[::-1]
@@ -257,6 +254,17 @@ class PagedCache:
             self._lengths[sequence] = start + count
         self.lengths.copy_(torch.tensor(self._lengths, dtype=torch.int32))
         return torch.cat(slots).to(self.keys.device)
+
+
+def _index_shapes(
+    places: tuple[int, int], index: tuple[int, torch.dtype] | None
+) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    """An indexer's key of every place, and its scale where it is int8; nothing where there is no indexer."""
+    if index is None:
+        return []
+    width, dtype = index
+    scales: list[tuple[tuple[int, ...], torch.dtype]] = [(places, torch.float32)] if dtype == torch.int8 else []
+    return [((*places, width), dtype), *scales]
 
 
 def carve(shapes: Sequence[tuple[tuple[int, ...], torch.dtype]], device: torch.device | str) -> list[Tensor]:

@@ -67,13 +67,7 @@ def checks(case: Case, device: torch.device) -> list[tuple[str, Check]]:
     if case.kernel == "delta":
         return [("decode", Check(case.name, _delta(case, interpreted)))]
     if case.kernel == "latent":
-        mla: dict[str, Any] = {
-            "latent_dim": case.latent_dim,
-            "rope_dim": case.rope_dim,
-            "page_size": max(case.page_size, 16),
-        }
-        heads = min(case.num_heads, 16) if interpreted else case.num_heads
-        return [("decode", check(partial(run_mla, heads=heads, dtype=queries, stored=stored, **mla), queries))]
+        return [("decode", check(_mla(case, queries, interpreted), queries))]
     kv_heads = min(case.num_kv_heads, 2) if interpreted else case.num_kv_heads
     shape = {
         "num_kv_heads": kv_heads,
@@ -98,6 +92,19 @@ def checks(case: Case, device: torch.device) -> list[tuple[str, Check]]:
     if min(case.key_dim, case.value_dim) >= 16 and padded(same["group"]) <= 128:
         found.append(("prefill", check(partial(run_prefill, paged=True, **prefill, **same))))
     return found
+
+
+def _mla(case: Case, queries: torch.dtype, interpreted: bool) -> Callable[[torch.device], tuple[Tensor, Tensor]]:
+    """An absorbed decode over latents."""
+    return partial(
+        run_mla,
+        heads=min(case.num_heads, 16) if interpreted else case.num_heads,
+        dtype=queries,
+        stored=stored_type(case.kv_dtype),
+        latent_dim=case.latent_dim,
+        rope_dim=case.rope_dim,
+        page_size=max(case.page_size, 16),
+    )
 
 
 def _delta(case: Case, interpreted: bool) -> Callable[[torch.device], tuple[Tensor, Tensor]]:
