@@ -409,6 +409,16 @@ BY_HAND = {
         + 466_432_256
         - 2 * 500 * 16,
     ),
+    # 60 layers · 2 · 4 · 128 · 2 bytes, and in 57 an indexer's key of 128. Norms on each head's query and key; indexers of
+    # 4 heads, 128 experts with a router and a shared one in those 57, a dense MLP in the others.
+    "MiniMax-M3": (
+        60 * 2048 + 57 * 256,
+        2 * 200_064 * 6144
+        + 6144
+        + 60 * (2 * 64 * 128 * 6144 + 2 * 4 * 128 * 6144 + 2 * 128 + 2 * 6144)
+        + 57 * (5 * 128 * 6144 + 2 * 128 + 129 * 3 * 3072 * 6144 + 128 * 6144)
+        + 3 * 3 * 12_288 * 6144,
+    ),
     # An encoder keeps nothing. In each of 24 layers q, k, v and o with biases, two matrices in without and one out with,
     # two LayerNorms.
     "GTE-large-1.5": (

@@ -264,6 +264,7 @@ READERS: dict[str, str] = {
     "minimax": "hybrids.linear_hybrids.read_minimax",
     "minimax_m1": "remote.moe.read_minimax_text_01",
     "minimax_m2": "decoders.sigmoid_moe.read_minimax_m2",
+    "minimax_m3": "remote.moe.read_minimax_m3",
     "minimax_m3_vl": "latents.minimax_m3.read_minimax_m3_vl",
     "minimax_m3_vl_text": "latents.minimax_m3.read_minimax_m3_vl_text",
     "minimax_text_01": "remote.moe.read_minimax_text_01",

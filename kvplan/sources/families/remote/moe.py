@@ -1,5 +1,5 @@
 """Routed decoders whose classes come with their repository: deepseek, bailing_moe, kimi_k2, arctic, grok-1,
-minimax_text_01, minimax_m1, step3_text; and deepseek_ref, a copy of deepseek_v4.
+minimax_text_01, minimax_m1, minimax_m3, step3_text; and deepseek_ref, a copy of deepseek_v4.
 """
 
 from kvplan.core.mixers import LinearAttention
@@ -211,3 +211,11 @@ def _listed_layers(facts: Facts, count: int) -> frozenset[int]:
             raise facts.wrong("moe_layers_enum", facts.text("moe_layers_enum"), "layers, separated by commas")
         return frozenset(map(int, words))
     return frozenset(facts.integers("moe_layers_enum"))
+
+
+def read_minimax_m3(facts: Facts) -> Reading:
+    """MiniMax M3 without its tower: the text model of `minimax_m3_vl`, its keys at the top of the file.
+
+    Source: MiniMaxAI/MiniMax-M3, config.json of the text model; transformers 5.23, models/minimax_m3_vl/
+    """
+    return under_another_name(facts, "minimax_m3_vl_text", family="minimax_m3")
