@@ -69,6 +69,8 @@ class Chosen:
 def choose(facts: Facts, family: Family) -> Chosen:
     """The class of a config. Raises UnsupportedError for one that the family does not list.
 
+    A class that generates decodes, whatever `is_decoder` says: it is planned as it is used, with a cache.
+
     Source: transformers 5.23, models/bert/modeling_bert.py `BertModel.forward`, alike in its kin
     """
     decodes = facts.knows("is_decoder") and facts.flag("is_decoder")
@@ -78,6 +80,7 @@ def choose(facts: Facts, family: Family) -> Chosen:
     suffix = usual if named is None else named
     if suffix not in family.classes:
         raise unknown_class(facts)
+    decodes = decodes or suffix == family.causal
     return Chosen(suffix, decodes, decodes and suffix in (family.plain, family.causal))
 
 
