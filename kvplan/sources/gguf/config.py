@@ -1,71 +1,23 @@
 """A GGUF header in the words of a config.json, so that the reader of the model's family serves both.
 
-To add an architecture: a function `Gguf -> dict` with the keys that its family reads beyond the common ones, and its
-line in `ARCHITECTURES`. What the metadata leave out (biases, tied heads, norms) is seen by the tensors that are there.
+To add an architecture: a function `Gguf -> dict` with the keys that its family reads beyond the common ones, in the
+module of its kind, its line in `ARCHITECTURES`, and a small model in `tests/data/gguf`. What the metadata leave out
+(biases, tied heads, norms) is seen by the tensors that are there.
 
 Source: llama.cpp 2026-03, src/llama-arch.cpp (`LLM_KV_NAMES`, `LLM_TENSOR_NAMES`), convert_hf_to_gguf.py
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from kvplan.core.errors import InputError, UnsupportedError
+from kvplan.core.errors import UnsupportedError
 from kvplan.core.text import printable
-from kvplan.sources.gguf.header import GgufHeader, GgufTensor
+from kvplan.sources.gguf import dense, hybrids, routed
+from kvplan.sources.gguf.dense import named
+from kvplan.sources.gguf.header import GgufHeader
+from kvplan.sources.gguf.metadata import Gguf, window
 
-
-class Gguf:
-    """A header by key and by tensor name."""
-
-    def __init__(self, header: GgufHeader, *, what: str) -> None:
-        self.header = header
-        self.what = what
-        self.tensors: Mapping[str, GgufTensor] = {tensor.name: tensor for tensor in header.tensors}
-        arch = header.metadata.get("general.architecture")
-        if not isinstance(arch, str):
-            raise InputError(f"{what} names no `general.architecture`", hint="is it a model's file, or only a part?")
-        self.arch = arch
-
-    def number(self, key: str, default: int | None = None) -> int:
-        """The whole number at `key` of the architecture; an array of equal ones counts as one."""
-        value = self.header.metadata.get(f"{self.arch}.{key}", default)
-        if isinstance(value, tuple) and len(set(value)) == 1:
-            value = value[0]
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**48:
-            found = "is missing from" if value is None else f"is {str(value)[:40]!r} in"
-            raise InputError(f"`{self.arch}.{key}` {found} {self.what}", hint="name the original model's config.json")
-        return value
-
-    def numbers(self, key: str, count: int) -> tuple[int, ...]:
-        """One number a layer: an array, or the same for all."""
-        value = self.header.metadata.get(f"{self.arch}.{key}")
-        if not isinstance(value, tuple):
-            return (self.number(key),) * count
-        if len(value) < count or not all(isinstance(item, int) and item >= 0 for item in value):
-            raise InputError(
-                f"`{self.arch}.{key}` of {self.what} is not one number a layer", hint="the file is damaged"
-            )
-        return tuple(int(item) for item in value[:count])
-
-    def has_key(self, key: str) -> bool:
-        """Whether the architecture states the key, other than as 0."""
-        return bool(self.header.metadata.get(f"{self.arch}.{key}"))
-
-    def has(self, *names: str) -> bool:
-        """Whether one of the tensors is there; `attn_q.bias` means that of some layer."""
-        return any(name in self.tensors or any(t.endswith(f".{name}") for t in self.tensors) for name in names)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor, of the first layer that has it where the name is a layer's."""
-        for tensor in self.header.tensors:
-            if tensor.name == name or tensor.name.endswith(f".{name}"):
-                return tensor.shape
-        raise InputError(f"{self.what} has no tensor `{name}`", hint="is it one part of a split file, or an adapter?")
-
-    @property
-    def num_layers(self) -> int:
-        """Layers that generate; those that predict further tokens stand after them."""
-        return self.number("block_count") - self.number("nextn_predict_layers", 0)
+Special = Callable[[Gguf], dict[str, Any]]
 
 
 def config_of(header: GgufHeader, *, what: str) -> dict[str, Any]:
@@ -107,238 +59,84 @@ def common(gguf: Gguf) -> dict[str, Any]:
     return config
 
 
-def _experts(gguf: Gguf, *, total: str = "num_experts", width: str = "moe_intermediate_size") -> dict[str, Any]:
-    """Routed experts, and how wide each is: by the metadata, in older files by the tensor."""
-    own = gguf.number("expert_feed_forward_length", 0) or gguf.shape("ffn_down_exps.weight")[-1]
-    return {total: gguf.number("expert_count"), "num_experts_per_tok": gguf.number("expert_used_count"), width: own}
-
-
-def _window(gguf: Gguf) -> dict[str, Any]:
-    window = gguf.number("attention.sliding_window", 0)
-    return {"sliding_window": window or None}
-
-
-def _llama(gguf: Gguf) -> dict[str, Any]:
-    """Llama, Mistral and Mixtral share one name."""
-    if gguf.has_key("expert_count"):
-        experts = _experts(gguf, total="num_local_experts", width="intermediate_size")
-        return {"model_type": "mixtral", **experts, **_window(gguf)}
-    if gguf.has_key("attention.sliding_window"):
-        return {"model_type": "mistral", **_window(gguf)}
-    return {"model_type": "llama", "mlp_bias": gguf.has("ffn_up.bias")}
-
-
-def _qwen2(gguf: Gguf) -> dict[str, Any]:
-    return {"model_type": "qwen2", "use_sliding_window": False}
-
-
-def _qwen2_moe(gguf: Gguf) -> dict[str, Any]:
-    shared = gguf.shape("ffn_down_shexp.weight")[-1]
-    return {
-        "model_type": "qwen2_moe",
-        "shared_expert_intermediate_size": shared,
-        "use_sliding_window": False,
-    } | _experts(gguf)
-
-
-def _qwen3(gguf: Gguf) -> dict[str, Any]:
-    return {"model_type": "qwen3", "use_sliding_window": False}
-
-
-def _qwen3_moe(gguf: Gguf) -> dict[str, Any]:
-    return {"model_type": "qwen3_moe", "use_sliding_window": False, "mlp_only_layers": [], **_experts(gguf)}
-
-
-def _qwen3_next(gguf: Gguf) -> dict[str, Any]:
-    """Delta nets and full attention by turns, every `full_attention_interval`-th layer full."""
-    inner, state = gguf.number("ssm.inner_size"), gguf.number("ssm.state_size")
-    heads = gguf.number("ssm.time_step_rank")
-    return {
-        "full_attention_interval": gguf.number("full_attention_interval", 4),
-        "linear_num_value_heads": heads,
-        "linear_num_key_heads": gguf.number("ssm.group_count"),
-        "linear_key_head_dim": state,
-        "linear_value_head_dim": inner // heads,
-        "linear_conv_kernel_dim": gguf.number("ssm.conv_kernel"),
-    }
-
-
-def _qwen3_next_moe(gguf: Gguf) -> dict[str, Any]:
-    shared = gguf.shape("ffn_down_shexp.weight")[-1]
-    routed = {"shared_expert_intermediate_size": shared, "mlp_only_layers": [], "decoder_sparse_step": 1}
-    # Its class states the width of a dense MLP that no layer has; the file does not.
-    return {"model_type": "qwen3_next", "intermediate_size": shared, **_qwen3_next(gguf), **routed, **_experts(gguf)}
-
-
-def _qwen3_5(gguf: Gguf) -> dict[str, Any]:
-    return {"model_type": "qwen3_5_text", **_qwen3_next(gguf)}
-
-
-def _qwen3_5_moe(gguf: Gguf) -> dict[str, Any]:
-    shared = gguf.shape("ffn_down_shexp.weight")[-1]
-    return {
-        "model_type": "qwen3_5_moe_text",
-        "shared_expert_intermediate_size": shared,
-        **_qwen3_next(gguf),
-        **_experts(gguf),
-    }
-
-
-def _gemma(gguf: Gguf) -> dict[str, Any]:
-    return {"model_type": "gemma"}
-
-
-def _gemma2(gguf: Gguf) -> dict[str, Any]:
-    return {"model_type": "gemma2", **_window(gguf)}
-
-
-def _gemma3(gguf: Gguf) -> dict[str, Any]:
-    return {"model_type": "gemma3_text", **_window(gguf)}
-
-
-def _phi3(gguf: Gguf) -> dict[str, Any]:
-    return {"model_type": "phi3", **_window(gguf)}
-
-
-def _phi2(gguf: Gguf) -> dict[str, Any]:
-    return {"model_type": "phi", "qk_layernorm": False}
-
-
-def _falcon(gguf: Gguf) -> dict[str, Any]:
-    """Two norms before one layer are those of the new decoder architecture."""
-    kv_heads = gguf.number("attention.head_count_kv")
-    return {
-        "model_type": "falcon",
-        "num_kv_heads": kv_heads,
-        "multi_query": kv_heads == 1,
-        "new_decoder_architecture": gguf.has("attn_norm_2.weight"),
-        "bias": gguf.has("attn_qkv.bias"),
-        "parallel_attn": True,
-        "alibi": False,
-        "ffn_hidden_size": gguf.number("feed_forward_length"),
-    }
-
-
-def _gpt2(gguf: Gguf) -> dict[str, Any]:
-    return {
-        "model_type": "gpt2",
-        "n_positions": gguf.shape("position_embd.weight")[0],
-        "n_inner": gguf.number("feed_forward_length"),
-    }
-
-
-def _gpt_neox(gguf: Gguf) -> dict[str, Any]:
-    return {"model_type": "gpt_neox", "attention_bias": gguf.has("attn_qkv.bias")}
-
-
-def _starcoder2(gguf: Gguf) -> dict[str, Any]:
-    return {"model_type": "starcoder2", "use_bias": gguf.has("attn_q.bias"), **_window(gguf)}
-
-
-def _stablelm(gguf: Gguf) -> dict[str, Any]:
-    return {
-        "model_type": "stablelm",
-        "use_qkv_bias": gguf.has("attn_q.bias"),
-        "qk_layernorm": gguf.has("attn_q_norm.weight"),
-        "use_parallel_residual": not gguf.has("ffn_norm.weight"),
-    }
-
-
-def _cohere(gguf: Gguf) -> dict[str, Any]:
-    return {"model_type": "cohere", "use_qk_norm": gguf.has("attn_q_norm.weight")}
-
-
-def _cohere2(gguf: Gguf) -> dict[str, Any]:
-    return {"model_type": "cohere2", **_window(gguf)}
-
-
-def _gpt_oss(gguf: Gguf) -> dict[str, Any]:
-    experts = _experts(gguf, total="num_local_experts", width="intermediate_size")
-    return {"model_type": "gpt_oss", **experts, **_window(gguf)}
-
-
-def _deepseek2(gguf: Gguf) -> dict[str, Any]:
-    """V3's routers have a correction; older files state the expanded heads, newer ones the latent's besides."""
-    rope = gguf.number("rope.dimension_count")
-    key = gguf.number("attention.key_length_mla", 0) or gguf.number("attention.key_length")
-    value = gguf.number("attention.value_length_mla", 0) or gguf.number("attention.value_length")
-    rank = gguf.number("attention.q_lora_rank", 0)
-    heads = gguf.number("attention.head_count")
-    return {
-        "model_type": "deepseek_v3" if gguf.has("exp_probs_b.bias") else "deepseek_v2",
-        "head_dim": None,
-        "num_key_value_heads": heads,
-        "q_lora_rank": rank or None,
-        "kv_lora_rank": gguf.number("attention.kv_lora_rank"),
-        "qk_rope_head_dim": rope,
-        "qk_nope_head_dim": key - rope,
-        "v_head_dim": value,
-        "first_k_dense_replace": gguf.number("leading_dense_block_count", 0),
-        "n_shared_experts": gguf.number("expert_shared_count", 0),
-        **_experts(gguf, total="n_routed_experts"),
-    }
-
-
-def _glm4_moe(gguf: Gguf) -> dict[str, Any]:
-    return {
-        "model_type": "glm4_moe",
-        "use_qk_norm": gguf.has("attn_q_norm.weight"),
-        "first_k_dense_replace": gguf.number("leading_dense_block_count", 0),
-        "n_shared_experts": gguf.number("expert_shared_count", 0),
-        **_experts(gguf, total="n_routed_experts"),
-    }
-
-
-def _lfm2(gguf: Gguf) -> dict[str, Any]:
-    """Layers without KV heads are short convolutions; the width is stated as it is."""
-    kv_heads = gguf.numbers("attention.head_count_kv", gguf.num_layers)
-    return {
-        "model_type": "lfm2",
-        "layer_types": ["full_attention" if heads else "conv" for heads in kv_heads],
-        "conv_L_cache": gguf.number("shortconv.l_cache"),
-        "block_auto_adjust_ff_dim": False,
-    }
-
-
-def _named(model_type: str) -> "Special":
-    """An architecture that states nothing beyond the common keys."""
-    return lambda gguf: {"model_type": model_type}
-
-
-Special = Callable[[Gguf], dict[str, Any]]
-
 ARCHITECTURES: dict[str, Special] = {
-    "arcee": _named("arcee"),
-    "cohere2": _cohere2,
-    "command-r": _cohere,
-    "deepseek2": _deepseek2,
-    "ernie4_5": _named("ernie4_5"),
-    "falcon": _falcon,
-    "gemma": _gemma,
-    "gemma2": _gemma2,
-    "gemma3": _gemma3,
-    "glm4": _named("glm4"),
-    "glm4moe": _glm4_moe,
-    "gpt-oss": _gpt_oss,
-    "gpt2": _gpt2,
-    "gptneox": _gpt_neox,
-    "granite": _named("granite"),
-    "lfm2": _lfm2,
-    "llama": _llama,
-    "mistral3": lambda gguf: {"model_type": "ministral3", **_window(gguf)},
-    "nemotron": _named("nemotron"),
-    "olmo2": _named("olmo2"),
-    "phi2": _phi2,
-    "phi3": _phi3,
-    "qwen2": _qwen2,
-    "qwen2moe": _qwen2_moe,
-    "qwen3": _qwen3,
-    "qwen35": _qwen3_5,
-    "qwen35moe": _qwen3_5_moe,
-    "qwen3moe": _qwen3_moe,
-    "qwen3next": _qwen3_next_moe,
-    "seed_oss": _named("seed_oss"),
-    "smollm3": _named("smollm3"),
-    "stablelm": _stablelm,
-    "starcoder2": _starcoder2,
+    "afmoe": routed.afmoe,
+    "apertus": dense.apertus,
+    "arcee": named("arcee"),
+    "baichuan": named("baichuan"),
+    "bitnet": named("bitnet"),
+    "bloom": dense.bloom,
+    "chatglm": dense.chatglm,
+    "cohere2": dense.cohere2,
+    "command-r": dense.cohere,
+    "deepseek": routed.deepseek,
+    "deepseek2": routed.deepseek2,
+    "dots1": routed.dots1,
+    "ernie4_5": named("ernie4_5"),
+    "ernie4_5-moe": routed.ernie4_5_moe,
+    "exaone": named("exaone"),
+    "exaone-moe": routed.exaone_moe,
+    "exaone4": dense.exaone4,
+    "falcon": dense.falcon,
+    "falcon-h1": hybrids.falcon_h1,
+    "gemma": dense.gemma,
+    "gemma2": dense.gemma2,
+    "gemma3": dense.gemma3,
+    "gemma3n": dense.gemma3n,
+    "gemma4": dense.gemma4,
+    "glm-dsa": routed.glm_dsa,
+    "glm4": named("glm4"),
+    "glm4moe": routed.glm4_moe,
+    "gpt-oss": routed.gpt_oss,
+    "gpt2": dense.gpt2,
+    "gptneox": dense.gpt_neox,
+    "granite": dense.granite,
+    "granitehybrid": hybrids.granite_hybrid,
+    "granitemoe": routed.granite_moe,
+    "hunyuan-dense": named("hunyuan_v1_dense"),
+    "hunyuan-moe": routed.hunyuan_moe,
+    "internlm2": lambda gguf: {"model_type": "internlm2", "bias": gguf.has("attn_q.bias")},
+    "jais2": named("jais2"),
+    "jamba": hybrids.jamba,
+    "kimi-linear": hybrids.kimi_linear,
+    "lfm2": hybrids.lfm2,
+    "lfm2moe": hybrids.lfm2_moe,
+    "llama": routed.llama,
+    "llama4": routed.llama4,
+    "mamba": hybrids.mamba,
+    "mamba2": hybrids.mamba2,
+    "mimo2": routed.mimo2,
+    "minicpm": named("minicpm"),
+    "minicpm3": routed.minicpm3,
+    "minimax-m2": routed.minimax_m2,
+    "mistral3": lambda gguf: {"model_type": "ministral3", **window(gguf)},
+    "mistral4": routed.mistral4,
+    "mpt": dense.mpt,
+    "nemotron": named("nemotron"),
+    "nemotron_h": hybrids.nemotron_h,
+    "nemotron_h_moe": hybrids.nemotron_h,
+    "olmo": named("olmo"),
+    "olmo2": dense.olmo2,
+    "olmoe": routed.olmoe,
+    "orion": named("orion"),
+    "phi2": dense.phi2,
+    "phi3": dense.phi3,
+    "phimoe": routed.phi_moe,
+    "qwen": named("qwen"),
+    "qwen2": dense.qwen2,
+    "qwen2moe": routed.qwen2_moe,
+    "qwen2vl": dense.qwen2_vl,
+    "qwen3": dense.qwen3,
+    "qwen35": hybrids.qwen3_5,
+    "qwen35moe": hybrids.qwen3_5_moe,
+    "qwen3moe": routed.qwen3_moe,
+    "qwen3next": hybrids.qwen3_next_moe,
+    "qwen3vl": named("qwen3_vl_text"),
+    "qwen3vlmoe": routed.qwen3_vl_moe,
+    "seed_oss": named("seed_oss"),
+    "smollm3": named("smollm3"),
+    "stablelm": dense.stablelm,
+    "starcoder": dense.starcoder,
+    "starcoder2": dense.starcoder2,
+    "xverse": named("xverse"),
 }

@@ -10,8 +10,9 @@ from kvplan.core.model import ModelSpec, Quantization, Source
 from kvplan.core.weights import num_parameters
 from kvplan.sources.config import spec_from_raw
 from kvplan.sources.families.bricks.parts import Reading
-from kvplan.sources.gguf.config import Gguf, config_of
+from kvplan.sources.gguf.config import config_of
 from kvplan.sources.gguf.header import GgufHeader
+from kvplan.sources.gguf.metadata import Gguf
 from kvplan.sources.gguf.stored import as_stored, scheme_name
 
 IDLE = ("rope_freqs", "rope_factors_long", "rope_factors_short", "exp_probs_b", "attn_rot_embd")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from kvplan.core.model import Layer, Quantization, Split, Weight
 from kvplan.core.stored import StoredFormat, StoredTensor
 from kvplan.sources.families.bricks.parts import Reading
-from kvplan.sources.gguf.config import Gguf
+from kvplan.sources.gguf.metadata import Gguf
 from kvplan.sources.gguf.types import BlockFormat
 
 PLAIN = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
