@@ -26,6 +26,8 @@ def value(item: Any) -> bytes:
         return struct.pack("<I", 8) + text(item)
     if item and isinstance(item[0], str):
         return struct.pack("<IIQ", 9, 8, len(item)) + b"".join(map(text, item))
+    if item and isinstance(item[0], bool):
+        return struct.pack(f"<IIQ{len(item)}?", 9, 7, len(item), *item)
     return struct.pack("<IIQ", 9, 5, len(item)) + struct.pack(f"<{len(item)}i", *item)
 
 

@@ -15,8 +15,10 @@ from kvplan.sources.gguf.header import GgufHeader
 from kvplan.sources.gguf.metadata import Gguf
 from kvplan.sources.gguf.stored import as_stored, scheme_name
 
-IDLE = ("rope_freqs", "rope_factors_long", "rope_factors_short", "exp_probs_b", "attn_rot_embd")
-"""Tensors that are no parameters: what positions are turned by, and what corrects a router."""
+IDLE = ("rope_freqs", "rope_factors_long", "rope_factors_short", "attn_rot_embd", "layer_output_scale")
+"""Tensors that are no parameters: what positions are turned by, and Gemma 4's scalar of each layer."""
+CORRECTION = "exp_probs_b"
+"""What corrects a router: a parameter to some families, a buffer to others."""
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -48,13 +50,20 @@ def spec_from_gguf(
 
 def _notes(model: ModelSpec, gguf: Gguf) -> list[str]:
     """Where the file's tensors and the family's parameters differ."""
-    elements = sum(
-        tensor.num_elements
-        for tensor in gguf.header.tensors
-        if not any(f"{idle}." in f"{tensor.name}." for idle in IDLE)
-    )
+    elements = _num_elements(gguf) - _num_elements(gguf, *IDLE)
     surplus = elements - num_parameters(model)
-    if not surplus:
+    correcting = _num_elements(gguf, CORRECTION)
+    if surplus in (0, correcting):
         return []
+    surplus -= correcting
     more = "more" if surplus > 0 else "fewer"
     return [f"the file holds {abs(surplus):,} parameters {more} than `{model.model_type}` has by its metadata"]
+
+
+def _num_elements(gguf: Gguf, *roles: str) -> int:
+    """Elements of all tensors, or of those of these roles."""
+    return sum(
+        tensor.num_elements
+        for tensor in gguf.header.tensors
+        if not roles or any(f"{role}." in f"{tensor.name}." for role in roles)
+    )
