@@ -12,7 +12,7 @@ from typing import Any
 
 from kvplan.core.errors import UnsupportedError
 from kvplan.core.text import printable
-from kvplan.sources.gguf import dense, hybrids, routed
+from kvplan.sources.gguf import dense, encoders, hybrids, routed
 from kvplan.sources.gguf.dense import named
 from kvplan.sources.gguf.header import GgufHeader
 from kvplan.sources.gguf.metadata import Gguf, window
@@ -64,6 +64,7 @@ ARCHITECTURES: dict[str, Special] = {
     "apertus": dense.apertus,
     "arcee": named("arcee"),
     "baichuan": named("baichuan"),
+    "bert": encoders.bert,
     "bitnet": named("bitnet"),
     "bloom": dense.bloom,
     "chatglm": dense.chatglm,
@@ -74,12 +75,14 @@ ARCHITECTURES: dict[str, Special] = {
     "dots1": routed.dots1,
     "ernie4_5": named("ernie4_5"),
     "ernie4_5-moe": routed.ernie4_5_moe,
+    "eurobert": named("eurobert"),
     "exaone": named("exaone"),
     "exaone-moe": routed.exaone_moe,
     "exaone4": dense.exaone4,
     "falcon": dense.falcon,
     "falcon-h1": hybrids.falcon_h1,
     "gemma": dense.gemma,
+    "gemma-embedding": encoders.gemma_embedding,
     "gemma2": dense.gemma2,
     "gemma3": dense.gemma3,
     "gemma3n": dense.gemma3n,
@@ -111,10 +114,12 @@ ARCHITECTURES: dict[str, Special] = {
     "minimax-m2": routed.minimax_m2,
     "mistral3": lambda gguf: {"model_type": "ministral3", **window(gguf)},
     "mistral4": routed.mistral4,
+    "modern-bert": encoders.modern_bert,
     "mpt": dense.mpt,
     "nemotron": named("nemotron"),
     "nemotron_h": hybrids.nemotron_h,
     "nemotron_h_moe": hybrids.nemotron_h,
+    "nomic-bert": encoders.nomic_bert,
     "olmo": named("olmo"),
     "olmo2": dense.olmo2,
     "olmoe": routed.olmoe,

@@ -19,6 +19,14 @@ _ROLES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"embed_tokens|wte|word_embeddings|embed_in|embeddings|tok_embeddings", ("token_embd",)),
     (r"lm_head|embed_out|output|output_layer", ("output",)),
     (r"wpe|embed_positions|position_embeddings", ("position_embd",)),
+    (r"token_type_embeddings", ("token_types",)),
+    (r"attention\.self\.query", ("attn_q",)),
+    (r"attention\.self\.key", ("attn_k",)),
+    (r"attention\.self\.value", ("attn_v",)),
+    (r"attention\.output\.dense", ("attn_output",)),
+    (r"intermediate\.dense", ("ffn_up",)),
+    (r"output\.dense|mlp\.Wo", ("ffn_down",)),
+    (r"mlp\.Wi\[.*", ("ffn_up",)),
     (r"embed_tokens_per_layer", ("per_layer_token_embd",)),
     (r"per_layer_model_projection", ("per_layer_model_proj",)),
     (r"per_layer_input_gate", ("inp_gate",)),
@@ -87,7 +95,7 @@ _ROLES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r".*(\[k\]|k_proj)", ("attn_k", "attn_qkv")),
     (r".*(\[v\]|v_proj)", ("attn_v", "attn_qkv")),
     (
-        r"(self_attn|attn|attention|self_attention|mixer)\.(o_proj|out_proj|dense|c_proj|wo)",
+        r"(self_attn|attn|attention|self_attention|mixer)\.(o_proj|out_proj|dense|c_proj|wo|Wo)",
         ("attn_output",),
     ),
 )
@@ -102,10 +110,18 @@ def as_stored(reading: Reading, gguf: Gguf) -> tuple[Reading, Quantization | Non
         layers=layers,
         # Buffers beside the token table, as the frequencies of positions, are computed anew and not in the file.
         embeddings=tuple(_weight(weight, gguf, "") for weight in reading.embeddings if not weight.buffer),
-        head=tuple(_weight(weight, gguf, "") for weight in reading.head),
+        head=tuple(_weight(weight, gguf, "") for weight in reading.head if not _left_out(weight, gguf)),
         draft=None,  # most conversions leave it out, and those that do not say so in words of their own
     )
     return stored, Quantization(method=scheme_name(gguf), understood=True)
+
+
+def _left_out(weight: Weight, gguf: Gguf) -> bool:
+    """Whether it is an encoder's pooler, which conversions for embeddings do without.
+
+    Source: llama.cpp 2026-03, conversion/bert.py `BertModel.filter_tensors`
+    """
+    return weight.name.startswith("pooler.") and not gguf.has("cls.weight")
 
 
 def scheme_name(gguf: Gguf) -> str:

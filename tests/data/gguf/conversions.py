@@ -7,6 +7,8 @@ Source: llama.cpp 2026-03, convert_hf_to_gguf.py, later conversion/; the class o
 import re
 from typing import Any
 
+from small_models import ENCODERS
+
 
 def stated(arch: str, config: dict[str, Any], built: Any) -> dict[str, Any]:
     """The keys that the converter writes for this architecture; lists are one number a layer."""
@@ -30,7 +32,7 @@ def _common(arch: str, config: dict[str, Any], built: Any) -> dict[str, Any]:
         "attention.head_count": getattr(built, "num_attention_heads", 0),
         "feed_forward_length": getattr(built, "intermediate_size", None) or 4 * built.hidden_size,
     }
-    if arch not in ("gpt2", "bloom", "gptneox", "mpt", "starcoder", "mamba", "mamba2"):
+    if arch not in ("gpt2", "bloom", "gptneox", "mpt", "starcoder", "mamba", "mamba2", *ENCODERS):
         found["attention.head_count_kv"] = config.get("num_key_value_heads")
     if config.get("head_dim") and arch != "mamba2":
         found |= {"attention.key_length": config["head_dim"], "attention.value_length": config["head_dim"]}
@@ -38,6 +40,12 @@ def _common(arch: str, config: dict[str, Any], built: Any) -> dict[str, Any]:
 
 
 def _windows(config: dict[str, Any], built: Any) -> dict[str, Any]:
+    if config.get("local_attention"):
+        every = config["global_attn_every_n_layers"]
+        return {
+            "attention.sliding_window": config["local_attention"],
+            "attention.sliding_window_pattern": every,
+        }
     if not config.get("sliding_window"):
         return {}
     return {"attention.sliding_window": config["sliding_window"]}
@@ -111,6 +119,10 @@ def _gemma4(built: Any, config: dict[str, Any]) -> dict[str, Any]:
         "attention.key_length_swa": config["head_dim"],
         "attention.value_length_swa": config["head_dim"],
     }
+    if config.get("use_double_wide_mlp"):
+        narrow = config["num_hidden_layers"] - config["num_kv_shared_layers"]
+        width = config["intermediate_size"]
+        found["feed_forward_length"] = [width] * narrow + [2 * width] * config["num_kv_shared_layers"]
     if "num_global_key_value_heads" in config:
         local, full = config["num_key_value_heads"], config["num_global_key_value_heads"]
         found["attention.head_count_kv"] = [local if k == "sliding_attention" else full for k in built.layer_types]
@@ -254,8 +266,10 @@ SPECIAL: dict[str, Any] = {
 Pieces = list[tuple[str, list[int]]]
 TURNED = ("gpt-oss", "llama4")
 """Their classes keep experts the other way round."""
-FUSED = ("qwen", "chatglm")
-"""Those with one tensor for queries, keys and values, for which transformers has no class."""
+FUSED = ("qwen", "chatglm", "nomic-bert")
+"""Those with one tensor for queries, keys and values, where the class has three."""
+LEFT_OUT = ("pooler.",)
+"""What the converter drops."""
 RENAMED = (
     (r"\.dt_bias$", ".dt_proj.bias"),
     (r"\.e_score_correction_bias$", ".e_score_correction.bias"),
@@ -275,8 +289,9 @@ RENAMED = (
 
 def pieces(name: str, shape: list[int], config: Any, arch: str) -> Pieces:
     """A parameter of transformers 5 under the names of checkpoints, which the map knows, or by its own in the file."""
-    for pattern, new in RENAMED:
-        name = re.sub(pattern, new, name)
+    name = _renamed(name, arch)
+    if name.startswith(LEFT_OUT) or (arch == "deepseek" and "e_score_correction" in name):
+        return []
     if ".experts." in name:
         return _stacked(name, shape, arch)
     if "shared_mlp." in name:
@@ -285,26 +300,40 @@ def pieces(name: str, shape: list[int], config: Any, arch: str) -> Pieces:
         return _expansions(name, config)
     if arch in FUSED and re.search(r"\.(q|k|v|gate|up)_proj\.", name):
         return _fused(name, shape, config, arch)
-    if arch == "deepseek" and "e_score_correction" in name:
-        return []
-    if arch == "gpt2" and re.search(
-        r"(c_attn|c_proj|c_fc)\.weight$", name
-    ):  # it keeps its matrices the other way round
+    if arch == "gpt2" and name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):  # kept the other way round
         return [(name, shape[::-1])]
+    if arch.startswith("gemma"):
+        return _gemma(name, shape, config)
+    return _state_space(name, shape, config, arch)
+
+
+def _renamed(name: str, arch: str) -> str:
+    for pattern, new in RENAMED:
+        name = re.sub(pattern, new, name)
+    if arch == "nomic-bert":
+        name = re.sub(r"^layers\.(\d+)\.post_attention_layernorm", r"blk.\1.attn_output_norm", name)
+        name = re.sub(r"^layers\.(\d+)\.post_mlp_layernorm", r"blk.\1.layer_output_norm", name)
+    return name
+
+
+def _gemma(name: str, shape: list[int], config: Any) -> Pieces:
+    """AltUp's matrices as one tensor, and a router's scales."""
     if "altup_" in name:
         stack = [config.altup_num_inputs - 1, *shape]
         short = "altup_unembd_proj" if "unembed" in name else "altup_proj"
         return [(f"={short}.weight", stack)] if ".0." in name else []
-    if name.endswith(("router.scale", "router.per_expert_scale")):
-        return [(f"blk.{_layer(name)}.ffn_{'gate_inp' if name.endswith('router.scale') else 'down_exps'}.scale", shape)]
-    return _state_space(name, shape, config, arch)
+    if name.endswith("router.scale"):
+        return [(f"blk.{_layer(name)}.ffn_gate_inp.scale", shape)]
+    if name.endswith("router.per_expert_scale"):
+        return [(f"blk.{_layer(name)}.ffn_down_exps.scale", shape)]
+    return [(name, shape)]
 
 
 def _fused(name: str, shape: list[int], config: Any, arch: str) -> Pieces:
     """Queries, keys and values of a stand-in as one tensor; both sides of the MLP too in ChatGLM."""
     block, kind = f"blk.{_layer(name)}", name.rpartition(".")[2]
     if "q_proj" in name:
-        groups = 1 + 2 * config.num_key_value_heads / config.num_attention_heads
+        groups = 1 + 2 * getattr(config, "num_key_value_heads", config.num_attention_heads) / config.num_attention_heads
         return [(f"{block}.attn_qkv.{kind}", [int(shape[0] * groups), *shape[1:]])]
     if "k_proj" in name or "v_proj" in name:
         return []
@@ -319,7 +348,7 @@ def _layer(name: str) -> str:
 
 def _stacked(name: str, shape: list[int], arch: str) -> Pieces:
     """Experts; gate and up are two tensors but in Gemma 4."""
-    base, _, piece = name.rpartition(".experts.")
+    piece = name.rpartition(".experts.")[2]
     block, bias = f"blk.{_layer(name)}", piece.endswith("_bias")
     kind, piece = "bias" if bias else "weight", piece.removesuffix("_bias")
     if arch in TURNED and not bias:

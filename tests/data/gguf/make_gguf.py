@@ -22,15 +22,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import gguf
 import torch
 import transformers
-from conversions import pieces, stated
-from small_models import MODELS, NAMES, OWN_SIZES, SIZES, STAND_INS
+from conversions import LEFT_OUT, pieces, stated
+from small_models import ENCODERS, MODELS, NAMES, OWN_SIZES, SIZES, STAND_INS
 from transformers import CONFIG_MAPPING
 
 
-def build(config: dict[str, Any]) -> Any:
+def build(name: str, config: dict[str, Any]) -> Any:
     """The model, without storage."""
     built = CONFIG_MAPPING[config["model_type"]].from_dict({"pad_token_id": 0} | config)
     with torch.device("meta"):
+        if name in ENCODERS:
+            return transformers.AutoModel.from_config(built, dtype=torch.bfloat16)
         if type(built) in transformers.AutoModelForCausalLM._model_mapping:
             return transformers.AutoModelForCausalLM.from_config(built, dtype=torch.bfloat16)
         return TextModel(built)
@@ -50,27 +52,28 @@ class TextModel(torch.nn.Module):
 def tensors(arch: str, model: Any) -> list[list[Any]]:
     """[name, shape, format] of every tensor, as the converter writes them."""
     number = next(k for k, v in gguf.MODEL_ARCH_NAMES.items() if v == arch)
-    names = gguf.get_tensor_name_map(
-        number, len(getattr(model.config, "layers_block_type", ())) or model.config.num_hidden_layers
-    )
+    num_layers = len(getattr(model.config, "layers_block_type", ())) or model.config.num_hidden_layers
+    names = gguf.get_tensor_name_map(number, num_layers)
     shapes = {name: list(p.shape) for name, p in model.named_parameters()}
     buffers = ("e_score_correction_bias", "expert_bias", "layer_scalar")
     shapes |= {name: list(b.shape) for name, b in model.named_buffers() if name.endswith(buffers)}
     table = []
     for name, shape in shapes.items():
         for old, new in pieces(name, shape, model.config, arch):
-            found = (
-                old.removeprefix("=")
-                if old.startswith(("blk.", "="))
-                else names.get_name(old, try_suffixes=(".weight", ".bias"))
-            )
+            if old.startswith(("blk.", "=")):
+                found = old.removeprefix("=")
+            else:
+                tries = (
+                    names.get_name(f"{before}{old}", try_suffixes=(".weight", ".bias")) for before in ("", "model.")
+                )
+                found = next((name for name in tries if name), None)
             if found is None:
                 raise LookupError(f"{arch}: {old}")
             table.append([found, new])
     return [[name, shape, form(name, shape)] for name, shape in table]
 
 
-ALWAYS_F32 = ("ffn_gate_inp", "norm", "position_embd", "ssm_conv1d", "shortconv.conv", "_coef.")
+ALWAYS_F32 = ("ffn_gate_inp", "norm", "position_embd", "token_types", "ssm_conv1d", "shortconv.conv", "_coef.")
 NEVER_QUANTISED = ("altup", "laurel", "per_layer_model_proj")
 """What llama.cpp's converter and its quantiser leave as they are."""
 
@@ -97,12 +100,13 @@ def main() -> int:
     for name, given in MODELS.items():
         config = given if name in OWN_SIZES else SIZES | given
         built = SIZES | STAND_INS[name] if name in STAND_INS else config
-        model, arch = build(built), NAMES.get(name, name)
+        model, arch = build(name, built), NAMES.get(name, name)
         found[name] = {
             "config": config,
             "metadata": {"general.architecture": arch, "general.type": "model"} | stated(arch, built, model.config),
             "tensors": tensors(arch, model),
             "num_parameters": sum(p.numel() for p in model.parameters()),
+            "left_out": sum(p.numel() for name, p in model.named_parameters() if name.startswith(LEFT_OUT)),
         }
     sys.stdout.write(json.dumps(found, separators=(",", ":")).replace('},"', '},\n"') + "\n")
     return 0

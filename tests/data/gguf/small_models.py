@@ -161,8 +161,8 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "gemma4": {
         "model_type": "gemma4_text", "num_key_value_heads": 2, "vocab_size": 1024, "head_dim": 64, "global_head_dim": 128,
-        "num_hidden_layers": 6, "hidden_size_per_layer_input": 256, "vocab_size_per_layer_input": 1024,
-        "num_kv_shared_layers": 0, "sliding_window": 128, "attention_k_eq_v": False,
+        "num_hidden_layers": 12, "hidden_size_per_layer_input": 256, "vocab_size_per_layer_input": 1024,
+        "num_kv_shared_layers": 6, "sliding_window": 128, "attention_k_eq_v": False, "use_double_wide_mlp": True,
     },
     "gemma4-moe": {
         "model_type": "gemma4_text", "num_key_value_heads": 4, "num_global_key_value_heads": 2, "vocab_size": 1024,
@@ -263,6 +263,20 @@ MODELS: dict[str, dict[str, Any]] = {
         "multi_query_attention": True, "multi_query_group_num": 2, "add_qkv_bias": True, "add_bias_linear": False,
         "seq_length": 2048,
     },
+    "bert": {"model_type": "bert", "vocab_size": 1024},
+    "nomic-bert": {"model_type": "nomic_bert", "vocab_size": 1024},
+    "modern-bert": {
+        "model_type": "modernbert", "vocab_size": 1024, "local_attention": 128, "global_attn_every_n_layers": 3,
+        "bos_token_id": 1, "eos_token_id": 1, "cls_token_id": 1, "sep_token_id": 1,
+    },
+    "eurobert": {
+        "model_type": "eurobert", "vocab_size": 1024, "num_key_value_heads": 8, "bos_token_id": 1, "eos_token_id": 1,
+        "mask_token_id": 1,
+    },
+    "gemma-embedding": {
+        "model_type": "gemma3_text", "num_key_value_heads": 2, "vocab_size": 1024, "head_dim": 64,
+        "num_hidden_layers": 6, "sliding_window": 256, "use_bidirectional_attention": True,
+    },
 }  # fmt: skip
 NAMES = {
     "mixtral": "llama", "olmo3": "olmo2", "granitemoeshared": "granitemoe", "gemma4-moe": "gemma4",
@@ -271,6 +285,8 @@ NAMES = {
 """Where llama.cpp calls the architecture otherwise than the test."""
 OWN_SIZES = ("gpt2", "bloom", "mpt", "starcoder", "mamba", "mamba2")
 """Models whose configs spell their sizes in their own way."""
+ENCODERS = ("bert", "nomic-bert", "modern-bert", "eurobert")
+"""Those without a head, built as transformers' bare class."""
 STAND_INS: dict[str, dict[str, Any]] = {
     name: {"model_type": "llama", "num_key_value_heads": 2, "vocab_size": 1024}
     for name in ("internlm2", "xverse", "exaone")
