@@ -6,7 +6,7 @@ Source: llama.cpp 2026-03, convert_hf_to_gguf.py; what differs from a config.jso
 from collections.abc import Callable
 from typing import Any
 
-from kvplan.sources.gguf.metadata import Gguf, window, windows
+from kvplan.sources.gguf.metadata import Gguf, first_of, window, windows
 
 
 def named(model_type: str) -> Callable[[Gguf], dict[str, Any]]:
@@ -137,7 +137,7 @@ def bloom(gguf: Gguf) -> dict[str, Any]:
 
 def mpt(gguf: Gguf) -> dict[str, Any]:
     """MPT; what transformers does not build is refused by its reader."""
-    hidden = gguf.number("embedding_length")
+    hidden = gguf.positive("embedding_length")
     return {
         "model_type": "mpt",
         "d_model": hidden,
@@ -194,9 +194,9 @@ def gemma4(gguf: Gguf) -> dict[str, Any]:
 
     Source: llama.cpp 2026-04, conversion/gemma.py `Gemma4Model`
     """
-    types = windows(gguf)["layer_types"]
+    types = windows(gguf).get("layer_types", [])
     kv_heads = gguf.numbers("attention.head_count_kv", gguf.num_layers)
-    full, local = types.index("full_attention"), types.index("sliding_attention")
+    full, local = first_of(gguf, types, "full_attention"), first_of(gguf, types, "sliding_attention")
     widths = gguf.numbers("feed_forward_length", gguf.num_layers)
     width = gguf.number("embedding_length_per_layer_input", 0)
     config = {

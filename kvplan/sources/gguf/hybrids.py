@@ -13,7 +13,7 @@ from kvplan.sources.gguf.routed import latent
 def _qwen3_next(gguf: Gguf) -> dict[str, Any]:
     """Delta nets and full attention by turns, every `full_attention_interval`-th layer full."""
     inner, state = gguf.number("ssm.inner_size"), gguf.number("ssm.state_size")
-    heads = gguf.number("ssm.time_step_rank")
+    heads = gguf.positive("ssm.time_step_rank")
     return {
         "full_attention_interval": gguf.number("full_attention_interval", 4),
         "linear_num_value_heads": heads,
@@ -85,7 +85,7 @@ def mamba(gguf: Gguf) -> dict[str, Any]:
 
 def mamba2(gguf: Gguf) -> dict[str, Any]:
     """Mamba-2."""
-    inner, heads = gguf.number("ssm.inner_size"), gguf.number("ssm.time_step_rank")
+    inner, heads = gguf.number("ssm.inner_size"), gguf.positive("ssm.time_step_rank")
     return {
         "model_type": "mamba2",
         "expand": _expansion(gguf),
@@ -149,7 +149,7 @@ def falcon_h1(gguf: Gguf) -> dict[str, Any]:
 
 def nemotron_h(gguf: Gguf) -> dict[str, Any]:
     """Layers with KV heads are attention, those with a width are an MLP or experts, the others are Mamba-2."""
-    inner, heads = gguf.number("ssm.inner_size"), gguf.number("ssm.time_step_rank")
+    inner, heads = gguf.number("ssm.inner_size"), gguf.positive("ssm.time_step_rank")
     kv_heads = gguf.numbers("attention.head_count_kv", gguf.num_layers)
     widths = gguf.numbers("feed_forward_length", gguf.num_layers)
     routed = gguf.has_key("expert_count")
@@ -198,7 +198,7 @@ def kimi_linear(gguf: Gguf) -> dict[str, Any]:
 
 
 def _mamba2_sizes(gguf: Gguf) -> dict[str, Any]:
-    inner, heads = gguf.number("ssm.inner_size"), gguf.number("ssm.time_step_rank")
+    inner, heads = gguf.number("ssm.inner_size"), gguf.positive("ssm.time_step_rank")
     return {
         "mamba_n_heads": heads,
         "mamba_d_head": inner // heads,
@@ -212,7 +212,7 @@ def _mamba2_sizes(gguf: Gguf) -> dict[str, Any]:
 
 def _expansion(gguf: Gguf) -> int:
     """How many times the hidden size the state space is wide."""
-    inner, hidden = gguf.number("ssm.inner_size"), gguf.number("embedding_length")
+    inner, hidden = gguf.number("ssm.inner_size"), gguf.positive("embedding_length")
     if inner % hidden:
         raise UnsupportedError(
             f"`{gguf.arch}.ssm.inner_size` of {gguf.what}, {inner}, is no multiple of the hidden size, {hidden}",

@@ -32,6 +32,13 @@ class Gguf:
             raise InputError(f"`{self.arch}.{key}` {found} {self.what}", hint="name the original model's config.json")
         return value
 
+    def positive(self, key: str, default: int | None = None) -> int:
+        """The whole number at `key`, from 1."""
+        value = self.number(key, default)
+        if value < 1:
+            raise InputError(f"`{self.arch}.{key}` is 0 in {self.what}", hint="name the original model's config.json")
+        return value
+
     def numbers(self, key: str, count: int) -> tuple[int, ...]:
         """One number a layer: an array, or the same for all."""
         value = self.header.metadata.get(f"{self.arch}.{key}")
@@ -68,7 +75,11 @@ class Gguf:
     @property
     def num_layers(self) -> int:
         """Layers that generate; those that predict further tokens stand after them."""
-        return self.number("block_count") - self.number("nextn_predict_layers", 0)
+        count = self.number("block_count") - self.number("nextn_predict_layers", 0)
+        if not 1 <= count <= len(self.tensors):
+            found = f"`{self.arch}.block_count` of {self.what} gives {count:,} layers of {len(self.tensors):,} tensors"
+            raise InputError(found, hint="the file is damaged, or one part of several")
+        return count
 
 
 def experts(gguf: Gguf, *, total: str = "num_experts", width: str = "moe_intermediate_size") -> dict[str, Any]:
@@ -100,3 +111,13 @@ def windows(gguf: Gguf, *, every: int | None = None) -> dict[str, Any]:
     slides = gguf.flags("attention.sliding_window_pattern", gguf.num_layers, every=every)
     types = ["sliding_attention" if slide else "full_attention" for slide in slides]
     return {"sliding_window": gguf.number("attention.sliding_window"), "layer_types": types}
+
+
+def first_of(gguf: Gguf, types: list[str], kind: str) -> int:
+    """The first layer of a kind; of an architecture that needs one."""
+    if kind not in types:
+        raise InputError(
+            f"`{gguf.arch}.attention.sliding_window_pattern` of {gguf.what} leaves no layer of `{kind}`",
+            hint="name the original model's config.json or Hub id",
+        )
+    return types.index(kind)

@@ -5,7 +5,7 @@ Source: llama.cpp 2026-03, convert_hf_to_gguf.py; what differs from a config.jso
 
 from typing import Any
 
-from kvplan.sources.gguf.metadata import Gguf, experts, num_shared, shared_width, window, windows
+from kvplan.sources.gguf.metadata import Gguf, experts, first_of, num_shared, shared_width, window, windows
 
 
 def llama(gguf: Gguf) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def minicpm3(gguf: Gguf) -> dict[str, Any]:
         "kv_lora_rank": gguf.number("attention.kv_lora_rank"),
         "qk_rope_head_dim": rope,
         "qk_nope_head_dim": key - rope,
-        "v_head_dim": gguf.number("embedding_length") // gguf.number("attention.head_count"),
+        "v_head_dim": gguf.number("embedding_length") // gguf.positive("attention.head_count"),
         "mlp_bias": gguf.has("ffn_up.bias"),
     }
 
@@ -229,7 +229,7 @@ def mimo2(gguf: Gguf) -> dict[str, Any]:
     Source: llama.cpp 2026-03, conversion/mimo.py `MimoV2Model`
     """
     found = windows(gguf)
-    full = found["layer_types"].index("full_attention")
+    full = first_of(gguf, found.get("layer_types", []), "full_attention")
     sparse = [f"blk.{i}.ffn_gate_inp.weight" in gguf.tensors for i in range(gguf.num_layers)]
     return {
         "model_type": "mimo_v2_flash",
