@@ -239,3 +239,34 @@ def mimo2(gguf: Gguf) -> dict[str, Any]:
         **experts(gguf, total="n_routed_experts"),
         **found,
     }
+
+
+def dbrx(gguf: Gguf) -> dict[str, Any]:
+    """DBRX."""
+    return {
+        "model_type": "dbrx",
+        "d_model": gguf.number("embedding_length"),
+        "n_layers": gguf.num_layers,
+        "n_heads": gguf.number("attention.head_count"),
+        "max_seq_len": gguf.number("context_length"),
+        "attn_config": {"kv_n_heads": gguf.number("attention.head_count_kv")},
+        "ffn_config": {
+            "ffn_hidden_size": gguf.number("feed_forward_length"),
+            "moe_num_experts": gguf.number("expert_count"),
+            "moe_top_k": gguf.number("expert_used_count"),
+        },
+    }
+
+
+def bailing_moe(gguf: Gguf) -> dict[str, Any]:
+    """Ling and Ring, 1 and 2.0."""
+    return {
+        "model_type": "bailing_moe_v2" if gguf.arch == "bailingmoe2" else "bailing_moe",
+        "first_k_dense_replace": gguf.number("leading_dense_block_count", 0),
+        "num_shared_experts": num_shared(gguf),
+        "use_bias": False,
+        "use_qkv_bias": gguf.has("attn_qkv.bias", "attn_q.bias"),
+        "use_qk_norm": gguf.has("attn_q_norm.weight"),
+        "moe_router_enable_expert_bias": gguf.has("exp_probs_b.bias"),
+        **experts(gguf),
+    }

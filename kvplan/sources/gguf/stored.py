@@ -73,7 +73,7 @@ _ROLES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"fc1_latent_proj", ("ffn_latent_down",)),
     (r"fc2_latent_proj", ("ffn_latent_up",)),
     (r"(experts|block_sparse_moe)\..*(gate_proj|w1|\[gate\])", ("ffn_gate_exps", "ffn_gate_up_exps")),
-    (r"(experts|block_sparse_moe)\..*(up_proj|w3|\[up\])", ("ffn_up_exps", "ffn_gate_up_exps")),
+    (r"(experts|block_sparse_moe)\..*(up_proj|w3|v1|\[up\])", ("ffn_up_exps", "ffn_gate_up_exps")),
     (r"(experts|block_sparse_moe)\..*(down_proj|w2|output_linear)", ("ffn_down_exps",)),
     (r"(shared_experts?|shared_mlp)\.(gate_proj|.*\[gate\])", ("ffn_gate_shexp", "ffn_gate")),
     (r"(shared_experts?|shared_mlp)\.(up_proj|.*\[up\])", ("ffn_up_shexp", "ffn_up")),
@@ -81,7 +81,7 @@ _ROLES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"shared_expert_gate", ("ffn_gate_inp_shexp",)),
     (r"e_score_correction_bias|expert_bias", ("exp_probs_b",)),
     (
-        r"(mlp|feed_forward|block_sparse_moe|mixer)\.(gate|router|gate\.wg|router\.gate|router\.layer)",
+        r"(mlp|ffn|feed_forward|block_sparse_moe|mixer)\.(gate|router|gate\.wg|router\.gate|router\.layer)",
         ("ffn_gate_inp",),
     ),
     (r"router\.proj", ("ffn_gate_inp",)),

@@ -32,7 +32,7 @@ def _common(arch: str, config: dict[str, Any], built: Any) -> dict[str, Any]:
         "attention.head_count": getattr(built, "num_attention_heads", 0),
         "feed_forward_length": getattr(built, "intermediate_size", None) or 4 * built.hidden_size,
     }
-    if arch not in ("gpt2", "bloom", "gptneox", "mpt", "starcoder", "mamba", "mamba2", *ENCODERS):
+    if arch not in ("gpt2", "bloom", "gptneox", "mpt", "dbrx", "starcoder", "mamba", "mamba2", *ENCODERS):
         found["attention.head_count_kv"] = config.get("num_key_value_heads")
     if config.get("head_dim") and arch != "mamba2":
         found |= {"attention.key_length": config["head_dim"], "attention.value_length": config["head_dim"]}
@@ -259,6 +259,13 @@ SPECIAL: dict[str, Any] = {
     "kimi-linear": _kimi_linear,
     "mimo2": _mimo2,
     "glm-dsa": _indexer,
+    "dbrx": lambda built: {
+        "attention.head_count_kv": built.attn_config.kv_n_heads,
+        "feed_forward_length": built.ffn_config.ffn_hidden_size,
+        "expert_count": built.ffn_config.moe_num_experts,
+        "expert_used_count": built.ffn_config.moe_top_k,
+        "context_length": built.max_seq_len,
+    },
     "qwen": lambda built: {"feed_forward_length": 2 * built.intermediate_size},
 }
 
@@ -266,7 +273,7 @@ SPECIAL: dict[str, Any] = {
 Pieces = list[tuple[str, list[int]]]
 TURNED = ("gpt-oss", "llama4")
 """Their classes keep experts the other way round."""
-FUSED = ("qwen", "chatglm", "nomic-bert")
+FUSED = ("bailingmoe2", "qwen", "chatglm", "nomic-bert")
 """Those with one tensor for queries, keys and values, where the class has three."""
 LEFT_OUT = ("pooler.",)
 """What the converter drops."""
@@ -290,8 +297,12 @@ RENAMED = (
 def pieces(name: str, shape: list[int], config: Any, arch: str) -> Pieces:
     """A parameter of transformers 5 under the names of checkpoints, which the map knows, or by its own in the file."""
     name = _renamed(name, arch)
-    if name.startswith(LEFT_OUT) or (arch == "deepseek" and "e_score_correction" in name):
+    if name.startswith(LEFT_OUT) or (arch in ("deepseek", "bailingmoe") and "e_score_correction" in name):
         return []
+    if arch == "dbrx" and ".experts.mlp." in name:
+        experts, width = config.ffn_config.moe_num_experts, config.ffn_config.ffn_hidden_size
+        turned = [experts, shape[1], width] if name.endswith("w2") else [experts, width, shape[1]]
+        return [(f"{name}.weight", turned)]
     if ".experts." in name:
         return _stacked(name, shape, arch)
     if "shared_mlp." in name:

@@ -277,13 +277,34 @@ MODELS: dict[str, dict[str, Any]] = {
         "model_type": "gemma3_text", "num_key_value_heads": 2, "vocab_size": 1024, "head_dim": 64,
         "num_hidden_layers": 6, "sliding_window": 256, "use_bidirectional_attention": True,
     },
+    "falcon-mamba": {
+        "model_type": "falcon_mamba", "vocab_size": 1024, "hidden_size": 512, "num_hidden_layers": 4, "state_size": 16,
+        "conv_kernel": 4, "expand": 2, "intermediate_size": 1024,
+    },
+    "dbrx": {
+        "model_type": "dbrx", "vocab_size": 1024, "d_model": 512, "n_layers": 4, "n_heads": 8,
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8, "rope_theta": 10000.0}, "ffn_config": {"ffn_hidden_size": 256, "moe_num_experts": 8, "moe_top_k": 2},
+    },
+    "hunyuan_vl": {"model_type": "hunyuan_v1_dense", "num_key_value_heads": 2, "vocab_size": 1024, "head_dim": 64},
+    "paddleocr": {"model_type": "paddleocr_vl_text", "num_key_value_heads": 2, "vocab_size": 1024, "head_dim": 64},
+    "bailingmoe": {
+        "model_type": "bailing_moe", "num_key_value_heads": 8, "vocab_size": 1024, "num_experts": 8,
+        "num_experts_per_tok": 2, "num_shared_experts": 2, "moe_intermediate_size": 256, "first_k_dense_replace": 0,
+        "use_bias": False,
+    },
+    "bailingmoe2": {
+        "model_type": "bailing_moe_v2", "num_key_value_heads": 2, "vocab_size": 1024, "head_dim": 64, "num_experts": 8,
+        "num_experts_per_tok": 2, "num_shared_experts": 1, "moe_intermediate_size": 256, "first_k_dense_replace": 1,
+        "use_bias": False, "use_qk_norm": True, "num_nextn_predict_layers": 0,
+    },
 }  # fmt: skip
 NAMES = {
+    "falcon-mamba": "mamba",
     "mixtral": "llama", "olmo3": "olmo2", "granitemoeshared": "granitemoe", "gemma4-moe": "gemma4",
     "deepseek2-lite": "deepseek2", "granitehybrid-dense": "granitehybrid",
 }  # fmt: skip
 """Where llama.cpp calls the architecture otherwise than the test."""
-OWN_SIZES = ("gpt2", "bloom", "mpt", "starcoder", "mamba", "mamba2")
+OWN_SIZES = ("falcon-mamba", "dbrx", "gpt2", "bloom", "mpt", "starcoder", "mamba", "mamba2")
 """Models whose configs spell their sizes in their own way."""
 ENCODERS = ("bert", "nomic-bert", "modern-bert", "eurobert")
 """Those without a head, built as transformers' bare class."""
@@ -292,16 +313,25 @@ STAND_INS: dict[str, dict[str, Any]] = {
     for name in ("internlm2", "xverse", "exaone")
 } | {
     "baichuan": {"model_type": "llama", "num_key_value_heads": 8, "vocab_size": 1024},
+    "paddleocr": {"model_type": "ernie4_5", "num_key_value_heads": 2, "vocab_size": 1024, "head_dim": 64},
     "minicpm": {"model_type": "llama", "num_key_value_heads": 2, "vocab_size": 1024, "tie_word_embeddings": True},
     "orion": {"model_type": "stablelm", "num_key_value_heads": 2, "vocab_size": 1024},
     "qwen": {"model_type": "qwen2", "num_key_value_heads": 8, "vocab_size": 1024},
     "chatglm": {"model_type": "qwen2", "num_key_value_heads": 2, "vocab_size": 1024},
+    "bailingmoe2": {
+        "model_type": "dots1", "num_key_value_heads": 2, "vocab_size": 1024, "head_dim": 64, "n_routed_experts": 8,
+        "num_experts_per_tok": 2, "n_shared_experts": 1, "moe_intermediate_size": 256, "first_k_dense_replace": 1,
+        "n_group": 1, "topk_group": 1, "sliding_window": None,
+    },
     "deepseek": {
         "model_type": "glm4_moe", "num_key_value_heads": 8, "vocab_size": 1024, "head_dim": 64, "n_routed_experts": 8,
         "num_experts_per_tok": 2, "n_shared_experts": 2, "moe_intermediate_size": 256, "first_k_dense_replace": 1,
         "n_group": 1, "topk_group": 1, "use_qk_norm": False, "attention_bias": False,
     },
 }  # fmt: skip
+STAND_INS["bailingmoe"] = STAND_INS["deepseek"] | {"first_k_dense_replace": 0}
 """Classes with the same tensors, of models that transformers has no class for. Once converted they differ in names only:
 InternLM 2, Baichuan, XVERSE, EXAONE 3 and MiniCPM are Llama, Orion is Llama with LayerNorm, Qwen and ChatGLM are Qwen 2
-with fused tensors, DeepSeek-MoE is GLM-4.5 without the router's correction."""
+with fused tensors, DeepSeek-MoE and Ling are GLM-4.5 without the
+router's correction, Ling 2 is dots.llm1 with one tensor for queries, keys and values,
+PaddleOCR-VL's text model is ERNIE 4.5."""
