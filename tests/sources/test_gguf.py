@@ -1,5 +1,6 @@
 """GGUF: small files written from tables that ggml's own package made of transformers' models, and damaged ones."""
 
+import contextlib
 import json
 import struct
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from kvplan import estimate, load_model
 from kvplan.core.errors import InputError, UnsupportedError
 from kvplan.core.weights import computed_weight_bytes, num_parameters
+from kvplan.sources.gguf.config import ARCHITECTURES
 from kvplan.sources.gguf.header import read_header
 from kvplan.sources.gguf.types import FORMATS
 
@@ -53,6 +55,44 @@ def test_a_file_gives_the_model_of_its_config(name, tmp_path):
     options = {"seq_len": 200, "dtype": "bf16", "kv_dtype": "bf16"}
     by_file, by_config = estimate(spec, **options), estimate(from_config, **options)
     assert by_file.kv_cache == by_config.kv_cache
+
+
+def test_every_architecture_has_a_small_model():
+    assert set(ARCHITECTURES) == {model["metadata"]["general.architecture"] for model in MODELS.values()}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("value", [None, 0])
+def test_a_key_that_is_missing_or_wrong_is_refused_or_does_no_harm(name, value, tmp_path):
+    model = MODELS[name]
+    for key in model["metadata"]:
+        if key.startswith("general."):
+            continue
+        metadata = {k: v for k, v in model["metadata"].items() if k != key} | ({} if value is None else {key: value})
+        with contextlib.suppress(InputError, UnsupportedError):
+            (tmp_path / "m.gguf").write_bytes(gguf_bytes(metadata, model["tensors"]))
+            load_model(tmp_path / "m.gguf")
+
+
+@pytest.mark.parametrize(("name", "key", "value", "message"), [
+    ("gemma4", "attention.sliding_window_pattern", [True] * 12, "leaves no layer of `full_attention`"),
+    ("llama", "block_count", 2**30, "gives 1,073,741,824 layers"),
+    ("mamba2", "ssm.inner_size", 1000, "no multiple of the hidden size, 512"),
+    ("mamba2", "ssm.time_step_rank", 0, "`mamba2.ssm.time_step_rank` is 0"),
+    ("jamba", "attention.head_count_kv", [2, 2, 0, 2, 0, 0, 0, 2], "`attn_layer` has no period"),
+])  # fmt: skip
+def test_metadata_that_no_reader_can_use_are_named(name, key, value, message, tmp_path):
+    model = MODELS[name]
+    metadata = model["metadata"] | {f"{model['metadata']['general.architecture']}.{key}": value}
+    with pytest.raises((InputError, UnsupportedError), match=message):
+        load_model(write(tmp_path / "m.gguf", model | {"metadata": metadata}))
+
+
+def test_a_bert_without_token_types_is_refused(tmp_path):
+    model = MODELS["bert"]
+    tensors = [entry for entry in model["tensors"] if entry[0] != "token_types.weight"]
+    with pytest.raises(UnsupportedError, match="no table of token types"):
+        load_model(write(tmp_path / "m.gguf", model | {"tensors": tensors}))
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -148,5 +148,6 @@ ARCHITECTURES: dict[str, Special] = {
     "stablelm": dense.stablelm,
     "starcoder": dense.starcoder,
     "starcoder2": dense.starcoder2,
+    "step35": routed.step35,
     "xverse": named("xverse"),
 }

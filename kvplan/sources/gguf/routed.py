@@ -270,3 +270,20 @@ def bailing_moe(gguf: Gguf) -> dict[str, Any]:
         "moe_router_enable_expert_bias": gguf.has("exp_probs_b.bias"),
         **experts(gguf),
     }
+
+
+def step35(gguf: Gguf) -> dict[str, Any]:
+    """Step 3.5: sliding layers have query heads of their own number; the routing layers are seen by their routers."""
+    found = windows(gguf)
+    types = found.get("layer_types", [])
+    heads = gguf.numbers("attention.head_count", gguf.num_layers)
+    routes = [f"blk.{i}.ffn_gate_inp.weight" in gguf.tensors for i in range(gguf.num_layers)]
+    return {
+        "model_type": "step3p5",
+        "num_attention_heads": heads[first_of(gguf, types, "full_attention")],
+        "num_sliding_attention_heads": heads[first_of(gguf, types, "sliding_attention")],
+        "share_expert_dim": shared_width(gguf),
+        "mlp_layer_types": ["sparse" if route else "dense" for route in routes],
+        **experts(gguf, total="n_routed_experts"),
+        **found,
+    }

@@ -90,7 +90,7 @@ _ROLES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"(mlp|feed_forward)\..*(\[gate\]|gate_proj|w1|c_fc_0)", ("ffn_gate", "ffn_up")),
     (r"(mlp|feed_forward|ffn|mixer)\..*(\[up\]|up_proj|w3|fc1|c_fc|c_fc_1|dense_h_to_4h)", ("ffn_up",)),
     (r"(mlp|feed_forward|ffn|mixer)\..*(down_proj|w2|fc2|c_proj|dense_4h_to_h)", ("ffn_down",)),
-    (r"self_attn\.gate_proj", ("attn_gate",)),
+    (r"self_attn\.(gate_proj|g_proj)", ("attn_gate",)),
     (r".*(\[q\]|q_proj|\[gate\])", ("attn_q", "attn_qkv")),
     (r".*(\[k\]|k_proj)", ("attn_k", "attn_qkv")),
     (r".*(\[v\]|v_proj)", ("attn_v", "attn_qkv")),

@@ -6,7 +6,7 @@ sizes of ggml's formats: `formats.json`.
 Each model is built by transformers on the meta device from a small config; its parameters get the names that the
 package `gguf` maps them to, experts are stacked, fused pieces stay fused (`conversions.py`). Formats are dealt out as llama.cpp's Q4_K_M
 does: vectors in F32, most matrices in Q4_K, every second layer's value and down projections and the output in Q6_K.
-The metadata are those that convert_hf_to_gguf.py writes. Needs torch, transformers 5.23 and gguf 0.19; the tests only
+The metadata are those that convert_hf_to_gguf.py writes (`conversion_keys.py`). Needs torch, transformers 5.23 and gguf 0.19; the tests only
 read the output and write small GGUF files from it.
 """
 
@@ -22,9 +22,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import gguf
 import torch
 import transformers
-from conversions import LEFT_OUT, pieces, stated
+from conversion_keys import stated
+from conversions import LEFT_OUT, pieces
 from small_models import ENCODERS, MODELS, NAMES, OWN_SIZES, SIZES, STAND_INS
 from transformers import CONFIG_MAPPING
+from transformers.models.step3p7.modeling_step3p7 import Step3p7TextModel
 
 
 def build(name: str, config: dict[str, Any]) -> Any:
@@ -44,7 +46,10 @@ class TextModel(torch.nn.Module):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
-        self.model = transformers.AutoModel.from_config(config, dtype=torch.bfloat16)
+        if type(config) in transformers.AutoModel._model_mapping:
+            self.model = transformers.AutoModel.from_config(config, dtype=torch.bfloat16)
+        else:
+            self.model = Step3p7TextModel(config)
         if not getattr(config, "tie_word_embeddings", False):
             self.lm_head = torch.nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 

@@ -297,6 +297,12 @@ MODELS: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 2, "num_shared_experts": 1, "moe_intermediate_size": 256, "first_k_dense_replace": 1,
         "use_bias": False, "use_qk_norm": True, "num_nextn_predict_layers": 0,
     },
+    "step35": {
+        "model_type": "step3p5", "num_key_value_heads": 2, "vocab_size": 1024, "head_dim": 64, "sliding_window": 128,
+        "num_sliding_attention_heads": 12, "n_routed_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 256,
+        "share_expert_dim": 256, "layer_types": ["full_attention", *["sliding_attention"] * 3],
+        "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+    },
 }  # fmt: skip
 NAMES = {
     "falcon-mamba": "mamba",
