@@ -7,6 +7,7 @@ Source: llama.cpp 2026-03, src/llama-arch.cpp (`LLM_TENSOR_NAMES`); gguf 0.19, g
 
 import re
 from dataclasses import replace
+from functools import cache
 
 from kvplan.core.model import Layer, Quantization, Split, Weight
 from kvplan.core.stored import StoredFormat, StoredTensor
@@ -172,14 +173,18 @@ def _format_of(weight: Weight, gguf: Gguf, prefix: str) -> BlockFormat | None:
     base, _, kind = _plain_name(weight.name).rpartition(".")
     kind = kind if kind in ("weight", "bias") else "weight"
     name = weight.name.replace(f".{kind}", "")
-    for pattern, candidates in _COMPILED:
-        if pattern.fullmatch(name) or pattern.fullmatch(base):
-            for candidate in candidates:
-                tensor = gguf.tensors.get(f"{prefix}{candidate}.{kind}") or gguf.tensors.get(f"{prefix}{candidate}")
-                if tensor is not None:
-                    return tensor.format
-            return None
+    for candidate in _candidates(name, base):
+        tensor = gguf.tensors.get(f"{prefix}{candidate}.{kind}") or gguf.tensors.get(f"{prefix}{candidate}")
+        if tensor is not None:
+            return tensor.format
     return None
+
+
+@cache
+def _candidates(*names: str) -> tuple[str, ...]:
+    """What llama.cpp may call a weight of one of these names; nothing where no role fits."""
+    fitting = (found for pattern, found in _COMPILED if any(pattern.fullmatch(name) for name in names))
+    return next(fitting, ())
 
 
 def _plain_name(name: str) -> str:
