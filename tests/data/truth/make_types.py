@@ -42,7 +42,7 @@ from type_rows import DEFAULTS, changed, default_config
 
 MAPPINGS = ("CAUSAL_LM", "IMAGE_TEXT_TO_TEXT", "SEQ_TO_SEQ_CAUSAL_LM", "MULTIMODAL_LM")
 LENGTHS, SHORT_LENGTHS, VARIANT_LENGTH = (1024, 6000), (256, 400), 300
-SECONDS = 60
+SECONDS = 10
 """What one configuration may take to build, and again to run."""
 # What cannot decide a shape or a count.
 IDLE = re.compile(
@@ -103,8 +103,10 @@ def build(model_type: str, name: str, config: dict[str, Any]) -> PreTrainedModel
     """The model of a configuration, without storage."""
     built = CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(config))
     model_class = class_of(model_type, name)
-    if model_class.config_class is not None and not isinstance(built, model_class.config_class):
-        built = built.get_text_config()  # a text model's class under the type of the whole
+    text = built.get_text_config()
+    wanted = model_class.config_class
+    if wanted is not None and not isinstance(built, wanted) and isinstance(text, wanted):
+        built = text  # a text model's class under the type of the whole
     with torch.device("meta"):
         model = model_class._from_config(built, dtype=torch.bfloat16, attn_implementation="eager")
     if any(".experts." in parameter for parameter, _ in model.named_parameters()):
@@ -117,11 +119,14 @@ def cache_of(model: PreTrainedModel, length: int) -> dict[str, list[list[int]]] 
     """What the cache holds after a prefill; None where the class keeps none, or cannot run on meta within the time."""
     tokens = torch.zeros((1, length), dtype=torch.long, device="meta")
     extra = {"decoder_input_ids": tokens} if model.config.is_encoder_decoder else {}
-    try:
-        with torch.no_grad(), time_limit():
-            out = model(input_ids=tokens, use_cache=True, **extra)
-    except Exception:  # whatever a class makes of a device without data
-        return None
+    out = None
+    for given in ({}, {"past_key_values": transformers.DynamicCache(config=model.config)}):
+        try:
+            with torch.no_grad(), time_limit():
+                out = model(input_ids=tokens, use_cache=True, **extra, **given)
+            break
+        except Exception:  # whatever a class makes of a device without data
+            continue
     cache = getattr(out, "past_key_values", None)
     cache = getattr(out, "cache_params", None) if cache is None else cache
     if not hasattr(getattr(cache, "self_attention_cache", cache), "layers"):
