@@ -53,7 +53,8 @@ def model_title(model: ModelSpec, num_parameters: int, active_parameters: int) -
 def source_line(model: ModelSpec, *, max_length: int = 300) -> str:
     """Where the facts come from, and at which revision; a long account cut short, a revision never."""
     source = model.source
-    kind = {"catalog": "the catalog", "hub": "the Hub"}.get(source.kind, f"a {source.kind}")
+    named = {"catalog": "the catalog", "hub": "the Hub", "gguf": "a GGUF file"}
+    kind = named.get(source.kind, f"a {source.kind}")
     revision = f", revision {printable(source.revision)}" if source.revision else ""
     start = f"facts from {kind}: " if source.location else f"facts from {kind}"
     room = max(20, max_length - len(start) - len(revision) - 1)
