@@ -10,7 +10,7 @@ from kvplan.core.errors import InputError, UnsupportedError
 from kvplan.core.model import SET_BY_USER, Assumption, ModelSpec, Quantization, Source, stack
 from kvplan.core.text import printable
 from kvplan.sources.class_defaults import class_defaults
-from kvplan.sources.facts import MAX_LAYERS, Facts
+from kvplan.sources.facts import LANGUAGE_MODELS, MAX_LAYERS, Facts
 from kvplan.sources.families.bricks.parts import Reading
 from kvplan.sources.families.table import doubt_of, reader_of
 from kvplan.sources.params_json import CONFIG_NAMES, config_from_params, is_params
@@ -147,7 +147,7 @@ def _made(
 
 def _inner_dtype(facts: Facts) -> DType | None:
     """The dtype that the language model states, under any name of its nested config."""
-    for key in ("text_config", "llm_config", "language_config", "thinker_config"):
+    for key in LANGUAGE_MODELS:
         if facts.has(key) and (dtype := facts.nested(key).dtype() or _inner_dtype(facts.nested(key))):
             return dtype
     return None

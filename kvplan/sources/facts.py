@@ -13,6 +13,8 @@ from kvplan.core.errors import InputError
 from kvplan.core.model import DEFAULTS_FROM, OWN_DEFAULT, WORKED_OUT, Fact
 from kvplan.sources.class_defaults import ClassDefaults, class_defaults
 
+LANGUAGE_MODELS = ("text_config", "llm_config", "language_config", "thinker_config")
+"""Where models that see or hear keep the config of their language model."""
 MAX_NUMBER = 2**48
 MAX_LAYERS = 10_000
 _MISSING: Any = object()

@@ -82,6 +82,7 @@ def test_what_a_config_hints_at_is_the_least(changes, cache_bytes, reason):
         ({"hidden_size": None}, InputError, "hidden_size"),
         ({"intermediate_size": None}, InputError, "intermediate_size"),
         ({"num_decoder_layers": 4}, UnsupportedError, "encoder-decoder"),
+        ({"is_encoder_decoder": True}, UnsupportedError, "encoder-decoder"),
         ({"block_configs": [{}]}, UnsupportedError, "one by one"),
         ({"vision_config": {"hidden_size": 64}}, UnsupportedError, "vision_config"),
     ],

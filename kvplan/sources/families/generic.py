@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from kvplan.core.errors import UnsupportedError
 from kvplan.core.mixers import FullAttention, LatentAttention, LinearAttention, Mixer, SlidingAttention
 from kvplan.core.model import Layer, Part, Weight
-from kvplan.sources.facts import Facts
+from kvplan.sources.facts import LANGUAGE_MODELS, Facts
 from kvplan.sources.families.bricks.mixers import Heads
 from kvplan.sources.families.bricks.parts import (
     Reading,
@@ -29,7 +29,6 @@ from kvplan.sources.families.bricks.parts import (
     table,
 )
 
-_NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 _TOWERS = ("vision_config", "audio_config", "visual", "vision_tower_config", "speech_config", "img_processor")
 HIDDEN = ("hidden_size", "d_model", "n_embd", "dim", "model_dim")
 LAYERS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
@@ -83,7 +82,7 @@ class Bounds:
 def read_bounds(facts: Facts) -> Bounds:
     """Both bounds of a config. Raises InputError where it does not even state layers, heads and widths,
     UnsupportedError where nothing bounds it."""
-    text = next((facts.nested(key) for key in _NESTED if facts.has(key)), facts)
+    text = next((facts.nested(key) for key in LANGUAGE_MODELS if facts.has(key)), facts)
     _refuse_unbounded(facts, text)
     reasons = ["each layer has weights of its own, and no others than attention and an MLP"]
     hidden, num_layers, vocab = text.positive(*HIDDEN), text.layer_count(*LAYERS), text.positive(*VOCABULARY)
@@ -123,13 +122,17 @@ def read_bounds(facts: Facts) -> Bounds:
 
 
 def _refuse_unbounded(facts: Facts, text: Facts) -> None:
-    for key in (*_ONE_BY_ONE, *_TWO_SIDES):
-        if text.has(key) or (facts.has("is_encoder_decoder") and facts.is_on("is_encoder_decoder")):
-            what = "layers that are described one by one" if key in _ONE_BY_ONE else "an encoder-decoder"
-            raise UnsupportedError(
-                f"`{facts.model_type}` is not understood, and {what} cannot be bounded by its config",
-                hint="a model type that kvplan reads may fit: `--set model_type=NAME` (`kvplan models --types`)",
-            )
+    """Raise UnsupportedError for what no number of the config bounds."""
+    if any(text.has(key) for key in _ONE_BY_ONE):
+        what = "layers that are described one by one"
+    elif facts.is_on("is_encoder_decoder") or any(text.has(key) for key in _TWO_SIDES):
+        what = "an encoder-decoder"
+    else:
+        return
+    raise UnsupportedError(
+        f"`{facts.model_type}` is not understood, and {what} cannot be bounded by its config",
+        hint="a model type that kvplan reads may fit: `--set model_type=NAME` (`kvplan models --types`)",
+    )
 
 
 def _heads(text: Facts, hidden: int, reasons: list[str]) -> tuple[Heads, Heads]:
@@ -263,7 +266,7 @@ def _mlps(
 def _towers(facts: Facts, hidden: int, reasons: list[str]) -> Iterator[Weight]:
     """Towers under nested configs, as large as one of their depth and width can be, with projectors into the text."""
     for key in sorted(facts.stated_keys()):
-        if key in _NESTED or not (key in _TOWERS or key.endswith("_config")) or not facts.has(key):
+        if key in LANGUAGE_MODELS or not (key in _TOWERS or key.endswith("_config")) or not facts.has(key):
             continue
         tower = facts.nested(key)
         width = tower.integer(*HIDDEN, "width", "embed_dim", "hidden_dim", default=None)

@@ -6,12 +6,11 @@ from typing import Any
 from kvplan.core.dtypes import DType
 from kvplan.core.errors import InputError
 from kvplan.core.model import Quantization
+from kvplan.sources.facts import LANGUAGE_MODELS
 from kvplan.sources.families.bricks.parts import Reading
 
 SIDE_FILE = "hf_quant_config.json"
 """Where NVIDIA's modelopt states the scheme, in repositories whose config.json does not."""
-
-_NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 
 
 def with_side_file(config: Mapping[str, Any], side: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -43,7 +42,7 @@ def _stated(config: Mapping[str, Any]) -> tuple[Any, bool]:
     stated = config.get("quantization_config") or config.get("compression_config") or config.get("quantization")
     if stated or "quantization_config" in config:
         return stated, False
-    for key in _NESTED:
+    for key in LANGUAGE_MODELS:
         inner = config.get(key)
         if isinstance(inner, Mapping) and (found := _stated(inner)[0]):
             return found, True
