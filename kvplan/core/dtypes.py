@@ -20,6 +20,14 @@ class DType:
     bits: int
     scale_bits: int = 0
     group_size: int | None = None
+    rope_bits: int | None = None
+    """Bits of an element of a latent's rotary key, where it is held in another format than the latent."""
+
+    def rope_bytes(self, num_elements: int) -> int:
+        """Bytes of the rotary key that stands beside a latent."""
+        if self.rope_bits is None:
+            return self.vector_bytes(num_elements)
+        return ceil_div(num_elements * self.rope_bits, 8)
 
     def vector_bytes(self, num_elements: int) -> int:
         """Bytes of one vector of `num_elements` with its scales.
@@ -37,15 +45,24 @@ FP32 = DType("fp32", 32)
 BF16 = DType("bf16", 16)
 FP16 = DType("fp16", 16)
 
-# In a cache, fp8 has one scale per layer, which does not grow with tokens; int8 and int4 carry one fp32
-# scale per token and head for K and one for V, as vLLM's per-token-head formats do
-# (vllm/v1/attention/backends/triton_attn.py, 0.33).
-KV_DTYPES = (FP32, BF16, FP16, DType("fp8", 8), DType("int8", 8, 32), DType("int4", 4, 32))
+# In a cache, fp8 has one scale per layer, which does not grow with tokens. The per-token-head formats carry one fp32
+# scale per token and head for K and one for V (vllm/v1/attention/backends/triton_attn.py, 0.33); nvfp4 and the mx
+# formats one byte a group (flashinfer.py; OCP MX, §5.2); latents in fp8 an fp32 scale for 128 elements, and their
+# rotary key in 16 bits (mla_attention.py). q8_0 and what follows are ggml's blocks of 32: an fp16 scale, in the _1
+# formats also an fp16 minimum (ggml/src/ggml-common.h).
+KV_DTYPES = (
+    FP32, BF16, FP16, DType("fp8", 8), DType("int8", 8, 32), DType("int4", 4, 32), DType("fp8_per_token_head", 8, 32),
+    DType("nvfp4", 4, 8, 16), DType("mxfp4", 4, 8, 32), DType("mxfp8", 8, 8, 32),
+    DType("fp8_ds_mla", 8, 32, 128, rope_bits=16), DType("nvfp4_ds_mla", 4, 8, 16, rope_bits=8),
+    DType("q8_0", 8, 16, 32), DType("q5_1", 5, 32, 32), DType("q5_0", 5, 16, 32), DType("q4_1", 4, 32, 32),
+    DType("q4_0", 4, 16, 32), DType("iq4_nl", 4, 16, 32),
+)  # fmt: skip
 MODEL_DTYPES = (FP32, BF16, FP16)
 
 _ALIASES = {
     "float32": "fp32", "float": "fp32", "f32": "fp32", "tf32": "fp32",  # tf32 is stored as fp32
     "bfloat16": "bf16", "float16": "fp16", "half": "fp16", "f16": "fp16",
+    "int8_per_token_head": "int8", "int4_per_token_head": "int4", "fp4_e2m1": "mxfp4", "fp8_inc": "fp8",
     "fp8_e4m3": "fp8", "fp8_e5m2": "fp8", "float8_e4m3fn": "fp8", "float8_e5m2": "fp8",
 }  # fmt: skip
 
@@ -56,8 +73,14 @@ def parse_dtype(text: str) -> DType:
 
 
 def parse_kv_dtype(text: str) -> DType:
-    """The format of the KV cache: fp32, tf32, bf16, fp16, fp8, int8 or int4 (the last two with scales)."""
+    """One format of the KV cache, such as bf16, fp8, int8 (a scale for each token and head), nvfp4 or q8_0."""
     return _lookup(text, KV_DTYPES, what="KV-cache dtype")
+
+
+def parse_kv_dtypes(text: str) -> tuple[DType, DType]:
+    """The formats of keys and of values: one for both, or two, as in `q8_0/fp16`."""
+    key, slash, value = text.partition("/")
+    return parse_kv_dtype(key), parse_kv_dtype(value if slash else key)
 
 
 def _lookup(text: str, choices: tuple[DType, ...], *, what: str) -> DType:

@@ -6,6 +6,8 @@ To add a kind: `core.model` says at its top which places must learn it.
 from dataclasses import dataclass
 from typing import Literal
 
+Recurrence = Literal["mamba1", "mamba2", "gated_delta", "kda", "lightning", "rg_lru", "rwkv", "xlstm"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FullAttention:
@@ -222,6 +224,8 @@ class LinearAttention:
     """Elements that one sequence keeps beside the matrices, at `state_bits` too: normalisers, a token to shift in."""
     in_transformers_cache: bool = True
     """Whether the layers of transformers' cache hold the state; False where a class keeps it somewhere beside them."""
+    recurrence: Recurrence | None = None
+    """Which of them it is, where engines treat them apart; None = none that an engine knows."""
 
     kind = "linear"
 

@@ -9,20 +9,10 @@ from functools import reduce
 from kvplan.core.attention import BACKENDS, PassShape, kept_weights_bytes
 from kvplan.core.dtypes import DType
 from kvplan.core.hardware import Gpu
+from kvplan.core.measured import Measured
 from kvplan.core.mixers import ShortConvolution, StateMixer
 from kvplan.core.model import Layer
 from kvplan.core.units import MIB, ceil_div, larger
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """A figure that somebody measured: its value and spread in bytes, and where it stands."""
-
-    name: str
-    num_bytes: int
-    spread_bytes: int
-    source: str
-
 
 DRIVER_RESERVE = Measured(
     name="driver reserve",

@@ -15,9 +15,10 @@ from kvplan.core.layout import (
     stage_uses,
     total_weight_bytes,
 )
+from kvplan.core.measured import Measured
 from kvplan.core.mixers import SoftmaxMixer, StateMixer
 from kvplan.core.model import Layer, ModelSpec, Part
-from kvplan.core.overhead import Measured, overheads
+from kvplan.core.overhead import overheads
 from kvplan.core.serving import Serving
 from kvplan.core.units import ceil_div, format_bytes
 from kvplan.core.weights import (

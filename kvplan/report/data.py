@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from kvplan._version import __version__
+from kvplan.core.measured import Measured
 from kvplan.core.model import SET_BY_USER
-from kvplan.core.overhead import Measured
 from kvplan.core.plan import AttentionPlan, Plan
 from kvplan.core.text import printable
 

@@ -2,9 +2,36 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kvplan.core.cache import Cache
+from kvplan.core.engines.deployment import Deployment
+from kvplan.core.engines.pool import Budget, KVPool
 from kvplan.core.mixers import Mixer
+
+if TYPE_CHECKING:
+    from kvplan.core.model import ModelSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pooled:
+    """An engine that reserves its cache for all requests when it starts."""
+
+    pool: "Callable[[ModelSpec, Deployment, int | None], KVPool]"
+    """(model, deployment, bytes of one GPU for the cache) → the pool; None = as much as the deployment asks for."""
+    budget: "Callable[[ModelSpec, Deployment, tuple[int, ...]], tuple[Budget, ...]]"
+    """(model, deployment, bytes of weights on the fullest rank of each stage) → one account a stage."""
+    held: "Callable[[ModelSpec, Deployment, int, int], tuple[int, ...]]"
+    """(model, deployment, tokens of a request, requests) → bytes of one GPU of each stage that they hold at most.
+
+    Tokens and requests may be int64 arrays (`core.sweep`): use `ceil_div`, `round_up`, `smaller` and `larger`.
+    """
+    check: "Callable[[ModelSpec, Deployment], None]"
+    """Raises InputError for what the engine refuses: heads or a vocabulary that do not divide, a format it lacks."""
+    default_share: float | None
+    """Of the device's memory, where the user says nothing."""
+    switches: frozenset[str]
+    """The names of `Switches` that the engine has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,10 +43,13 @@ class Engine:
     date: str | None
     """When the profile was checked against the engine's source."""
     reserve: Callable[[Cache, Mixer], Cache]
-    """The cache that the engine holds for one that a layer's mixer needs."""
+    """The cache that the engine holds for one that a layer's mixer needs; a pooled engine holds whole blocks of it."""
     during_prefill: Callable[[Cache, Mixer], Cache] | None = None
     """The cache that it holds while a prompt is read in, where that is more."""
     max_pass_tokens: int | None
     """Tokens of one forward pass at most (chunked prefill); None = the whole prompt at once."""
     kv_dtypes: tuple[str, ...] | None = None
     """The cache formats that it can hold; None = all."""
+    pooled: Pooled | None = None
+    newer: str | None = None
+    """The version that was asked for, where it is newer than the newest that the profile was checked against."""

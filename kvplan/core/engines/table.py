@@ -1,20 +1,31 @@
-"""All engines, by name. To add one: a module like `transformers.py`, and its line here."""
+"""All engines, by name. To add one: a module with a function `profile(version)`, and its line here."""
+
+from importlib import import_module
 
 from kvplan.core.engines.engine import Engine
-from kvplan.core.engines.exact import EXACT
-from kvplan.core.engines.transformers import TRANSFORMERS
 from kvplan.core.errors import InputError
 
-ENGINES = {engine.name: engine for engine in (EXACT, TRANSFORMERS)}
+ENGINES = {
+    "exact": "kvplan.core.engines.exact",
+    "transformers": "kvplan.core.engines.transformers",
+    "vllm": "kvplan.core.engines.vllm",
+    "sglang": "kvplan.core.engines.sglang",
+    "trtllm": "kvplan.core.engines.trtllm",
+    "llamacpp": "kvplan.core.engines.llamacpp",
+}
+"""Modules, imported when an engine is asked for."""
+
+_ALIASES = {"llama.cpp": "llamacpp", "llama-server": "llamacpp", "tensorrt-llm": "trtllm", "hf": "transformers"}
 
 
 def find_engine(text: str) -> Engine:
-    """The engine that `NAME[@VERSION]` names; a version other than the profile's is refused, never guessed."""
+    """The engine that `NAME[@VERSION]` names; without a version the newest that kvplan knows.
+
+    A newer version than that has its profile, and the profile says so (`Engine.newer`).
+    """
     name, _, version = text.strip().lower().partition("@")
-    engine = ENGINES.get(name)
-    if engine is None:
+    home = ENGINES.get(_ALIASES.get(name, name))
+    if home is None:
         raise InputError(f"`{text[:40]}` is not an engine that kvplan knows", hint=f"one of {', '.join(ENGINES)}")
-    if version and (engine.version is None or not f"{version}.".startswith(f"{engine.version}.")):
-        known = f"`{name}@{engine.version}`" if engine.version else f"`{name}`, which has no versions"
-        raise InputError(f"`{text[:40]}` is not a version that kvplan knows", hint=f"use {known}")
+    engine: Engine = import_module(home).profile(version or None)
     return engine

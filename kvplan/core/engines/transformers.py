@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from kvplan.core.cache import Cache
 from kvplan.core.engines.engine import Engine
+from kvplan.core.engines.versions import chosen
 from kvplan.core.mixers import (
     CompressedAttention,
     FullAttention,
@@ -116,3 +117,9 @@ TRANSFORMERS = Engine(
     max_pass_tokens=None,
     kv_dtypes=("fp32", "bf16", "fp16"),
 )
+
+
+def profile(version: str | None) -> Engine:
+    """The one that kvplan knows."""
+    _, newer = chosen("transformers", version, ("5.23",))
+    return replace(TRANSFORMERS, newer=newer) if newer else TRANSFORMERS

@@ -1,0 +1,98 @@
+"""What an engine is told when it starts: formats, layout, limits, and its own switches. None = the engine's default."""
+
+from dataclasses import dataclass, field, fields
+
+from kvplan.core.dtypes import DType
+from kvplan.core.hardware import Gpu
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switches:
+    """Options beyond a model, its formats and its layout, under the names of the engines' own flags.
+
+    An engine lists those that it has (`Engine.switches`); another one that is set is an error.
+    """
+
+    max_num_seqs: int | None = None
+    """SGLang `--max-running-requests`; TensorRT-LLM `--max_batch_size`; llama.cpp `--parallel`."""
+    max_num_batched_tokens: int | None = None
+    """Of one pass: SGLang `--chunked-prefill-size`; TensorRT-LLM `--max_num_tokens`; llama.cpp `--batch-size`."""
+    block_size: int | None = None
+    """Tokens of a block: SGLang `--page-size`; TensorRT-LLM `tokens_per_block`."""
+    prefix_caching: bool | None = None
+    """SGLang: the radix cache; TensorRT-LLM: block reuse."""
+    enforce_eager: bool | None = None
+    """No CUDA graphs; SGLang `--disable-cuda-graph`."""
+    hybrid_manager: bool | None = None
+    """vLLM: groups of unlike layers; off with `--disable-hybrid-kv-cache-manager`."""
+    async_scheduling: bool | None = None
+    num_gpu_blocks_override: int | None = None
+    attention_backend: str | None = None
+    kv_cache_dtype_skip_layers: tuple[str, ...] = ()
+    """vLLM: layers that keep the model's dtype: indices, or `sliding_window`."""
+    state_dtype: str | None = None
+    """Of recurrent states: vLLM `--mamba-ssm-cache-dtype`, SGLang `--mamba-ssm-dtype`."""
+    conv_dtype: str | None = None
+    """Of convolutions' columns: vLLM `--mamba-cache-dtype`."""
+    num_speculative_tokens: int = 0
+    speculative_method: str | None = None
+    """`mtp`, `eagle`, `eagle3`, `ngram`, `draft_model` …"""
+    draft_model: str | None = None
+    max_loras: int = 0
+    max_lora_rank: int = 16
+    usage: str | None = None
+    """vLLM: `server` (`vllm serve`) or `llm` (the Python class); some defaults differ."""
+    stage_layers: tuple[int, ...] = ()
+    """Layers of each pipeline stage: vLLM's VLLM_PP_LAYER_PARTITION."""
+    expert_parallel: bool = False
+    attention_dp: bool = False
+    """Attention data-parallel over the tensor-parallel ranks: SGLang `--enable-dp-attention`, TensorRT-LLM too."""
+    swa_full_tokens_ratio: float | None = None
+    """SGLang: slots of the sliding layers' pool over those of the full layers'."""
+    mamba_full_memory_ratio: float | None = None
+    """SGLang: bytes for states over bytes for keys and values."""
+    cuda_graph_max_bs: int | None = None
+    max_pool_tokens: int | None = None
+    """A cap on the pool: SGLang `--max-total-tokens`, TensorRT-LLM `max_tokens`."""
+    num_ubatch_tokens: int | None = None
+    """llama.cpp `--ubatch-size`."""
+    kv_unified: bool | None = None
+    """llama.cpp: one buffer for all sequences."""
+    swa_full: bool | None = None
+    """llama.cpp: sliding layers keep every token."""
+    flash_attention: bool | None = None
+    num_gpu_layers: int | None = None
+    """llama.cpp `--n-gpu-layers`: the last so many layers, and the output, on the GPU."""
+    tensor_split: tuple[float, ...] = ()
+    """llama.cpp: shares of the devices."""
+    no_images: bool = False
+    """The vision tower is not loaded, or not profiled: `--language-model-only`, `--limit-mm-per-prompt` of 0."""
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The names of the options that were set."""
+        return frozenset(f.name for f in fields(self) if getattr(self, f.name) != f.default)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """One way to start an engine for one model."""
+
+    dtype: DType
+    """Weights and activations."""
+    key_dtype: DType
+    value_dtype: DType
+    """Of the KV cache; of one vector for both, as in latent attention, `key_dtype` rules."""
+    max_model_len: int
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+    """Replicas; with attention over dp ranks, those of the attention."""
+    dcp: int = 1
+    """Decode context parallelism: a sequence's tokens lie on so many of the tensor-parallel ranks."""
+    pcp: int = 1
+    """Prefill context parallelism: the same, on GPUs of its own."""
+    gpu: Gpu | None = None
+    memory_share: float | None = None
+    """`--gpu-memory-utilization`, `--mem-fraction-static`, `--kv_cache_free_gpu_memory_fraction`."""
+    switches: Switches = field(default_factory=Switches)

@@ -1,0 +1,19 @@
+"""A figure that somebody measured, with its spread and its source: never a bare number in a formula."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Basis = Literal["exact", "derived", "calibrated", "assumed"]
+"""What a figure rests on; `core.evidence` says what the words mean."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Bytes with their spread, and where they stand."""
+
+    name: str
+    num_bytes: int
+    spread_bytes: int
+    """How far observations lie from it, to either side."""
+    source: str
+    basis: Basis = "calibrated"
