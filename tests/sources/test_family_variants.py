@@ -257,7 +257,13 @@ def test_which_layers_are_recurrent():
 def test_a_delta_net_by_its_config():
     mixer = read(changed(NEXT, linear_key_head_dim=64, linear_conv_kernel_dim=3)).layers[0].mixers[0]
     assert mixer == LinearAttention(
-        num_heads=32, num_key_heads=16, key_dim=64, value_dim=128, conv_channels=2 * 16 * 64 + 32 * 128, conv_columns=3
+        num_heads=32,
+        num_key_heads=16,
+        key_dim=64,
+        value_dim=128,
+        conv_channels=2 * 16 * 64 + 32 * 128,
+        conv_columns=3,
+        recurrence="gated_delta",
     )
 
 

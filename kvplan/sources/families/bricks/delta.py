@@ -5,6 +5,7 @@ transformers 5.23, models/{qwen3_next,kimi_linear}/.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from kvplan.core.mixers import LinearAttention
 from kvplan.core.model import Split, Weight
@@ -34,9 +35,11 @@ class DeltaHeads:
         """Width of all values."""
         return self.num_heads * self.value_dim
 
-    @property
-    def mixer(self) -> LinearAttention:
-        """The mixer with these sizes."""
+    def mixer(self, recurrence: Literal["gated_delta", "kda"]) -> LinearAttention:
+        """The mixer with these sizes; Kimi's delta attention has a decay for each element of a key.
+
+        Its q, k and v have a convolution each, of as many channels together as one over all three.
+        """
         return LinearAttention(
             num_heads=self.num_heads,
             num_key_heads=self.num_key_heads,
@@ -44,6 +47,7 @@ class DeltaHeads:
             value_dim=self.value_dim,
             conv_channels=2 * self.key_width + self.value_width,
             conv_columns=self.columns,
+            recurrence=recurrence,
         )
 
 
@@ -70,7 +74,7 @@ def delta_half(
         by_head(f"{prefix}.dt_bias", heads.num_heads),
         by_head(f"{prefix}.A_log", heads.num_heads),
     )
-    return Half((*delta_core(heads, hidden, prefix, qkv, norm_name, out), *rest), (heads.mixer,))
+    return Half((*delta_core(heads, hidden, prefix, qkv, norm_name, out), *rest), (heads.mixer("gated_delta"),))
 
 
 def delta_core(

@@ -112,7 +112,7 @@ def _delta(heads: DeltaHeads, hidden: int, gates: tuple[Weight, ...]) -> Half:
         by_head("self_attn.forget_gate.dt_bias", heads.value_width, units=heads.num_heads),
         *gates,
     )
-    return Half(weights, (heads.mixer,))
+    return Half(weights, (heads.mixer("kda"),))
 
 
 def _low_rank(name: str, heads: DeltaHeads, hidden: int) -> tuple[Weight, ...]:

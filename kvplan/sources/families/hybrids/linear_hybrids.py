@@ -123,5 +123,6 @@ def _lightning(heads: Heads, hidden: int, block: int) -> Half:
         value_dim=heads.head_dim,
         state_bits=None,
         in_transformers_cache=False,
+        recurrence="lightning",
     )
     return Half(weights, (mixer,))

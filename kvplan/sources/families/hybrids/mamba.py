@@ -113,6 +113,7 @@ def mamba1(
         value_dim=1,
         conv_channels=inner,
         conv_columns=columns,
+        recurrence="mamba1",
     )
     return Half(weights, (mixer,))
 
@@ -180,6 +181,7 @@ def mamba2(
         value_dim=head_dim,
         conv_channels=inner + 2 * groups * state,
         conv_columns=columns,
+        recurrence="mamba2",
     )
     return Half(weights, (mixer,))
 

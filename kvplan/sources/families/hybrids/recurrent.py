@@ -83,6 +83,7 @@ def _griffin(facts: Facts, hidden: int, num_heads: int) -> Half:
         value_dim=1,
         conv_channels=width,
         conv_columns=columns - 1,
+        recurrence="rg_lru",
     )
     return Half(weights, (mixer,))
 
@@ -119,7 +120,9 @@ def _time_mixing(facts: Facts, hidden: int) -> Half:
         *column("attention.receptance", width, hidden, "attention"),
         *row("attention.output", hidden, width, "attention"),
     )
-    mean = LinearAttention(num_heads=width, num_key_heads=width, key_dim=1, value_dim=1, vector_elements=2 * width)
+    mean = LinearAttention(
+        num_heads=width, num_key_heads=width, key_dim=1, value_dim=1, vector_elements=2 * width, recurrence="rwkv"
+    )
     return Half(weights, (mean, ShortConvolution(channels=hidden, columns=2)))
 
 
@@ -183,6 +186,7 @@ def _matrix_memory(facts: Facts, hidden: int, bias: bool) -> Half:
         value_dim=values // heads,
         state_bits=None,
         vector_elements=keys + heads,
+        recurrence="xlstm",
     )
     return Half(weights, (mixer,))
 

@@ -118,7 +118,7 @@ def _delta(facts: Facts, hidden: int) -> Half:
         by_head("self_attn.forget_gate.A_log", num_heads),
     )
     kept = tuple(replace(w, fixed_bits=32) if any(name in w.name for name in _IN_FP32) else w for w in weights)
-    return Half(kept, (heads.mixer,))
+    return Half(kept, (heads.mixer("kda"),))
 
 
 def _low_rank(name: str, heads: DeltaHeads, hidden: int) -> tuple[Weight, ...]:

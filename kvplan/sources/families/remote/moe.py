@@ -144,7 +144,9 @@ def _lightning(heads: Heads, hidden: int) -> Half:
         *row("self_attn.out_proj", hidden, width, "attention", units=count),
     )
     dim = heads.head_dim
-    mixer = LinearAttention(num_heads=count, num_key_heads=count, key_dim=dim, value_dim=dim, state_bits=None)
+    mixer = LinearAttention(
+        num_heads=count, num_key_heads=count, key_dim=dim, value_dim=dim, state_bits=None, recurrence="lightning"
+    )
     return Half(weights, (mixer,))
 
 

@@ -104,6 +104,7 @@ def read_rwkv5(facts: Facts) -> Reading:
         value_dim=size,
         conv_channels=2 * hidden,
         conv_columns=1,
+        recurrence="rwkv",
     )
     mixing = _rwkv_mixing(hidden, num_heads, size)
     weights = (*mixing, *_rwkv_feeding(hidden, width), *_layer_norms(hidden, "ln1", "ln2"))
