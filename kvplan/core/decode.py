@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from kvplan.core.cache import caches_of
 from kvplan.core.hardware import Gpu
-from kvplan.core.layout import sequence_cache_bytes, stage_bounds
+from kvplan.core.layout import sequence_cache_bytes
 from kvplan.core.model import Layer, ModelSpec, Weight
 from kvplan.core.serving import Serving
+from kvplan.core.stages import stage_bounds
 from kvplan.core.weights import weight_bytes
 
 NOT_DECODED = (

@@ -9,6 +9,7 @@ from kvplan.core.mixers import CompressedAttention, LatentAttention, LinearAtten
 from kvplan.core.model import Layer, ModelSpec
 from kvplan.core.overhead import Pass, activation_bytes, context_bytes
 from kvplan.core.serving import Serving
+from kvplan.core.stages import stage_bounds
 from kvplan.core.units import ceil_div, larger
 from kvplan.core.weights import computed_weight_bytes, draft_bytes, layer_bytes, weight_bytes
 
@@ -39,24 +40,6 @@ class GpuUse:
     def free_bytes(self) -> int | None:
         """What is left, negative where it does not fit; None where the capacity is not known."""
         return None if self.capacity_bytes is None else self.capacity_bytes - self.total_bytes
-
-
-def stage_bounds(num_layers: int, pp: int) -> list[tuple[int, int]]:
-    """[start, stop) of each stage: ⌊L / pp⌋ layers each, the remainder to the last stages but the very last.
-
-    126 layers over 4 stages: 31, 32, 32, 31; the last stage has the output head to carry.
-
-    Source: vLLM 0.33, distributed/utils.py `get_pp_indices`
-    """
-    base, remainder = divmod(num_layers, pp)
-    sizes = [base] * pp
-    for i in range(remainder):
-        sizes[pp - 2 - i] += 1
-    bounds, start = [], 0
-    for size in sizes:
-        bounds.append((start, start + size))
-        start += size
-    return bounds
 
 
 def sequence_cache_bytes(cache: Cache, serving: Serving) -> int:

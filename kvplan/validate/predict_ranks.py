@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from kvplan.core.cache import Cache, caches_of
 from kvplan.core.dtypes import BF16, DType
 from kvplan.core.errors import InputError
-from kvplan.core.layout import context_tokens, stage_bounds, tp_accepted
+from kvplan.core.layout import context_tokens, tp_accepted
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import positive
+from kvplan.core.stages import stage_bounds
 from kvplan.core.units import round_up
 from kvplan.validate.case import Case
 from kvplan.validate.predict import case_caches

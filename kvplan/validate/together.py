@@ -12,8 +12,8 @@ from typing import Any
 
 from kvplan._version import __version__
 from kvplan.core.errors import InputError
-from kvplan.core.layout import stage_bounds
 from kvplan.core.model import ModelSpec
+from kvplan.core.stages import stage_bounds
 from kvplan.validate.cases import Load, cases_of, order_of
 from kvplan.validate.record import SCHEMA, judged
 

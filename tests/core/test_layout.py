@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from kvplan import estimate
 from kvplan.core.hardware import Gpu
-from kvplan.core.layout import layouts, stage_bounds, tp_accepted
+from kvplan.core.layout import layouts, tp_accepted
+from kvplan.core.stages import stage_bounds
 from kvplan.core.units import GIB
 from kvplan.sources.catalog import load
 from tests.models import spec

@@ -19,9 +19,10 @@ from kvplan import estimate
 from kvplan.api import load_model
 from kvplan.core.dtypes import parse_kv_dtype
 from kvplan.core.errors import InputError
-from kvplan.core.layout import context_tokens, stage_bounds
+from kvplan.core.layout import context_tokens
 from kvplan.core.mixers import CrossAttention, FullAttention, LatentAttention, LinearAttention, SlidingAttention
 from kvplan.core.model import Layer, ModelSpec
+from kvplan.core.stages import stage_bounds
 from kvplan.validate.case import Case
 from kvplan.validate.kernels.cache import PagedCache
 from kvplan.validate.kernels.combine import unmerged
