@@ -77,8 +77,14 @@ def parse_kv_dtype(text: str) -> DType:
     return _lookup(text, KV_DTYPES, what="KV-cache dtype")
 
 
+TURBOQUANT = (DType("turboquant_k8v4", 8), DType("turboquant_v4", 4, 32))
+"""Keys in 8 bits, values in 4 with 4 bytes of scale and zero a vector (vLLM 0.33, quantization/turboquant)."""
+
+
 def parse_kv_dtypes(text: str) -> tuple[DType, DType]:
-    """The formats of keys and of values: one for both, or two, as in `q8_0/fp16`."""
+    """The formats of keys and of values: one for both, or two, as in `q8_0/fp16`; `turboquant_k8v4` is such a pair."""
+    if text.strip().lower() == TURBOQUANT[0].name:
+        return TURBOQUANT
     key, slash, value = text.partition("/")
     return parse_kv_dtype(key), parse_kv_dtype(value if slash else key)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 
 from kvplan.core.attention import BACKENDS, PassShape, kept_weights_bytes
+from kvplan.core.device import DRIVER_RESERVE
 from kvplan.core.dtypes import DType
 from kvplan.core.hardware import Gpu
 from kvplan.core.measured import Measured
@@ -14,13 +15,6 @@ from kvplan.core.mixers import ShortConvolution, StateMixer
 from kvplan.core.model import Layer
 from kvplan.core.units import MIB, ceil_div, larger
 
-DRIVER_RESERVE = Measured(
-    name="driver reserve",
-    num_bytes=512 * MIB,
-    spread_bytes=256 * MIB,
-    source="what nvidia-smi lists less what CUDA sees, in public start-up logs: H100 79.65 - 79.19 GiB, "
-    "A100-40 40.00 - 39.5, L4 22.49 - 22.03, RTX 4090 23.99 - 23.5, T4 15.00 - 14.74",
-)
 CUDA_CONTEXT = Measured(
     name="CUDA context",
     num_bytes=512 * MIB,

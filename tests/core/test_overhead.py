@@ -11,7 +11,8 @@ import pytest
 
 from kvplan import estimate
 from kvplan.core.hardware import Gpu, MeasuredDevice
-from kvplan.core.overhead import DRIVER_RESERVE, overheads
+from kvplan.core.device import DRIVER_RESERVE
+from kvplan.core.overhead import overheads
 from kvplan.core.units import GIB, MIB
 from kvplan.sources.catalog import load
 from tests.models import spec
