@@ -31,6 +31,8 @@ class Gpu:
     """What the driver reports, before any process runs; None where memory is unified or unknown."""
     memory_note: str = ""
     """Where `memory_bytes` comes from, or why there is none."""
+    visible_bytes: int | None = None
+    """What CUDA or HIP sees of it, in public start-up logs: what engines take their share of; None = not published."""
     marketed_gb: float | None = None
     """The size on the box, in the maker's own GB."""
     bandwidth_bytes_per_second: float | None = None

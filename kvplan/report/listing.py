@@ -132,6 +132,7 @@ def gpu_row(gpu: Gpu) -> Row:
         "vendor": gpu.vendor,
         "memory_bytes": gpu.memory_bytes,
         "memory_note": gpu.memory_note,
+        "visible_bytes": gpu.visible_bytes,
         "marketed_gb": gpu.marketed_gb,
         "bandwidth_bytes_per_second": gpu.bandwidth_bytes_per_second,
         "bf16_flops": gpu.bf16_flops,

@@ -4,6 +4,11 @@
 memory is unified or unknown, and `memory_note` says why), dense rates, and where the figures come from.
 `aliases`, parted by `|`, are further names that mean exactly this device; a short name that several
 devices share (`h100`) belongs to the one that people mean by it.
+
+`visible_mib` is what CUDA or HIP calls the device's total, as logs of torch and engines print it; after `visible:` the
+source says which. It is less than the driver's figure by what the driver keeps, and drivers differ by up to 1 %: of the
+values that many logs show this is the lowest, since a plan must not count on more. Where logs round, it is the least
+number of MiB that rounds to theirs (`139.72 GiB` → 143,069). Empty where no log names the device.
 """
 
 import csv
@@ -70,6 +75,7 @@ def _read(row: dict[str, str]) -> Gpu:
         vendor=row["vendor"],
         memory_bytes=int(row["memory_mib"]) * MIB if row["memory_mib"] else None,
         memory_note=row["memory_note"],
+        visible_bytes=int(row["visible_mib"]) * MIB if row["visible_mib"] else None,
         marketed_gb=_scaled(row["marketed_gb"], 1),
         bandwidth_bytes_per_second=_scaled(row["bandwidth_gb_per_second"], 1e9),
         bf16_flops=_scaled(row["bf16_tflops"], 1e12),

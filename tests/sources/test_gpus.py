@@ -94,6 +94,11 @@ def test_every_line_is_sound(gpu: Gpu) -> None:
         assert 0.93 < gpu.memory_bytes / (gpu.marketed_gb * 1e9) < 1.08
     if gpu.fp8_flops and gpu.fp16_flops:
         assert gpu.fp8_flops >= gpu.fp16_flops
+    assert (gpu.visible_bytes is not None) == ("visible: " in gpu.source)
+    if gpu.visible_bytes is not None and gpu.memory_bytes is not None:
+        assert 0.97 < gpu.visible_bytes / gpu.memory_bytes <= 1
+    elif gpu.visible_bytes is not None:
+        assert 0.87 < gpu.visible_bytes / (gpu.marketed_gb * GIB) < 1
 
 
 def test_h100_holds_what_its_driver_prints() -> None:
@@ -102,6 +107,35 @@ def test_h100_holds_what_its_driver_prints() -> None:
     assert h100.memory_bytes == 81_559 * MIB == 85_520_809_984
     assert h100.bandwidth_bytes_per_second == 3.35e12
     assert h100.arch == "9.0"
+
+
+PRINTED = {
+    # What torch, vLLM, llama.cpp or Unsloth print as the total, GiB; from logs that name the device.
+    "Tesla T4": ("14.563", "14.741"),
+    "A100-SXM4-40GB": ("39.38", "39.557"),
+    "A100-SXM4-80GB": ("79.14", "79.25"),
+    "NVIDIA L4": ("21.96", "22.161"),
+    "L40S": ("44.392", "44.522"),
+    "RTX 3090": ("23.558", "23.699"),
+    "RTX 4090": ("23.51", "23.647"),
+    "RTX 5090": ("31.342", "31.357"),
+    "NVIDIA H100 80GB HBM3": ("79.097", "79.19"),
+    "NVIDIA H100 NVL": ("93.016", "93.10"),
+    "NVIDIA H200": ("139.72", "139.81"),
+    "NVIDIA B200": ("178.35", "178.36"),
+    "MI300X": ("191.688", "191.98"),
+    "GB10": ("119.631", "121.69"),
+}
+
+
+@pytest.mark.parametrize(("written", "range_gib"), PRINTED.items(), ids=PRINTED)
+def test_what_frameworks_see_is_the_least_that_logs_print(written: str, range_gib: tuple[str, str]) -> None:
+    visible = find_gpu(written).visible_bytes
+    least, most = (float(text) for text in range_gib)
+    half = 0.5 * 10 ** -len(range_gib[0].partition(".")[2])
+    assert visible is not None
+    assert abs(visible / GIB - least) <= half + 1e-9
+    assert visible < most * GIB
 
 
 def test_unified_memory_has_no_figure_but_a_reason() -> None:
