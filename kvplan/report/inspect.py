@@ -151,7 +151,7 @@ def describe_mixer(mixer: Mixer) -> str:
     facts = asdict(mixer)
     key, value = facts.pop("key_dim", None), facts.pop("value_dim", None)
     counts = {"num_heads": "heads", "num_kv_heads": "KV heads", "num_key_heads": "key heads"}
-    words = [mixer.kind]
+    words = [_kind_with_recurrence(mixer)]
     for name, number in facts.items():
         if isinstance(number, bool) or not isinstance(number, int) or not number:
             continue
@@ -160,6 +160,13 @@ def describe_mixer(mixer: Mixer) -> str:
     if key is not None:
         words.append(f"dim {key:,}" if key == value else f"dim {key:,}/{value:,}")
     return ", ".join(words)
+
+
+def _kind_with_recurrence(mixer: Mixer) -> str:
+    """`linear (gated delta)` where it is known which recurrence a linear layer is."""
+    if isinstance(mixer, LinearAttention) and mixer.recurrence is not None:
+        return f"{mixer.kind} ({mixer.recurrence.replace('_', ' ')})"
+    return mixer.kind
 
 
 def cache_bytes_per_token(model: ModelSpec, layer: Layer) -> int:

@@ -149,7 +149,7 @@ def test_a_state_is_fixed() -> None:
   12 × full    all tokens        24,576    192 MiB\
 """)
     assert describe_mixer(model.layers[0].mixers[0]) == snapshot(
-        "linear, 32 heads, 16 key heads, conv channels 8,192, conv columns 4, state bits 32, dim 128"
+        "linear (gated delta), 32 heads, 16 key heads, conv channels 8,192, conv columns 4, state bits 32, dim 128"
     )
 
 
