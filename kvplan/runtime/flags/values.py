@@ -1,0 +1,161 @@
+"""Kinds of values that several engines' arguments have."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kvplan.core.dtypes import parse_dtype, parse_kv_dtype
+from kvplan.core.errors import InputError
+from kvplan.runtime.flags.argument import UnknownValueError, Value, names
+
+_TRUE = frozenset({"true", "on", "1", "yes"})
+_FALSE = frozenset({"false", "off", "0", "no"})
+
+
+def whole(value: object) -> int:
+    """A whole number, of a word or as a log prints it; ValueError for another."""
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError
+    return int(value) if isinstance(value, (int, float)) else int(str(value).strip())
+
+
+def positive(value: object) -> int:
+    """A whole number above 0."""
+    number = whole(value)
+    if number <= 0:
+        raise ValueError
+    return number
+
+
+def positive_or_default(value: object) -> int | None:
+    """A number above 0; 0 and what is less leave the engine its default."""
+    return whole(value) if whole(value) > 0 else None
+
+
+def share(value: object) -> float:
+    """A positive number, whole or not."""
+    if isinstance(value, bool):
+        raise ValueError
+    number = float(value) if isinstance(value, (int, float)) else float(str(value).strip())
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError
+    return number
+
+
+def is_on(value: object) -> bool:
+    """true, on, 1, yes, or their contraries."""
+    text = str(value).strip().lower()
+    if text not in _TRUE | _FALSE:
+        raise ValueError
+    return text in _TRUE
+
+
+def word(value: object) -> str:
+    """A word that is not empty."""
+    text = str(value).strip()
+    if not text:
+        raise ValueError
+    return text
+
+
+def words(value: object) -> tuple[str, ...]:
+    """Several words: a list, or one text of them."""
+    parts = value if isinstance(value, (list, tuple)) else str(value).replace(",", " ").split()
+    return tuple(str(part) for part in parts)
+
+
+def number_text(value: object) -> str:
+    """A number as it is typed: 0.9, 3."""
+    return repr(value)
+
+
+def tree(value: object, flag: str) -> dict[str, Any]:
+    """An object in JSON, as a word or as a log prints it."""
+    if isinstance(value, Mapping):
+        return dict(value)
+    try:
+        read = json.loads(str(value))
+    except ValueError:
+        read = None
+    if not isinstance(read, dict):
+        raise InputError(f"`{flag}` has no JSON object as its value", hint="write it like '{\"key\": 1}'")
+    return read
+
+
+def stages(text: str) -> dict[str, object]:
+    """`16,32` → `stage_layers`: the layers of each pipeline stage."""
+    try:
+        return {"stage_layers": tuple(positive(part) for part in text.split(","))}
+    except ValueError:
+        raise InputError(f"`{text[:40]}` is not a list of layer counts", hint="write it like 16,32") from None
+
+
+def dtype_value(spellings: Mapping[str, str]) -> Value:
+    """Formats of weights and activations; `spellings`: kvplan's name → the engine's."""
+    return _formats(lambda text: parse_dtype(text).name, spellings)
+
+
+def kv_dtype_value(spellings: Mapping[str, str], meanings: Mapping[str, str] | None = None) -> Value:
+    """Formats of the cache; `spellings`: kvplan's name → the engine's; `meanings`: words that mean another one."""
+    more = meanings or {}
+    return _formats(lambda text: parse_kv_dtype(more.get(text, text)).name, spellings)
+
+
+def _formats(parse: Callable[[str], str], spellings: Mapping[str, str]) -> Value:
+    def read(value: object) -> object:
+        text = word(value).lower().removeprefix("torch.")
+        if text == "auto":
+            return text
+        try:
+            return parse(text)
+        except InputError:
+            raise UnknownValueError from None
+
+    def write(value: object) -> str:
+        if value == "auto":
+            return "auto"
+        if value not in spellings:
+            hint = f"one of auto, {', '.join(spellings)}"
+            raise InputError(f"`{value}` is not a number format that this engine can be told", hint=hint)
+        return spellings[str(value)]
+
+    return Value(read, write, "a number format")
+
+
+def _quantization(value: object) -> object:
+    text = word(value).lower()
+    if text in _AS_STORED:
+        return None
+    if text == "fp8":
+        return text
+    raise UnknownValueError
+
+
+def _written_quantization(value: object) -> str:
+    if value != "fp8":
+        hint = "take a checkpoint that is stored so, and leave `quant` out"
+        raise InputError(f"this engine cannot be told to quantise weights as `{value}`", hint=hint)
+    return "fp8"
+
+
+# How a checkpoint is stored already: its own config says the same.
+_AS_STORED = names(
+    "awq awq_marlin gptq gptq_marlin compressed-tensors modelopt modelopt_fp8 modelopt_fp4 modelopt_mxfp8 "
+    "modelopt_mixed mxfp4 quark gguf auto-round auto_round auto-round-int8 inc bitblas gptq_bitblas hqq marlin "
+    "gptq_marlin_24 fbgemm_fp8 aqlm squeezellm w8a8_int8 w8a8_fp8 w4afp8 moe_wna16 petit_nvfp4 gpt_oss_mxfp4 "
+    "deepseek_v4_fp8 unquant"
+)
+
+WHOLE = Value(whole, number_text, "a whole number")
+COUNT = Value(positive, number_text, "a positive whole number")
+COUNT_OR_DEFAULT = Value(positive_or_default, number_text, "a whole number")
+SHARE = Value(share, number_text, "a positive number")
+WORD = Value(word, str, "a word")
+WORDS = Value(words, lambda value: " ".join(words(value)), "a list", many=True)
+ON = Value(is_on, lambda value: "", "on or off", bare=True)
+"""True where the flag stands."""
+OFF = Value(lambda value: not is_on(value), lambda value: "", "on or off", bare=True)
+"""False where the flag stands."""
+QUANTIZATION = Value(_quantization, _written_quantization, "a quantisation scheme")
+"""What an engine makes of a checkpoint in 16 bits; what only names the checkpoint's own scheme says nothing."""

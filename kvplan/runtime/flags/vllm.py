@@ -1,0 +1,252 @@
+"""vLLM's arguments. Source: vllm/engine/arg_utils.py and vllm/config of 0.33.0, and what 0.8.5 and 0.11.0 had."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from kvplan.core.errors import InputError
+from kvplan.runtime.flags.argument import Argument, Dialect, Options, UnknownValueError, Value, names, spelled
+from kvplan.runtime.flags.values import (
+    COUNT,
+    OFF,
+    ON,
+    QUANTIZATION,
+    SHARE,
+    WORD,
+    WORDS,
+    dtype_value,
+    is_on,
+    kv_dtype_value,
+    number_text,
+    positive,
+    stages,
+    tree,
+    words,
+)
+from kvplan.runtime.flags.vllm_silent import SILENT, SILENT_BARE
+
+_FORMATS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+_KV_FORMATS = {
+    "bf16": "bfloat16", "fp16": "float16", "fp8": "fp8", "int8": "int8_per_token_head", "int4": "int4_per_token_head",
+    "fp8_per_token_head": "fp8_per_token_head", "nvfp4": "nvfp4", "fp8_ds_mla": "fp8_ds_mla",
+    "nvfp4_ds_mla": "nvfp4_ds_mla",
+}  # fmt: skip
+_UNITS = dict(zip("kmgtKMGT", (10**3, 10**6, 10**9, 10**12, 2**10, 2**20, 2**30, 2**40), strict=True))
+
+
+def _human(value: object) -> int:
+    """`16k` = 16,000, `16K` = 16,384, `25.6k`: vllm/utils/argparse_utils.py, human_readable_int."""
+    text = str(value).strip()
+    unit = _UNITS.get(text[-1:])
+    if unit is None:
+        return positive(value)
+    return positive(int(float(text[:-1]) * unit) if text[-1].islower() else int(text[:-1]) * unit)
+
+
+def _length(value: object) -> int:
+    if str(value).strip().lower() in ("-1", "auto"):
+        raise UnknownValueError  # the longest that fits: vLLM works it out when it starts
+    return _human(value)
+
+
+_SIZES = "a positive whole number, such as 8192, 8k (8000) or 8K (8192)"
+_HUMAN = Value(_human, number_text, _SIZES)
+_LENGTH = Value(_length, number_text, _SIZES)
+
+_ARGUMENTS = (
+    Argument("max_model_len", ("--max-model-len",), _LENGTH),
+    Argument("tp", ("--tensor-parallel-size", "-tp"), COUNT),
+    Argument("pp", ("--pipeline-parallel-size", "-pp"), COUNT),
+    Argument("dp", ("--data-parallel-size", "-dp"), COUNT),
+    Argument("dcp", ("--decode-context-parallel-size", "-dcp"), COUNT),
+    Argument("pcp", ("--prefill-context-parallel-size", "-pcp"), COUNT),
+    Argument("dtype", ("--dtype",), dtype_value(_FORMATS)),
+    Argument("kv_dtype", ("--kv-cache-dtype",), kv_dtype_value(_KV_FORMATS)),
+    Argument("quant", ("--quantization", "-q"), QUANTIZATION),
+    Argument("gpu_memory_utilization", ("--gpu-memory-utilization", "--device-memory-utilization"), SHARE),
+    Argument("kv_memory_bytes", ("--kv-cache-memory-bytes",), _HUMAN),
+    Argument("max_num_seqs", ("--max-num-seqs",), COUNT),
+    Argument("max_num_batched_tokens", ("--max-num-batched-tokens",), _HUMAN),
+    Argument("block_size", ("--block-size",), COUNT),
+    Argument("prefix_caching", ("--enable-prefix-caching",), ON, ("--no-enable-prefix-caching",)),
+    Argument("enforce_eager", ("--enforce-eager",), ON, ("--no-enforce-eager",)),
+    Argument("hybrid_manager", ("--disable-hybrid-kv-cache-manager",), OFF, ("--no-disable-hybrid-kv-cache-manager",)),
+    Argument("async_scheduling", ("--async-scheduling",), ON, ("--no-async-scheduling",)),
+    Argument("num_gpu_blocks_override", ("--num-gpu-blocks-override",), COUNT),
+    Argument("attention_backend", ("--attention-backend",), WORD),
+    Argument("kv_cache_dtype_skip_layers", ("--kv-cache-dtype-skip-layers",), WORDS),
+    Argument("state_dtype", ("--mamba-ssm-cache-dtype",), dtype_value(_FORMATS)),
+    Argument("conv_dtype", ("--mamba-cache-dtype",), dtype_value(_FORMATS)),
+    Argument("expert_parallel", ("--enable-expert-parallel", "-ep"), ON, ("--no-enable-expert-parallel",)),
+    Argument("cuda_graph_max_bs", ("--max-cudagraph-capture-size",), COUNT),
+    Argument(None, ("--cudagraph-capture-sizes", "--cuda-graph-sizes"), WORDS, older=("cuda_graph_sizes",)),
+    Argument(None, ("--speculative-config", "-sc"), WORD),
+    Argument(None, ("--spec-method",), WORD),
+    Argument(None, ("--spec-model",), WORD),
+    Argument(None, ("--spec-tokens",), WORD),
+    Argument(None, ("--enable-lora",), ON, ("--no-enable-lora",)),
+    Argument(None, ("--max-loras",), WORD),
+    Argument(None, ("--max-lora-rank",), WORD),
+    Argument(None, ("--language-model-only",), ON, ("--no-language-model-only",)),
+    Argument(None, ("--limit-mm-per-prompt",), WORD),
+    Argument(None, ("--compilation-config", "-cc"), WORD),
+    Argument(None, ("--optimization-level",), WORD),
+    Argument(None, ("--attention-config", "-ac"), WORD),
+    Argument(None, ("--enable-chunked-prefill",), ON, ("--no-enable-chunked-prefill",)),
+)
+_JOINT = frozenset({
+    "num_speculative_tokens", "speculative_method", "draft_model", "max_loras", "max_lora_rank", "no_images",
+    "cuda_graph_max_bs",
+})  # fmt: skip
+
+
+def _joint_read(args: Mapping[str, object]) -> tuple[Options, tuple[str, ...]]:
+    options: Options = {}
+    unread: list[str] = []
+    for read in (_speculation, _graphs, _attention, _images):
+        found, unclear = read({name: value for name, value in args.items() if value is not None})
+        options |= found
+        unread += unclear
+    if not is_on(args.get("enable_chunked_prefill", True) or False):
+        unread.append("--no-enable-chunked-prefill")  # the longest prompt is then one pass
+    return options | _adapters(args), tuple(unread)
+
+
+_MTP_BY_MODEL = "_mtp"  # deepseek_mtp, qwen3_next_mtp …: since 0.11 all of them are called mtp
+_SPECULATION_SILENT = names(
+    "prompt_lookup_max prompt_lookup_min disable_padded_drafter_batch revision code_revision rejection_sample_method "
+    "draft_sample_method suffix_decoding_max_tree_depth suffix_decoding_max_cached_requests acceptance_method "
+    "suffix_decoding_max_spec_factor suffix_decoding_min_token_prob synthetic_acceptance_rates disable_logprobs "
+    "synthetic_acceptance_length disable_by_batch_size use_local_argmax_reduction disable_log_stats "
+    "posterior_threshold posterior_alpha token_acceptance_method draft_load_config disable_mqa_scorer"
+)
+
+
+def _speculation(args: Mapping[str, object]) -> tuple[Options, list[str]]:
+    config = tree(args.get("speculative_config") or {}, "--speculative-config")
+    for key, name in (("method", "spec_method"), ("model", "spec_model"), ("num_speculative_tokens", "spec_tokens")):
+        config |= {key: args[name]} if name in args else {}
+    method, model = config.pop("method", None), config.pop("model", None)
+    if method is None and model in ("ngram", "[ngram]"):
+        method, model = "ngram", None
+    if method is not None:
+        method = "mtp" if str(method).endswith(_MTP_BY_MODEL) else str(method)
+    tokens = config.pop("num_speculative_tokens", None)
+    found = {
+        "num_speculative_tokens": None if tokens is None else _counted("--speculative-config", tokens),
+        "speculative_method": method,
+        "draft_model": None if model is None else str(model),
+    }
+    unread = [
+        spelled(f"--speculative-config.{key}", value)
+        for key, value in config.items()
+        if value is not None and key not in _SPECULATION_SILENT
+    ]
+    return {name: value for name, value in found.items() if value is not None}, unread
+
+
+def _counted(flag: str, value: object) -> int:
+    try:
+        return _human(value)
+    except (ValueError, OverflowError):
+        raise InputError(f"`{flag}` has `{str(value)[:40]}` where it takes a positive whole number", hint="") from None
+
+
+def _graphs(args: Mapping[str, object]) -> tuple[Options, list[str]]:
+    config = tree(args.get("compilation_config") or {}, "--compilation-config")
+    sizes = config.get("cudagraph_capture_sizes") or args.get("cudagraph_capture_sizes") or args.get("cuda_graph_sizes")
+    found: Options = {}
+    unread: list[str] = []
+    if config.get("max_cudagraph_capture_size"):
+        found["cuda_graph_max_bs"] = _counted("--compilation-config", config["max_cudagraph_capture_size"])
+    elif sizes:
+        found["cuda_graph_max_bs"] = max(_counted("--cudagraph-capture-sizes", size) for size in words(sizes))
+    mode = str(config.get("cudagraph_mode") or "").upper()
+    level = str(args.get("optimization_level", config.get("level", "")))
+    if "NONE" in mode or level == "0" or config.get("use_cudagraph") is False:
+        found["enforce_eager"] = True
+    elif mode and "FULL_AND_PIECEWISE" not in mode:
+        unread.append(spelled("--compilation-config.cudagraph_mode", mode))
+    if level == "1":
+        unread.append("-O1")
+    return found, unread
+
+
+def _attention(args: Mapping[str, object]) -> tuple[Options, list[str]]:
+    config = tree(args.get("attention_config") or {}, "--attention-config")
+    backend = config.pop("backend", None)
+    unread = [
+        spelled(f"--attention-config.{key}", value) for key, value in config.items() if value not in (None, False)
+    ]
+    return ({} if backend is None else {"attention_backend": str(backend)}), unread
+
+
+def _adapters(args: Mapping[str, object]) -> Options:
+    if not is_on(args.get("enable_lora") or False):
+        return {}
+    found: Options = {"max_loras": _counted("--max-loras", args.get("max_loras") or 1)}
+    if args.get("max_lora_rank") is not None:
+        found["max_lora_rank"] = _counted("--max-lora-rank", args["max_lora_rank"])
+    return found
+
+
+def _images(args: Mapping[str, object]) -> tuple[Options, list[str]]:
+    """A vision tower is left out where every kind of input that it reads is limited to 0 (vllm/config/multimodal.py):
+    0 images alone do not do that for a model that reads videos, which have a limit of their own."""
+    if is_on(args.get("language_model_only") or False):
+        return {"no_images": True}, []
+    given = args.get("limit_mm_per_prompt") or {}
+    if isinstance(given, str) and "=" in given:
+        given = dict(pair.partition("=")[::2] for pair in given.split(","))  # up to 0.8: image=0,video=0
+    limits = {kind: _limit(value) for kind, value in tree(given, "--limit-mm-per-prompt").items()}
+    if limits.get("image") == limits.get("video") == "0":
+        return {"no_images": True}, []
+    return {}, [spelled("--limit-mm-per-prompt", json.dumps(given))] if "0" in limits.values() else []
+
+
+def _limit(value: Any) -> str:
+    return str(value.get("count", "")) if isinstance(value, Mapping) else str(value)
+
+
+def _joint_write(options: Mapping[str, object]) -> list[str]:
+    named = {
+        "method": options.get("speculative_method"),
+        "model": options.get("draft_model"),
+        "num_speculative_tokens": options.get("num_speculative_tokens") or None,
+    }
+    config = {key: value for key, value in named.items() if value is not None}
+    line = ["--speculative-config", json.dumps(config)] if config else []
+    if options.get("max_loras"):
+        line += ["--enable-lora", "--max-loras", number_text(options["max_loras"])]
+        rank = options.get("max_lora_rank")
+        line += [] if rank is None else ["--max-lora-rank", number_text(rank)]
+    return [*line, "--language-model-only"] if options.get("no_images") else line
+
+
+def _unread(text: str) -> Options:
+    raise UnknownValueError
+
+
+def _v1(text: str) -> Options:
+    if text.strip() == "0":
+        raise UnknownValueError  # the engine before V1 sizes its memory by other rules
+    return {}
+
+
+DIALECT = Dialect(
+    engine="vllm",
+    arguments=_ARGUMENTS,
+    silent=SILENT,
+    silent_bare=SILENT_BARE,
+    joint_options=_JOINT - {"cuda_graph_max_bs"},
+    joint_read=_joint_read,
+    joint_write=_joint_write,
+    environment={
+        "VLLM_PP_LAYER_PARTITION": stages,
+        "VLLM_ATTENTION_BACKEND": lambda text: {"attention_backend": text},
+        "VLLM_USE_V1": _v1,
+        "VLLM_MLA_DISABLE": _unread,
+        "VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE": _unread,
+        "VLLM_MEMORY_PROFILER_ESTIMATE_CUDAGRAPHS": _unread,
+    },
+)

@@ -1,0 +1,58 @@
+"""vLLM's arguments that have no bearing on the GPU's memory, as they stand in 0.8.5, 0.11.0 and 0.33.0."""
+
+from kvplan.runtime.flags.argument import names
+
+SILENT = names(
+    # The server: vllm/entrypoints/common/cli_args.py.
+    "host port grpc_port uds api_key served_model_name root_path middleware allowed_origins allowed_methods "
+    "allowed_headers ssl_keyfile ssl_certfile ssl_ca_certs ssl_cert_reqs ssl_ciphers uvicorn_log_level "
+    "disable_access_log_for_endpoints chat_template chat_template_content_format default_chat_template_kwargs "
+    "reasoning_effort_map response_role tool_call_parser tool_parser_plugin tool_strict_level tool_server max_log_len "
+    "sse_keep_alive_interval cohere_format anthropic_disabled_thinking_effort fingerprint_mode fingerprint_value "
+    "data_parallel_supervisor_port dp_supervisor_probe_interval_s dp_supervisor_probe_timeout_s "
+    "dp_supervisor_probe_failure_threshold h11_max_incomplete_event_size h11_max_header_count lora_modules "
+    "api_server_count shutdown_timeout "
+    # The model, the tokenizer and loading; what is read of the config is in the model's own description.
+    "model model_tag runner task convert tokenizer tokenizer_mode tokenizer_revision seed revision code_revision "
+    "hf_token hf_config_path config_format generation_config override_generation_config allowed_local_media_path "
+    "allowed_media_domains logprobs_mode max_logprobs pooler_config override_pooler_config model_impl "
+    "logits_processors logits_processor_pattern io_processor_plugin renderer_num_workers sleep_mode_backend "
+    "sleep_preserve_parameter_names load_format download_dir safetensors_load_strategy "
+    "safetensors_prefetch_num_threads safetensors_prefetch_block_size model_loader_extra_config ignore_patterns "
+    "use_tqdm_on_load pt_load_map_location max_parallel_loading_workers "
+    # Processes, nodes, scheduling.
+    "distributed_executor_backend master_addr master_port nnodes node_rank distributed_timeout_seconds "
+    "cpu_distributed_timeout_seconds numa_bind_nodes numa_bind_cpus device_ids device worker_cls "
+    "worker_extension_cls data_parallel_rank data_parallel_start_rank data_parallel_size_local data_parallel_address "
+    "data_parallel_rpc_port data_parallel_backend dp_sync_interval fault_tolerance_config scheduling_policy "
+    "scheduler_cls max_num_queued_reqs max_num_queued_tokens stream_interval prefill_schedule_interval "
+    "long_prefill_token_threshold max_num_partial_prefills max_long_partial_prefills scheduler_delay_factor "
+    "preemption_mode num_scheduler_steps expert_placement_strategy eplb_window_size eplb_step_interval "
+    # Parsers, logs, measurements.
+    "reasoning_parser reasoning_parser_plugin reasoning_config structured_outputs_config guided_decoding_backend "
+    "logging_config log_level log_config_file show_hidden_metrics_for_version otlp_traces_endpoint "
+    "collect_detailed_traces per_request_spec_decode_metrics kv_cache_metrics_sample custom_histogram_buckets "
+    "jit_monitor_mode profiler_config watchdog_config kv_events_config prefix_caching_hash_algo "
+    # Memory of the host.
+    "swap_space max_cpu_loras kv_offloading_size kv_offloading_backend mm_processor_cache_gb mm_processor_cache_type "
+    "mm_hasher_algorithm mm_shm_cache_max_object_size_mb media_io_kwargs mm_tensor_ipc"
+)
+
+SILENT_BARE = names(
+    "allow_credentials trust_request_chat_template trust_request_mm_kwargs return_tokens_as_token_ids "
+    "enable_auto_tool_choice exclude_tools_when_tool_choice_none enable_prompt_tokens_details "
+    "enable_per_request_metrics enable_server_load_tracking enable_force_include_usage enable_tokenizer_info_endpoint "
+    "enable_log_outputs enable_log_deltas cohere_is_reasoning_model log_error_stack tokens_only enable_scale_out "
+    "disable_uvicorn_access_log enable_ssl_refresh enable_request_id_headers disable_fastapi_docs "
+    "enable_offline_docs headless grpc disable_frontend_multiprocessing disable_log_requests enable_log_requests "
+    "disable_log_stats aggregate_engine_logging fail_on_environ_validation trust_remote_code "
+    "allow_deprecated_quantization enable_trace_replay disable_cascade_attn skip_tokenizer_init enable_prompt_embeds "
+    "enable_sleep_mode enable_cumem_allocator numa_bind data_parallel_hybrid_lb data_parallel_external_lb "
+    "data_parallel_multi_port_external_lb enable_ep_weight_filter disable_nccl_for_dp_synchronization "
+    "ray_workers_use_nsight disable_custom_all_reduce enable_fault_tolerance kv_cache_metrics cudagraph_metrics "
+    "enable_layerwise_nvtx_tracing enable_mfu_metrics enable_logging_iteration_details jit_monitor_verbose "
+    "enable_reasoning disable_chunked_mm_input scheduler_reserve_full_isl "
+    "long_prefill_token_threshold_adaptive interleave_mm_strings enable_flashinfer_autotune eplb_log_balancedness "
+    "return_sampling_mask use_fp64_gumbel disable_async_output_proc disable_mm_preprocessor_cache "
+    "use_v2_block_manager calculate_kv_scales engine_use_ray worker_use_ray"
+)
