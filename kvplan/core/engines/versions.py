@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from kvplan.core.errors import InputError
 
-_RELEASE = re.compile(r"v?(\d+(?:\.\d+){0,3})", re.IGNORECASE)
+_RELEASE = re.compile(r"[vb]?(\d+(?:\.\d+){0,3})", re.IGNORECASE)
 
 
 def release(version: str) -> tuple[int, ...]:
-    """The numbers of `0.19.0`, `v0.8.5.post1`, `0.11.0rc2.dev98`; () where there are none."""
+    """The numbers of `0.19.0`, `v0.8.5.post1`, `0.11.0rc2.dev98`, of a build `b11434`; () where there are none."""
     match = _RELEASE.match(version.strip())
     return tuple(int(number) for number in match[1].split(".")) if match else ()
 

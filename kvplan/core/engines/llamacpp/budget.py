@@ -1,0 +1,109 @@
+"""A device's account: weights, what llama.cpp computes with, and what is left for the context.
+
+No closed form has the compute buffer: `sched_reserve` builds the largest graphs and measures them. Its floor is
+derived, the rest calibrated on public logs. llama.cpp takes no share of a device: it allocates what it needs, or fails.
+
+Source: llama.cpp b11434, src/llama-context.cpp `sched_reserve`, `output_reserve`; common/fit.cpp
+"""
+
+from kvplan.core.engines.deployment import Deployment
+from kvplan.core.engines.llamacpp.cells import Cells
+from kvplan.core.engines.llamacpp.devices import context_cells, shares_of, split_of
+from kvplan.core.engines.pool import Budget
+from kvplan.core.errors import InputError
+from kvplan.core.measured import Measured
+from kvplan.core.mixers import StateMixer
+from kvplan.core.model import ModelSpec
+from kvplan.core.units import MIB
+
+CUDA_CONTEXT = Measured(
+    name="driver's context",
+    num_bytes=512 * MIB,
+    spread_bytes=256 * MIB,
+    source="287-666 MiB for CUDA in public reports, by GPU, driver and module loading "
+    "(pytorch/pytorch#86509, pytorch/pytorch#107667, unslothai/unsloth-zoo#1053); none for Metal or Vulkan is known",
+    basis="assumed",
+)
+COMPUTE_REST = Measured(
+    name="compute buffer beyond its floor",
+    num_bytes=56 * MIB,
+    spread_bytes=132 * MIB,
+    source="public logs, compute buffer less n_ubatch · n_vocab · 4: CUDA 10 MiB (Qwen3.5-27B), Vulkan 83 and 13 MiB "
+    "(Qwen3.5-27B, 9B), Metal 101 MiB (gpt-oss-20b, n_ubatch 2048), CPU 46 to 80 MiB (Llama-2-7B) and 58 MiB "
+    "(Gemma-3-27B); -75 MiB (DeepSeek-Coder-V2-Lite, CUDA) where the server bounds the outputs of a batch",
+)
+
+
+def budget(model: ModelSpec, deployment: Deployment, weights: tuple[int, ...]) -> tuple[Budget, ...]:
+    """One account for each device that `weights` has an entry of, in the order of `tensor_split`.
+
+    Raises InputError without a device whose memory is known, and for another number of devices.
+    """
+    gpu = deployment.gpu
+    if gpu is None or gpu.memory_bytes is None:
+        named = "no GPU is named" if gpu is None else f"the memory of {gpu.name} is not known"
+        raise InputError(f"{named}, so there is nothing to subtract from", hint="name a GPU of a known size")
+    if len(weights) != len(shares_of(deployment)):
+        raise InputError(
+            f"{len(weights)} devices have weights, {len(shares_of(deployment))} have layers",
+            hint="`pp` or `tensor_split` says how many",
+        )
+    context = context_cells(model, deployment, deployment.max_model_len)
+    output = split_of(model, deployment).output
+    own = gpu.measured
+    driver = CUDA_CONTEXT if own is None else Measured(
+        name=CUDA_CONTEXT.name, num_bytes=own.context_bytes, spread_bytes=32 * MIB, source=own.source
+    )  # fmt: skip
+    return tuple(
+        Budget(
+            stage=stage,
+            device_bytes=gpu.memory_bytes,
+            usable_bytes=gpu.memory_bytes,
+            taken=(
+                Measured(
+                    name="weights", num_bytes=num_bytes, spread_bytes=0, source="the model's tensors", basis="exact"
+                ),
+                *_computed(model, deployment, context, has_output=stage == output),
+                driver,
+            ),
+        )
+        for stage, num_bytes in enumerate(weights)
+    )
+
+
+def _computed(model: ModelSpec, deployment: Deployment, context: Cells, *, has_output: bool) -> tuple[Measured, ...]:
+    """The compute buffer's floor and its rest, and the logits that are handed out.
+
+    floor  = max(logits, mask + scores)
+    logits = n_ubatch · n_vocab · 4                where the output layer is
+    mask   = n_ubatch · cells · 2                  f16, one buffer's
+    scores = n_ubatch · cells · heads · 4          without flash attention
+    output = n_seq_max · n_vocab · 4               mostly in the host's memory, counted here
+    """
+    logits = context.n_ubatch * model.vocab_size * 4 if has_output else 0
+    heads = max(
+        (m.num_heads for layer in model.layers for m in layer.mixers if not isinstance(m, StateMixer)), default=0
+    )
+    cell = 0 if not heads else 2 + (4 * heads if deployment.switches.flash_attention is False else 0)
+    floor = max(logits, context.n_ubatch * context.n_ctx_seq * cell)
+    found = [
+        Measured(
+            name="compute buffer's floor",
+            num_bytes=floor,
+            spread_bytes=0,
+            source="llama.cpp b11434: the larger of logits, and mask and scores, of one micro-batch",
+            basis="derived",
+        ),
+        COMPUTE_REST,
+    ]
+    if has_output:
+        found.append(
+            Measured(
+                name="output buffer",
+                num_bytes=context.n_seq_max * model.vocab_size * 4,
+                spread_bytes=0,
+                source="llama.cpp b11434, `output_reserve`: one row of logits a sequence",
+                basis="derived",
+            )
+        )
+    return tuple(found)
