@@ -1,0 +1,46 @@
+"""SGLang: two pools of token slots at most, one of recurrent states, sized by what weights leave.
+
+`layers` says what one token takes, `states` what a recurrent state takes, `slots` how many of them the bytes give,
+`pool` what is made of it, `budget` where the bytes come from, `checks` what is refused, `compressed` DeepSeek-V4.
+
+Source: SGLang 0.5.23, sglang/srt/
+"""
+
+from dataclasses import replace
+
+from kvplan.core.cache import Cache
+from kvplan.core.engines.engine import Engine, Pooled
+from kvplan.core.engines.sglang.budget import budget
+from kvplan.core.engines.sglang.checks import check
+from kvplan.core.engines.sglang.pool import ENGINE, VERSION, held, pool
+from kvplan.core.engines.versions import chosen
+from kvplan.core.mixers import Mixer
+
+
+def _reserve(cache: Cache, mixer: Mixer) -> Cache:
+    """Every layer keeps every token: whether sliding ones have a pool of their own, the model's class decides."""
+    return cache if cache.max_tokens is None else replace(cache, max_tokens=None)
+
+
+SWITCHES = frozenset({
+    "max_num_seqs", "max_num_batched_tokens", "block_size", "prefix_caching", "enforce_eager", "attention_backend",
+    "state_dtype", "conv_dtype", "num_speculative_tokens", "speculative_method", "draft_model", "stage_layers",
+    "expert_parallel", "attention_dp", "swa_full_tokens_ratio", "mamba_full_memory_ratio", "cuda_graph_max_bs",
+    "max_pool_tokens", "no_images",
+})  # fmt: skip
+
+SGLANG = Engine(
+    name=ENGINE,
+    version=VERSION,
+    date="2026-11-30",
+    reserve=_reserve,
+    max_pass_tokens=8192,
+    kv_dtypes=("fp32", "bf16", "fp16", "fp8", "nvfp4", "mxfp4", "mxfp8"),
+    pooled=Pooled(pool=pool, budget=budget, held=held, check=check, default_share=None, switches=SWITCHES),
+)
+
+
+def profile(version: str | None) -> Engine:
+    """The one that kvplan knows."""
+    _, newer = chosen(ENGINE, version, (VERSION,))
+    return replace(SGLANG, newer=newer) if newer else SGLANG
