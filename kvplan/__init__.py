@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from kvplan._version import __version__
 
 if TYPE_CHECKING:
-    from kvplan.api import MemoryPlan, curve, estimate, load_model
+    from kvplan.api import MemoryPlan, curve, estimate, kv_pool, load_model
+    from kvplan.core.engines.pool import KVPool
     from kvplan.core.errors import HubError, InputError, KvplanError, UnsupportedError
     from kvplan.core.hardware import Gpu
     from kvplan.core.model import ModelSpec
@@ -17,10 +18,12 @@ _HOMES = {
     "MemoryPlan": "kvplan.api",
     "curve": "kvplan.api",
     "estimate": "kvplan.api",
+    "kv_pool": "kvplan.api",
     "load_model": "kvplan.api",
     "Gpu": "kvplan.core.hardware",
     "HubError": "kvplan.core.errors",
     "InputError": "kvplan.core.errors",
+    "KVPool": "kvplan.core.engines.pool",
     "KvplanError": "kvplan.core.errors",
     "ModelSpec": "kvplan.core.model",
     "UnsupportedError": "kvplan.core.errors",
@@ -30,6 +33,7 @@ __all__ = [
     "Gpu",
     "HubError",
     "InputError",
+    "KVPool",
     "KvplanError",
     "MemoryPlan",
     "ModelSpec",
@@ -37,6 +41,7 @@ __all__ = [
     "__version__",
     "curve",
     "estimate",
+    "kv_pool",
     "load_model",
 ]
 

@@ -1,21 +1,24 @@
 """The Python face: names, numbers and strings in, frozen plans and tidy frames out."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from kvplan.core.boot import plan_pool
+from kvplan.core.engines.deployment import Switches
+from kvplan.core.engines.pool import KVPool
 from kvplan.core.errors import InputError
 from kvplan.core.hardware import Gpu
 from kvplan.core.model import ModelSpec
 from kvplan.core.plan import Plan, plan_memory
-from kvplan.core.serving import resolve
+from kvplan.core.serving import positive, resolve
 from kvplan.sources.load import load_model
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MemoryPlan", "curve", "estimate", "load_model"]
+__all__ = ["KVPool", "MemoryPlan", "curve", "estimate", "kv_pool", "load_model"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -51,18 +54,23 @@ def estimate(
     quant: str | None = None,
     tp: int | None = None,
     pp: int = 1,
+    dp: int = 1,
+    dcp: int = 1,
+    pcp: int = 1,
     engine: str = "exact",
     attention: str = "flash",
     max_num_batched_tokens: int | None = None,
     gpu: Gpu | str | None = None,
     num_gpus: int | None = None,
-    gpu_memory_utilization: float = 1.0,
+    gpu_memory_utilization: float | None = None,
+    **switches: Any,
 ) -> MemoryPlan:
     """What serving `model` takes: weights, cache, attention, activations and overhead, per GPU.
 
     `seq_len` is the number of tokens held per sequence (default: 4096, or the model's own limit if lower);
-    `encoder_seq_len` an encoder's, by default the same; `num_gpus` is tp · pp. Raises InputError for what makes
-    no sense, UnsupportedError for an unknown architecture, HubError where a Hub id cannot be read.
+    `encoder_seq_len` an encoder's, by default the same; `num_gpus` is tp · pp; `switches` are the engine's own options
+    (`core.engines.deployment.Switches`). Raises InputError for what makes no sense, UnsupportedError for an unknown
+    architecture, HubError where a Hub id cannot be read.
     """
     spec = _model(model)
     serving = resolve(
@@ -75,15 +83,84 @@ def estimate(
         quant=quant,
         tp=tp,
         pp=pp,
+        dp=dp,
+        dcp=dcp,
+        pcp=pcp,
         engine=engine,
         attention=attention,
         max_num_batched_tokens=max_num_batched_tokens,
         gpu=_gpu(gpu),
         num_gpus=num_gpus,
         gpu_memory_utilization=gpu_memory_utilization,
+        switches=read_switches(switches),
     )
     plan = plan_memory(spec, serving)
     return MemoryPlan(**{field.name: getattr(plan, field.name) for field in fields(plan)})
+
+
+def kv_pool(
+    model: ModelSpec | str | PathLike[str],
+    *,
+    engine: str = "vllm",
+    kv_memory_bytes: int | None = None,
+    max_model_len: int | None = None,
+    dtype: str | None = None,
+    kv_dtype: str | None = None,
+    tp: int | None = None,
+    pp: int = 1,
+    dp: int = 1,
+    dcp: int = 1,
+    pcp: int = 1,
+    gpu: Gpu | str | None = None,
+    num_gpus: int | None = None,
+    gpu_memory_utilization: float | None = None,
+    max_num_batched_tokens: int | None = None,
+    **switches: Any,
+) -> KVPool:
+    """What `engine` makes of `kv_memory_bytes` of each GPU: blocks, tokens, requests of `max_model_len` tokens.
+
+    Without `kv_memory_bytes` it is what the engine's account of `gpu` leaves. `max_model_len` is by default the model's
+    own limit; -1 takes the longest that fits. `switches` are the engine's options
+    (`core.engines.deployment.Switches`): block_size, max_num_seqs, prefix_caching, hybrid_manager, async_scheduling …
+    Raises InputError for what makes no sense or what the engine refuses.
+    """
+    spec = _model(model)
+    length = max_model_len if max_model_len not in (None, -1) else spec.max_seq_len
+    if length is None:
+        raise InputError(f"`{spec.id}` states no longest length", hint="give `max_model_len`")
+    serving = resolve(
+        spec,
+        seq_len=length,
+        dtype=dtype,
+        kv_dtype=kv_dtype,
+        tp=tp,
+        pp=pp,
+        dp=dp,
+        dcp=dcp,
+        pcp=pcp,
+        engine=engine,
+        gpu=_gpu(gpu),
+        num_gpus=num_gpus,
+        gpu_memory_utilization=gpu_memory_utilization,
+        max_num_batched_tokens=max_num_batched_tokens,
+        switches=read_switches(switches),
+    )
+    if kv_memory_bytes is not None:
+        positive("kv_memory_bytes", kv_memory_bytes)
+    found = plan_pool(spec, serving, kv_memory_bytes)
+    if max_model_len != -1 or found.longest_request in (0, length):
+        return found
+    return plan_pool(spec, replace(serving, seq_len=found.longest_request), kv_memory_bytes)
+
+
+def read_switches(given: dict[str, Any]) -> Switches:
+    """The engine's options by name; None means its default. Raises InputError for a name that no engine has."""
+    names = Switches.__dataclass_fields__
+    if unknown := sorted(set(given) - set(names)):
+        raise InputError(f"`{unknown[0]}` is no option of any engine", hint=f"one of {', '.join(names)}")
+    stated = {name: value for name, value in given.items() if value is not None}
+    found: Switches = replace(Switches(), **{k: tuple(v) if isinstance(v, list) else v for k, v in stated.items()})
+    return found
 
 
 def curve(

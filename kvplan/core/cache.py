@@ -7,7 +7,7 @@ To add a kind: a function below with its formula and source, and its line in `_C
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kvplan.core.dtypes import BF16, DType
 from kvplan.core.mixers import (
@@ -74,19 +74,30 @@ class Cache:
         return grown + folded + num_tokens % self.tokens_per_entry * self.waiting_bytes_per_token
 
 
-def caches_of(layer: Layer, dtype: DType, tp: int = 1, model_dtype: DType = BF16) -> list[tuple[Mixer, Cache]]:
+class Formats(NamedTuple):
+    """What keys and values are held in; a vector that is both, and an indexer's key, have the keys' format."""
+
+    key: DType
+    value: DType
+
+
+def caches_of(
+    layer: Layer, dtype: DType, tp: int = 1, model_dtype: DType = BF16, value_dtype: DType | None = None
+) -> list[tuple[Mixer, Cache]]:
     """The caches that one layer needs on one of `tp` GPUs, each with its mixer; none for an encoder's layer.
 
-    `dtype` is the KV cache's. What a recurrent layer keeps does not follow it, but `model_dtype`.
+    `dtype` is that of keys, and of values where `value_dtype` names no other. What a recurrent layer keeps does not
+    follow them, but `model_dtype`.
     """
+    attention, states = Formats(dtype, value_dtype or dtype), Formats(model_dtype, model_dtype)
     return [
         (mixer, cache)
         for mixer in layer.mixers
-        for cache in _CACHES[type(mixer)](mixer, model_dtype if isinstance(mixer, StateMixer) else dtype, tp)
+        for cache in _CACHES[type(mixer)](mixer, states if isinstance(mixer, StateMixer) else attention, tp)
     ]
 
 
-def _full(mixer: FullAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
+def _full(mixer: FullAttention, dtype: Formats, tp: int) -> tuple[Cache, ...]:
     """Keys and values of every token, and of `prefix_tokens` that stand before each sequence.
 
         bytes per token = kv_heads · (vector(key_dim) + vector(value_dim)) + vector(index_dim)
@@ -99,11 +110,11 @@ def _full(mixer: FullAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
         return ()
     per_token = _kv_bytes(mixer, dtype, tp)
     if mixer.index_dim:
-        per_token += dtype.vector_bytes(mixer.index_dim)
+        per_token += dtype.key.vector_bytes(mixer.index_dim)
     return (Cache(kind=mixer.kind, bytes_per_token=per_token, fixed_bytes=mixer.prefix_tokens * per_token),)
 
 
-def _windowed(mixer: WindowedMixer, dtype: DType, tp: int) -> tuple[Cache, ...]:
+def _windowed(mixer: WindowedMixer, dtype: Formats, tp: int) -> tuple[Cache, ...]:
     """Keys and values of the last `window` tokens, or of a chunk of so many: min(n, window) of them.
 
     Source: Mistral 7B, §2 "rolling buffer cache", https://arxiv.org/abs/2310.06825
@@ -111,12 +122,12 @@ def _windowed(mixer: WindowedMixer, dtype: DType, tp: int) -> tuple[Cache, ...]:
     return (Cache(kind=mixer.kind, bytes_per_token=_kv_bytes(mixer, dtype, tp), max_tokens=mixer.window),)
 
 
-def _shared(mixer: SharedAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
+def _shared(mixer: SharedAttention, dtype: Formats, tp: int) -> tuple[Cache, ...]:
     """Nothing: the keys and values stand in another layer's cache."""
     return ()
 
 
-def _latent(mixer: LatentAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
+def _latent(mixer: LatentAttention, dtype: Formats, tp: int) -> tuple[Cache, ...]:
     """One compressed latent and one rotary key per token, shared by all heads.
 
         bytes per token = vector(latent_dim) + vector(rope_dim) + vector(index_dim)
@@ -126,19 +137,23 @@ def _latent(mixer: LatentAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
 
     Source: DeepSeek-V2, §2.1.2 and table 1, https://arxiv.org/abs/2405.04434; DeepSeek-V3.2, §2.1
     """
-    per_token = sum(dtype.vector_bytes(dim) for dim in (mixer.latent_dim, mixer.rope_dim) if dim)
+    per_token = sum(
+        size(dim)
+        for dim, size in ((mixer.latent_dim, dtype.key.vector_bytes), (mixer.rope_dim, dtype.key.rope_bytes))
+        if dim
+    )
     index = 0
     if mixer.index_bits is not None:
         index = ceil_div(mixer.index_dim * mixer.index_bits, 8)
     elif mixer.index_dim:
-        index = dtype.vector_bytes(mixer.index_dim)
+        index = dtype.key.vector_bytes(mixer.index_dim)
     if mixer.index_pool and index:
         pooled = _folded("indexed", mixer.index_pool, index, mixer.index_dim, overlaps=False)
         return Cache(kind="latent", bytes_per_token=per_token, max_tokens=mixer.window), pooled
     return (Cache(kind=mixer.kind, bytes_per_token=per_token + index, max_tokens=mixer.window),)
 
 
-def _compressed(mixer: CompressedAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
+def _compressed(mixer: CompressedAttention, dtype: Formats, tp: int) -> tuple[Cache, ...]:
     """One vector per token of the window, and one entry for each `ratio` tokens, with its key for an indexer.
 
         bytes(n) = min(n, window) · vector(head_dim) + ⌊n / ratio⌋ · (vector(head_dim) + vector(index_dim)) + open
@@ -148,11 +163,11 @@ def _compressed(mixer: CompressedAttention, dtype: DType, tp: int) -> tuple[Cach
 
     Source: DeepSeek-V4, §2.3; transformers 5.23, models/deepseek_v4/modeling_deepseek_v4.py
     """
-    vector = dtype.vector_bytes(mixer.head_dim)
+    vector = dtype.key.vector_bytes(mixer.head_dim)
     window = Cache(kind="sliding", bytes_per_token=vector, max_tokens=mixer.window)
     if not mixer.ratio:
         return (window,)
-    index = dtype.vector_bytes(mixer.index_dim) if mixer.index_dim else 0
+    index = dtype.key.vector_bytes(mixer.index_dim) if mixer.index_dim else 0
     kind = "compressed_indexed" if mixer.index_dim else "compressed"
     width = mixer.head_dim + mixer.index_dim
     return window, _folded(kind, mixer.ratio, vector + index, width, overlaps=mixer.overlaps)
@@ -169,12 +184,12 @@ def _folded(kind: str, ratio: int, entry_bytes: int, width: int, *, overlaps: bo
     )
 
 
-def _cross(mixer: CrossAttention, dtype: DType, tp: int) -> tuple[Cache, ...]:
+def _cross(mixer: CrossAttention, dtype: Formats, tp: int) -> tuple[Cache, ...]:
     """Keys and values of the encoder's output, computed once and kept while the decoder runs."""
     return (Cache(kind="cross", bytes_per_token=_kv_bytes(mixer, dtype, tp), over_encoder=True),)
 
 
-def _linear(mixer: LinearAttention, model_dtype: DType, tp: int) -> tuple[Cache, ...]:
+def _linear(mixer: LinearAttention, dtype: Formats, tp: int) -> tuple[Cache, ...]:
     """One state a head, and the columns that a token's convolution reads, its own included; neither grows.
 
         fixed bytes = (heads · key_dim · value_dim + vector_elements) · state_bits / 8
@@ -187,24 +202,24 @@ def _linear(mixer: LinearAttention, model_dtype: DType, tp: int) -> tuple[Cache,
     """
     heads = max(1, ceil_div(mixer.num_heads, tp))
     elements = heads * mixer.key_dim * mixer.value_dim + ceil_div(mixer.vector_elements, tp)
-    bits = model_dtype.bits if mixer.state_bits is None else mixer.state_bits
-    columns = ceil_div(ceil_div(mixer.conv_channels, tp) * mixer.conv_columns * model_dtype.bits, 8)
+    bits = dtype.key.bits if mixer.state_bits is None else mixer.state_bits
+    columns = ceil_div(ceil_div(mixer.conv_channels, tp) * mixer.conv_columns * dtype.key.bits, 8)
     return (Cache(kind="linear", bytes_per_token=0, fixed_bytes=ceil_div(elements * bits, 8) + columns),)
 
 
-def _convolution(mixer: ShortConvolution, model_dtype: DType, tp: int) -> tuple[Cache, ...]:
+def _convolution(mixer: ShortConvolution, dtype: Formats, tp: int) -> tuple[Cache, ...]:
     """The columns that the next token's convolution reads, its own included.
 
         fixed bytes = channels · columns · bits / 8
 
     Source: transformers 5.23, cache_utils.py `LinearAttentionLayer.update_conv_state`
     """
-    bits = model_dtype.bits if mixer.bits is None else mixer.bits
+    bits = dtype.key.bits if mixer.bits is None else mixer.bits
     kept = ceil_div(ceil_div(mixer.channels, tp) * mixer.columns * bits, 8)
     return (Cache(kind="conv", bytes_per_token=0, fixed_bytes=kept),)
 
 
-_CACHES: dict[type, Callable[[Any, DType, int], tuple[Cache, ...]]] = {
+_CACHES: dict[type, Callable[[Any, Formats, int], tuple[Cache, ...]]] = {
     FullAttention: _full,
     SlidingAttention: _windowed,
     ChunkedAttention: _windowed,
@@ -222,6 +237,6 @@ def kv_heads_per_rank(mixer: Mixer, tp: int) -> int:
     return max(1, ceil_div(mixer.num_kv_heads, tp))
 
 
-def _kv_bytes(mixer: FullAttention | WindowedMixer | CrossAttention, dtype: DType, tp: int) -> int:
-    head = dtype.vector_bytes(mixer.key_dim) + dtype.vector_bytes(mixer.value_dim)
+def _kv_bytes(mixer: FullAttention | WindowedMixer | CrossAttention, dtype: Formats, tp: int) -> int:
+    head = dtype.key.vector_bytes(mixer.key_dim) + dtype.value.vector_bytes(mixer.value_dim)
     return kv_heads_per_rank(mixer, tp) * head

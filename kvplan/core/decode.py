@@ -99,7 +99,7 @@ def _stage_reads(model: ModelSpec, serving: Serving) -> list[tuple[int, int]]:
 
 def _cache_reads(layer: Layer, serving: Serving) -> int:
     """What attention looks at, whatever an engine reserves: min(n, W) tokens, the encoder's, states once."""
-    caches = caches_of(layer, serving.kv_dtype, serving.tp, serving.dtype)
+    caches = caches_of(layer, serving.kv_dtype, serving.tp, serving.dtype, serving.value_dtype)
     return sum(sequence_cache_bytes(cache, serving) for _, cache in caches)
 
 

@@ -1,17 +1,18 @@
 """Layers over pipeline stages, bytes over ranks: what each GPU of a layout holds."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kvplan.core.attention import PassShape
 from kvplan.core.cache import Cache, caches_of
+from kvplan.core.engines.engine import Pooled
 from kvplan.core.mixers import CompressedAttention, LatentAttention, LinearAttention, Mixer, ShortConvolution
-from kvplan.core.model import Layer, ModelSpec
+from kvplan.core.model import Layer, ModelSpec, Weight
 from kvplan.core.overhead import Pass, activation_bytes, context_bytes
 from kvplan.core.serving import Serving
 from kvplan.core.stages import stage_bounds
 from kvplan.core.units import ceil_div, larger
-from kvplan.core.weights import computed_weight_bytes, draft_bytes, layer_bytes, weight_bytes
+from kvplan.core.weights import computed_weight_bytes, draft_bytes, weight_bytes
 
 MAX_SEARCHED_GPUS = 512
 """How far the search for the smallest fitting layout goes."""
@@ -61,20 +62,20 @@ def context_tokens(num_tokens: int, cp: int, index: int, window: int | None = No
 
 def stage_uses(model: ModelSpec, serving: Serving) -> list[GpuUse]:
     """What the fullest GPU of each pipeline stage holds, one entry a stage."""
-    bounds = stage_bounds(model.num_layers, serving.pp)
-    scale = _stored_scale(model, serving)
+    weights = stage_weights(model, serving)
+    pooled = serving.engine.pooled
+    if pooled is not None and serving.gpu is not None and serving.capacity_bytes is not None:
+        return _engine_uses(model, serving, weights, pooled)
+    held = () if pooled is None else pooled.held(model, serving.deployment, serving.seq_len, serving.batch_size)
     uses = []
-    for stage, (start, stop) in enumerate(bounds):
+    for stage, (start, stop) in enumerate(stages_of(model, serving)):
         counts = model.layer_counts(start, stop)
-        weights = _stage_weights(model, serving, counts, start, stop)
-        if scale is not None:
-            weights = ceil_div(weights * scale[0], scale[1])
         uses.append(
             GpuUse(
                 rank=stage * serving.tp,
                 stage=stage,
-                weights_bytes=weights,
-                kv_cache_bytes=_stage_cache(serving, counts),
+                weights_bytes=weights[stage],
+                kv_cache_bytes=held[stage] if held else _stage_cache(serving, counts),
                 activation_bytes=_stage_activations(model, serving, counts, last=stage == serving.pp - 1),
                 graph_bytes=0,
                 context_bytes=context_bytes(serving.tp, serving.gpu),
@@ -82,6 +83,71 @@ def stage_uses(model: ModelSpec, serving: Serving) -> list[GpuUse]:
             )
         )
     return uses
+
+
+def _engine_uses(model: ModelSpec, serving: Serving, weights: tuple[int, ...], pooled: Pooled) -> list[GpuUse]:
+    """The engine's own account: what its profile run takes of its share, and the blocks that the requests hold."""
+    deployment = serving.deployment
+    held = pooled.held(model, deployment, serving.seq_len, serving.batch_size)
+    uses = []
+    for account, cache in zip(pooled.budget(model, deployment, weights), held, strict=True):
+        sums = dict.fromkeys(("weights", "activations", "graphs", "context"), 0)
+        for item in account.taken:
+            sums[_row_of(item.name)] += item.num_bytes
+        uses.append(
+            GpuUse(
+                rank=account.stage * serving.tp,
+                stage=account.stage,
+                weights_bytes=sums["weights"],
+                kv_cache_bytes=cache,
+                activation_bytes=sums["activations"],
+                graph_bytes=sums["graphs"],
+                context_bytes=sums["context"],
+                capacity_bytes=account.usable_bytes,
+            )
+        )
+    return uses
+
+
+def _row_of(name: str) -> str:
+    """The row of a plan that an item of an engine's account belongs to."""
+    if "weights" in name or "LoRA" in name:
+        return "weights"
+    if "graph" in name:
+        return "graphs"
+    return "activations" if "activation" in name or "buffer" in name or "encoder" in name else "context"
+
+
+def stages_of(model: ModelSpec, serving: Serving) -> list[tuple[int, int]]:
+    """[start, stop) of each stage: as the user dealt the layers out, else as engines do."""
+    given = serving.switches.stage_layers
+    if not given:
+        return stage_bounds(model.num_layers, serving.pp)
+    starts = [sum(given[:i]) for i in range(len(given))]
+    return [(start, start + count) for start, count in zip(starts, given, strict=True)]
+
+
+def stage_weights(model: ModelSpec, serving: Serving) -> tuple[int, ...]:
+    """Bytes of weights on the fullest rank of each stage."""
+    scale = _stored_scale(model, serving)
+    found = []
+    for start, stop in stages_of(model, serving):
+        weights = _stage_weights(model, serving, model.layer_counts(start, stop), start, stop)
+        found.append(weights if scale is None else ceil_div(weights * scale[0], scale[1]))
+    return tuple(found)
+
+
+def rank_weight_bytes(weight: Weight, serving: Serving) -> int:
+    """Bytes of one weight on the fullest rank: experts dealt out whole, attention over its own ranks, else over tp.
+
+    With expert parallelism a rank has ⌈experts / (tp · dp)⌉ whole experts (vLLM 0.33, layers/fused_moe/layer.py).
+    """
+    dtype, quant = serving.dtype, serving.quant
+    if serving.switches.expert_parallel and weight.part == "experts" and weight.copies > 1:
+        ranks = serving.tp * (1 if serving.switches.attention_dp else serving.dp)
+        dealt = replace(weight, copies=ceil_div(weight.copies, ranks), split=None)
+        return weight_bytes(dealt, dtype, quant, 1)
+    return weight_bytes(weight, dtype, quant, serving.attention_tp if weight.part == "attention" else serving.tp)
 
 
 def total_weight_bytes(model: ModelSpec, serving: Serving) -> int:
@@ -127,14 +193,13 @@ def _stage_weights(model: ModelSpec, serving: Serving, counts: list[tuple[Layer,
 
     The stage where an encoder-decoder's decoder begins looks its tokens up as the first one does.
     """
-    dtype, quant, tp = serving.dtype, serving.quant, serving.tp
     last = stop == model.num_layers
     looks_up = start == 0 or start <= model.first_decoder_layer < stop
     ends = list(model.embeddings if looks_up else ()) + list(model.head if last else ())
     if last and not looks_up and model.tied_embeddings:
         ends.append(model.embeddings[0])
-    layers = (n * layer_bytes(layer, dtype, quant, tp) for layer, n in counts)
-    return sum(layers) + sum(weight_bytes(weight, dtype, quant, tp) for weight in ends)
+    layers = (n * sum(rank_weight_bytes(weight, serving) for weight in layer.weights) for layer, n in counts)
+    return sum(layers) + sum(rank_weight_bytes(weight, serving) for weight in ends)
 
 
 def _stage_cache(
@@ -144,7 +209,9 @@ def _stage_cache(
     reserve = reserve or serving.engine.reserve
     total = 0
     for layer, n in counts:
-        for mixer, cache in caches_of(layer, serving.kv_dtype, serving.tp, serving.dtype):
+        for mixer, cache in caches_of(
+            layer, serving.kv_dtype, serving.attention_tp, serving.dtype, serving.value_dtype
+        ):
             total += n * sequence_cache_bytes(reserve(cache, mixer), serving)
     return serving.batch_size * total
 

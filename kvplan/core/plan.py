@@ -3,8 +3,11 @@
 from dataclasses import dataclass, replace
 
 from kvplan.core.attention import transient_bytes
+from kvplan.core.boot import engine_accounts, engine_pool
 from kvplan.core.cache import caches_of
 from kvplan.core.decode import SpeedFloor, speed_floor
+from kvplan.core.engines.engine import Pooled
+from kvplan.core.engines.pool import Budget, KVPool
 from kvplan.core.evidence import PlanWarning, evidence, warnings
 from kvplan.core.layout import (
     MAX_SEARCHED_GPUS,
@@ -130,6 +133,10 @@ class Plan:
     overheads: tuple[Measured, ...]
     """What `context_bytes` is the sum of, with spread and source."""
     warnings: tuple[PlanWarning, ...]
+    pool: KVPool | None = None
+    """What the engine makes of the memory that is left for the cache; None without a GPU or such an engine."""
+    accounts: tuple[Budget, ...] = ()
+    """The engine's own account of each stage's GPU, that the pool rests on."""
     bounds: Bounds | None = None
     """Where the model is not understood (`--assume full`); None where it is."""
 
@@ -151,6 +158,7 @@ def plan_memory(model: ModelSpec, serving: Serving) -> Plan:
     per_gpu = tuple(replace(use, rank=use.rank + i) for use in stages for i in range(serving.tp))
     fits = _fits(stages)
     weights, cache = _plan_weights(model, serving), _plan_cache(model, serving)
+    accounts = engine_accounts(model, serving)
     whole_bytes = weights.total_bytes + cache.reserved_bytes
     return Plan(
         model=model,
@@ -165,6 +173,8 @@ def plan_memory(model: ModelSpec, serving: Serving) -> Plan:
         evidence=evidence(model, serving),
         overheads=overheads(serving.tp, serving.gpu),
         warnings=warnings(model, serving, stages),
+        pool=engine_pool(model, serving, accounts),
+        accounts=accounts,
         bounds=_bounds(model, serving),
     )
 
@@ -233,7 +243,9 @@ def _plan_cache(model: ModelSpec, serving: Serving) -> KVCachePlan:
     groups: dict[tuple[str, int, int | None, int, bool], list[int]] = {}
     marginal = fixed = 0
     for layer, count in model.layer_counts():
-        for mixer, cache in caches_of(layer, serving.kv_dtype, model_dtype=serving.dtype):
+        for mixer, cache in caches_of(
+            layer, serving.kv_dtype, model_dtype=serving.dtype, value_dtype=serving.value_dtype
+        ):
             needed = sequence_cache_bytes(cache, serving)
             reserved = sequence_cache_bytes(serving.engine.reserve(cache, mixer), serving)
             tokens_per_entry = cache.tokens_per_entry if cache.entry_bytes else 1
@@ -246,7 +258,7 @@ def _plan_cache(model: ModelSpec, serving: Serving) -> KVCachePlan:
             else:
                 marginal += count * cache.last_token_bytes(serving.seq_len)
                 fixed += count * cache.fixed_bytes
-    layers = tuple(
+    layers = [
         LayerCachePlan(
             kind=kind,
             count=count,
@@ -257,15 +269,61 @@ def _plan_cache(model: ModelSpec, serving: Serving) -> KVCachePlan:
             reserved_bytes=reserved * serving.batch_size,
         )
         for (kind, per_token, max_tokens, tokens_per_entry, _), (count, needed, reserved) in groups.items()
-    )
+    ]
+    if serving.engine.pooled is not None:
+        layers = _pooled_rows(model, serving, serving.engine.pooled, layers)
     return KVCachePlan(
         needed_bytes=sum(layer.needed_bytes for layer in layers),
         reserved_bytes=sum(layer.reserved_bytes for layer in layers),
         bytes_per_token=marginal,
         fixed_bytes_per_sequence=fixed,
         dtype=serving.kv_dtype.name,
-        layers=layers,
+        layers=tuple(layers),
     )
+
+
+def _pooled_rows(
+    model: ModelSpec, serving: Serving, pooled: Pooled, layers: list[LayerCachePlan]
+) -> list[LayerCachePlan]:
+    """The rows with what the engine's blocks hold of each, and one more for what its blocks waste."""
+    alone = replace(
+        serving.deployment, tp=1, pp=1, dp=1, dcp=1, pcp=1, switches=replace(serving.switches, stage_layers=())
+    )
+    if pooled.kinds is None:
+        total = sum(pooled.held(model, alone, serving.seq_len, serving.batch_size))
+        spread = _share_out(total, [row.needed_bytes for row in layers])
+        rows = [replace(row, reserved_bytes=size) for row, size in zip(layers, spread, strict=True)]
+        return [*rows, *_padding(total - sum(spread))]
+    found = pooled.kinds(model, alone, serving.seq_len, serving.batch_size)
+    by_kind = {kind: size for kind, size in found.items() if kind != "padding"}
+    known = {row.kind for row in layers}
+    lost = sum(size for kind, size in by_kind.items() if kind not in known)
+    rows = []
+    for kind in dict.fromkeys(row.kind for row in layers):
+        same = [row for row in layers if row.kind == kind]
+        sizes = _share_out(by_kind.get(kind, 0), [row.needed_bytes for row in same], whole=True)
+        rows += [replace(row, reserved_bytes=size) for row, size in zip(same, sizes, strict=True)]
+    return [*rows, *_padding(found["padding"] + lost)]
+
+
+def _share_out(total: int, needs: list[int], *, whole: bool = False) -> list[int]:
+    """`total` over rows in proportion to their needs, at most what they need unless it has to be dealt out whole."""
+    need = sum(needs)
+    if not need or (total >= need and not whole):
+        return needs
+    shares = [total * size // need for size in needs]
+    return [shares[0] + total - sum(shares), *shares[1:]]
+
+
+def _padding(num_bytes: int) -> list[LayerCachePlan]:
+    """A row of what lies in blocks without holding anything; none where nothing does."""
+    if not num_bytes:
+        return []
+    row = LayerCachePlan(
+        kind="padding", count=0, bytes_per_token=0, max_tokens=None, tokens_per_entry=1,
+        needed_bytes=0, reserved_bytes=num_bytes,
+    )  # fmt: skip
+    return [row]
 
 
 def _plan_attention(model: ModelSpec, serving: Serving) -> tuple[AttentionPlan, ...]:

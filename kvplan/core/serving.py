@@ -1,10 +1,13 @@
 """How a model is served: lengths, formats, engine, layout over GPUs; every default resolved."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from math import ceil
 from operator import index
 
 from kvplan.core.attention import BACKENDS
-from kvplan.core.dtypes import BF16, DType, parse_dtype, parse_kv_dtype
+from kvplan.core.device import visible_bytes
+from kvplan.core.dtypes import BF16, DType, parse_dtype, parse_kv_dtypes
+from kvplan.core.engines.deployment import Deployment, Switches
 from kvplan.core.engines.engine import Engine
 from kvplan.core.engines.table import find_engine
 from kvplan.core.errors import InputError
@@ -38,6 +41,8 @@ class Serving:
     dtype_stated: bool
     """False where neither the checkpoint nor the user names a dtype."""
     kv_dtype: DType
+    """Of keys, and of what is key and value at once."""
+    value_dtype: DType
     kv_dtype_stated: bool
     """False where the cache takes its format from a dtype that nobody named."""
     quant: Quantization | None
@@ -49,13 +54,45 @@ class Serving:
     """Tokens of one forward pass at most; None = the whole prompt at once."""
     tp: int
     pp: int
+    dp: int = 1
+    """Replicas; with attention over dp ranks, those of the attention, which lie within tp."""
+    dcp: int = 1
+    pcp: int = 1
     gpu: Gpu | None
     gpu_memory_utilization: float
+    share_stated: bool = True
+    """False where the share is the engine's own default."""
+    switches: Switches = field(default_factory=Switches)
+    """What the engine is told beyond all this."""
 
     @property
     def num_gpus(self) -> int:
-        """tp · pp."""
-        return self.tp * self.pp
+        """tp · pp · pcp, times the replicas: decode context parallelism and attention over dp take no further ones."""
+        return self.tp * self.pp * self.pcp * (1 if self.switches.attention_dp else self.dp)
+
+    @property
+    def attention_tp(self) -> int:
+        """Ranks that share one attention's heads."""
+        return self.tp // self.dp if self.switches.attention_dp else self.tp
+
+    @property
+    def deployment(self) -> Deployment:
+        """The same in the words of an engine."""
+        length = self.seq_len if isinstance(self.seq_len, int) else int(max(self.seq_len))
+        return Deployment(
+            dtype=self.dtype,
+            key_dtype=self.kv_dtype,
+            value_dtype=self.value_dtype,
+            max_model_len=length,
+            tp=self.tp,
+            pp=self.pp,
+            dp=self.dp,
+            dcp=self.dcp,
+            pcp=self.pcp,
+            gpu=self.gpu,
+            memory_share=self.gpu_memory_utilization if self.share_stated else None,
+            switches=self.switches,
+        )
 
     @property
     def max_num_batched_tokens(self) -> int:
@@ -65,9 +102,11 @@ class Serving:
 
     @property
     def capacity_bytes(self) -> int | None:
-        """What one GPU may use: driver-reported memory · utilisation."""
+        """What one GPU may use: driver-reported memory · utilisation; an engine goes by what its framework sees."""
         if self.gpu is None or self.gpu.memory_bytes is None:
             return None
+        if self.engine.pooled is not None:
+            return ceil(visible_bytes(self.gpu) * self.gpu_memory_utilization)
         return int(self.gpu.memory_bytes * self.gpu_memory_utilization)
 
 
@@ -82,12 +121,16 @@ def resolve(
     quant: str | None = None,
     tp: int | None = None,
     pp: int = 1,
+    dp: int = 1,
+    dcp: int = 1,
+    pcp: int = 1,
     engine: str = "exact",
     attention: str = "flash",
     max_num_batched_tokens: int | None = None,
     gpu: Gpu | None = None,
     num_gpus: int | None = None,
-    gpu_memory_utilization: float = 1.0,
+    gpu_memory_utilization: float | None = None,
+    switches: Switches | None = None,
 ) -> Serving:
     """Check what the user asked for and fill in every default.
 
@@ -97,16 +140,22 @@ def resolve(
         seq_len = min(DEFAULT_SEQ_LEN, model.max_seq_len or DEFAULT_SEQ_LEN)
     _check_texts(engine, dtype=dtype, kv_dtype=kv_dtype, quant=quant)
     seq_len, batch_size, pp = positive("seq_len", seq_len), positive("batch_size", batch_size), positive("pp", pp)
-    tp = _tensor_parallel(tp, pp, num_gpus)
-    _check_layout(model, tp, pp)
-    _check_choices(attention, gpu_memory_utilization)
+    dp, dcp, pcp = positive("dp", dp), positive("dcp", dcp), positive("pcp", pcp)
+    switches = switches or Switches()
+    replicas = pcp * (1 if switches.attention_dp else dp)
+    tp = _tensor_parallel(tp, pp, num_gpus, replicas)
+    _check_layout(model, tp, pp * replicas, pp)
     profile = find_engine(engine)
+    share = _default_share(profile) if gpu_memory_utilization is None else gpu_memory_utilization
+    _check_choices(attention, share)
     model_dtype = parse_dtype(dtype) if dtype else (model.dtype or BF16)
     stated = bool(dtype) or model.dtype is not None
     limit = profile.max_pass_tokens
     if max_num_batched_tokens is not None:
         limit = positive("max_num_batched_tokens", max_num_batched_tokens)
+        switches = replace(switches, max_num_batched_tokens=limit)
     encoder_tokens = _encoder_length(model, encoder_seq_len, seq_len)
+    key_dtype, value_dtype = _kv_dtypes(kv_dtype, model_dtype, profile)
     serving = Serving(
         seq_len=seq_len,
         encoder_seq_len=encoder_tokens,
@@ -114,7 +163,8 @@ def resolve(
         batch_size=batch_size,
         dtype=model_dtype,
         dtype_stated=stated,
-        kv_dtype=_kv_dtype(kv_dtype, model_dtype, profile),
+        kv_dtype=key_dtype,
+        value_dtype=value_dtype,
         kv_dtype_stated=kv_dtype not in (None, "auto") or stated,
         quant=model.quantization if quant is None else (None if quant == "none" else parse_quant(quant)),
         quant_planned=quant not in (None, "none"),
@@ -123,12 +173,43 @@ def resolve(
         pass_limit=limit,
         tp=tp,
         pp=pp,
+        dp=dp,
+        dcp=dcp,
+        pcp=pcp,
         gpu=gpu,
-        gpu_memory_utilization=gpu_memory_utilization,
+        gpu_memory_utilization=share,
+        share_stated=gpu_memory_utilization is not None,
+        switches=switches,
     )
     _check_capacity(serving.capacity_bytes)
     _check_bandwidth(gpu)
+    _check_engine(model, serving)
     return serving
+
+
+def _default_share(engine: Engine) -> float:
+    """The engine's own; without one, all of the memory."""
+    return (engine.pooled.default_share if engine.pooled else None) or 1.0
+
+
+def _check_engine(model: ModelSpec, serving: Serving) -> None:
+    """What the engine would refuse, and switches that it does not have."""
+    pooled, switches = serving.engine.pooled, serving.switches
+    known = pooled.switches if pooled else frozenset({"max_num_batched_tokens"})
+    if foreign := sorted(switches.given - known):
+        message = f"engine `{serving.engine.name}` has no option `{foreign[0]}`"
+        raise InputError(message, hint=f"it has {join_words(tuple(sorted(known)))}")
+    parallel = {"dp": serving.dp, "dcp": serving.dcp, "pcp": serving.pcp}
+    if pooled is None and (wide := [name for name, degree in parallel.items() if degree > 1]):
+        raise InputError(
+            f"`{wide[0]}` is an engine's, and `{serving.engine.name}` is none", hint="e.g. `--engine vllm`"
+        )
+    if switches.attention_dp and serving.tp % serving.dp:
+        raise InputError(
+            f"`dp` {serving.dp} does not divide `tp` {serving.tp}", hint="attention goes over dp of tp ranks"
+        )
+    if pooled is not None:
+        pooled.check(model, serving.deployment)
 
 
 def positive(name: str, number: int) -> int:
@@ -159,9 +240,9 @@ def _check_bandwidth(gpu: Gpu | None) -> None:
         raise InputError(f"{rate!r} bytes per second are no GPU's bandwidth", hint="3.35e12 means 3.35 TB/s")
 
 
-def _check_layout(model: ModelSpec, tp: int, pp: int) -> None:
-    if tp * pp > MAX_GPUS:
-        raise InputError(f"{tp * pp} GPUs are more than one replica can use", hint=f"at most {MAX_GPUS}")
+def _check_layout(model: ModelSpec, tp: int, others: int, pp: int) -> None:
+    if tp * others > MAX_GPUS:
+        raise InputError(f"{tp * others} GPUs are more than one replica can use", hint=f"at most {MAX_GPUS}")
     if pp > model.num_layers:
         raise InputError(f"`pp` is {pp}, but the model has {model.num_layers} layers", hint="use fewer stages")
 
@@ -174,18 +255,19 @@ def _check_choices(attention: str, gpu_memory_utilization: float) -> None:
         raise InputError(f"`gpu_memory_utilization` is {share!r}, not within (0, 1]", hint="0.9 means 90 %")
 
 
-def _tensor_parallel(tp: int | None, pp: int, num_gpus: int | None) -> int:
+def _tensor_parallel(tp: int | None, pp: int, num_gpus: int | None, replicas: int) -> int:
     if tp is not None:
         tp = positive("tp", tp)
     if num_gpus is None:
         return tp or 1
-    num_gpus = positive("num_gpus", num_gpus)
-    if tp is None and num_gpus % pp == 0:
-        return num_gpus // pp
-    if tp is None or tp * pp != num_gpus:
+    num_gpus, others = positive("num_gpus", num_gpus), pp * replicas
+    if tp is None and num_gpus % others == 0:
+        return num_gpus // others
+    if tp is None or tp * others != num_gpus:
         layout = f"tp {tp} × pp {pp}" if tp else f"pp {pp}"
+        more = f" × {replicas} replicas" if replicas > 1 else ""
         raise InputError(
-            f"{num_gpus} GPUs cannot be laid out as {layout}",
+            f"{num_gpus} GPUs cannot be laid out as {layout}{more}",
             hint="the number of GPUs is tp · pp; give two of the three, or only the number of GPUs",
         )
     return tp
@@ -224,11 +306,12 @@ def _default_encoder_length(model: ModelSpec, seq_len: int) -> int | None:
     return 0 if model.crosses_images else model.encoder_seq_len
 
 
-def _kv_dtype(text: str | None, model_dtype: DType, engine: Engine) -> DType:
-    dtype = parse_kv_dtype(model_dtype.name if text is None or text == "auto" else text)
-    if engine.kv_dtypes is not None and dtype.name not in engine.kv_dtypes:
-        raise InputError(
-            f"engine `{engine.name}` does not hold its KV cache in {dtype.name}",
-            hint=f"it holds {join_words(engine.kv_dtypes)}; `--engine exact` counts any format",
-        )
-    return dtype
+def _kv_dtypes(text: str | None, model_dtype: DType, engine: Engine) -> tuple[DType, DType]:
+    pair = parse_kv_dtypes(model_dtype.name if text is None or text == "auto" else text)
+    for dtype in pair[:1] if pair[0].name.startswith("turboquant") else pair:
+        if engine.kv_dtypes is not None and dtype.name not in engine.kv_dtypes:
+            raise InputError(
+                f"engine `{engine.name}` does not hold its KV cache in {dtype.name}",
+                hint=f"it holds {join_words(engine.kv_dtypes)}; `--engine exact` counts any format",
+            )
+    return pair

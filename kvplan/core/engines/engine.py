@@ -28,6 +28,8 @@ class Pooled:
     """
     check: "Callable[[ModelSpec, Deployment], None]"
     """Raises InputError for what the engine refuses: heads or a vocabulary that do not divide, a format it lacks."""
+    kinds: "Callable[[ModelSpec, Deployment, int, int], dict[str, int]] | None" = None
+    """The same on a single GPU by kind of layer, `padding` among them; None where only the sum is known."""
     default_share: float | None
     """Of the device's memory, where the user says nothing."""
     switches: frozenset[str]

@@ -27,6 +27,6 @@ def chosen(engine: str, asked: str | None, known: Sequence[str]) -> tuple[str, s
     older = [version for version in known if release(version) <= numbers or asked.startswith(version)]
     if not older:
         hint = f"`{engine}@{known[0]}` is the oldest"
-        raise InputError(f"kvplan does not know {engine} {asked[:40]}, which is older than its profiles", hint=hint)
+        raise InputError(f"kvplan knows no version of {engine} as old as {asked[:40]}", hint=hint)
     newest = release(known[-1])
     return older[-1], asked if older[-1] == known[-1] and numbers[: len(newest)] > newest else None

@@ -11,7 +11,7 @@ from kvplan.core.cache import Cache
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.engine import Engine, Pooled
 from kvplan.core.engines.llamacpp.budget import budget
-from kvplan.core.engines.llamacpp.cells import DEFAULT_BATCH, PAD
+from kvplan.core.engines.llamacpp.cells import DEFAULT_UBATCH, PAD
 from kvplan.core.engines.llamacpp.checks import FORMATS, check
 from kvplan.core.engines.llamacpp.memory import STATE_BYTES, state_elements
 from kvplan.core.engines.llamacpp.pool import held, pool
@@ -23,7 +23,7 @@ from kvplan.core.model import ModelSpec
 _VERSION = "b11434"
 _SWITCHES = frozenset({
     "max_num_seqs", "max_num_batched_tokens", "num_ubatch_tokens", "kv_unified", "swa_full", "flash_attention",
-    "num_gpu_layers", "tensor_split", "num_speculative_tokens", "speculative_method", "draft_model",
+    "num_gpu_layers", "tensor_split", "num_speculative_tokens", "speculative_method",
 })  # fmt: skip
 
 
@@ -50,7 +50,7 @@ LLAMACPP = Engine(
     version=_VERSION,
     date="2026-11",
     reserve=_reserve,
-    max_pass_tokens=DEFAULT_BATCH,
+    max_pass_tokens=DEFAULT_UBATCH,
     kv_dtypes=FORMATS,
     pooled=Pooled(
         pool=_pool,

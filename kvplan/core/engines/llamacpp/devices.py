@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.llamacpp.architectures import ROLLBACK, architecture_of
 from kvplan.core.engines.llamacpp.cells import Cells, cells_of
-from kvplan.core.engines.llamacpp.memory import held_by
+from kvplan.core.engines.llamacpp.memory import Held, held_by, held_by_draft
 from kvplan.core.errors import InputError
 from kvplan.core.model import ModelSpec
 
@@ -102,19 +102,25 @@ def context_cells(model: ModelSpec, deployment: Deployment, n_ctx: int, n_seq_ma
     return cells_of(deployment.switches, n_ctx, n_seq_max=n_seq_max, n_rs_seq=states)
 
 
-def context_bytes(model: ModelSpec, deployment: Deployment, context: Cells) -> ContextBytes:
-    """Bytes of keys, values, indexers and states on each device, exact.
+def placed(model: ModelSpec, deployment: Deployment) -> dict[int, dict[Held, int]]:
+    """For each device, the host first, what its layers hold, and how many layers do.
 
-    A layer's cache lies on the layer's device (`--no-kv-offload` is not told).
+    A layer's cache lies on the layer's device (`--no-kv-offload` is not told), a draft's on the output's.
     """
-    per_layer = [sum(held.bytes_for(context) for held in kinds) for kinds in held_by(model, deployment)]
-    split = split_of(model, deployment)
-    devices = len(shares_of(deployment))
-    counted = {(i, device): 0 for i in range(len(per_layer)) for device in range(HOST, devices)}
+    per_layer, split = held_by(model, deployment), split_of(model, deployment)
+    found: dict[int, dict[Held, int]] = {device: {} for device in range(HOST, len(shares_of(deployment)))}
     for i, device in zip(model.layer_order, split.layers, strict=True):
-        counted[i, device] += 1
-    sums = [
-        sum(count * per_layer[i] for (i, where), count in counted.items() if where == device and count)
-        for device in range(HOST, devices)
-    ]
-    return ContextBytes(host=sums[0], devices=tuple(sums[1:]))
+        for held in per_layer[i]:
+            found[device][held] = found[device].get(held, 0) + 1
+    for held in held_by_draft(model, deployment):
+        found[split.output][held] = found[split.output].get(held, 0) + 1
+    return found
+
+
+def context_bytes(model: ModelSpec, deployment: Deployment, context: Cells) -> ContextBytes:
+    """Bytes of keys, values, indexers and states on each device, exact."""
+    host, *devices = (
+        sum(count * held.bytes_for(context) for held, count in holds.items())
+        for holds in placed(model, deployment).values()
+    )
+    return ContextBytes(host=host, devices=tuple(devices))

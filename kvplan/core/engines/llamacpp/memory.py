@@ -63,10 +63,19 @@ class Held:
 
 def held_by(model: ModelSpec, deployment: Deployment) -> tuple[tuple[Held, ...], ...]:
     """What each distinct layer of `model.layers` holds, in their order."""
-    return tuple(
-        tuple(held for mixer in layer.mixers for held in _held(model, layer, mixer, deployment))
-        for layer in model.layers
-    )
+    return tuple(_layer(model, layer, deployment) for layer in model.layers)
+
+
+def held_by_draft(model: ModelSpec, deployment: Deployment) -> tuple[Held, ...]:
+    """What the layers of multi-token prediction hold where they draft: a context of their own, with as many cells."""
+    switches = deployment.switches
+    if model.draft is None or switches.speculative_method != "mtp" or not switches.num_speculative_tokens:
+        return ()
+    return tuple(held for layer in model.draft.layers for held in _layer(model, layer, deployment))
+
+
+def _layer(model: ModelSpec, layer: Layer, deployment: Deployment) -> tuple[Held, ...]:
+    return tuple(held for mixer in layer.mixers for held in _held(model, layer, mixer, deployment))
 
 
 def _held(model: ModelSpec, layer: Layer, mixer: Mixer, deployment: Deployment) -> tuple[Held, ...]:

@@ -3,10 +3,10 @@
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.llamacpp.architectures import architecture_of, ignores_a_window
 from kvplan.core.engines.llamacpp.cells import PAD, Cells, cells_of
-from kvplan.core.engines.llamacpp.devices import context_bytes, context_cells, shares_of, split_of
-from kvplan.core.engines.llamacpp.memory import Held, held_by
+from kvplan.core.engines.llamacpp.devices import context_bytes, context_cells, placed, shares_of
+from kvplan.core.engines.llamacpp.memory import Held
 from kvplan.core.engines.pool import KVPool, PoolGroup
-from kvplan.core.mixers import LatentAttention
+from kvplan.core.mixers import CrossAttention, LatentAttention
 from kvplan.core.model import ModelSpec
 from kvplan.core.units import MIB
 
@@ -29,7 +29,7 @@ def pool(model: ModelSpec, deployment: Deployment, kv_memory_bytes: int | None, 
     given = allocated if kv_memory_bytes is None else kv_memory_bytes
     fits = allocated <= given
     fitting = context if fits else cells_at(deployment, longest_n_ctx(model, deployment, given))
-    groups = _groups(model, deployment, context, fullest)
+    groups = tuple(_group(kept, n, context) for kept, n in placed(model, deployment)[fullest].items())
     per_block = [group for group in groups if group.window is None and group.kind != "linear"] or list(groups[:1])
     return KVPool(
         engine="llamacpp",
@@ -79,18 +79,6 @@ def held(model: ModelSpec, deployment: Deployment, tokens: int, requests: int) -
     return context_bytes(model, deployment, context).devices
 
 
-def _groups(model: ModelSpec, deployment: Deployment, context: Cells, device: int) -> tuple[PoolGroup, ...]:
-    """The layers on one device by cache and width."""
-    split = split_of(model, deployment)
-    counts: dict[Held, int] = {}
-    per_layer = held_by(model, deployment)
-    for i, where in zip(model.layer_order, split.layers, strict=True):
-        if where == device:
-            for kept in per_layer[i]:
-                counts[kept] = counts.get(kept, 0) + 1
-    return tuple(_group(kept, count, context) for kept, count in counts.items())
-
-
 def _group(kept: Held, count: int, context: Cells) -> PoolGroup:
     """Blocks are 256 cells; a sequence's state is one block of all its tokens, and one more for each that it keeps."""
     if not kept.bytes_per_cell:
@@ -125,9 +113,19 @@ def _notes(
     host = context_bytes(model, deployment, context).host
     if host:
         notes.append(f"{host / MIB:,.2f} MiB of the context lie with the layers that stay with the CPU")
+    if deployment.switches.num_speculative_tokens and deployment.switches.speculative_method != "ngram":
+        notes.append(_draft_note(model, deployment))
     if len(shares_of(deployment)) > 1:
         notes.append("a draft's layers in the same file shift the devices' cuts by as many places; not counted here")
     return tuple(notes)
+
+
+def _draft_note(model: ModelSpec, deployment: Deployment) -> str:
+    if deployment.switches.speculative_method != "mtp":
+        return "a draft model has a context of its own, which is not counted here"
+    if model.draft is None:
+        return "kvplan knows of no layers that draft in this model: their own context is not counted"
+    return "the layers that draft have a context of their own with as many cells, counted with the output's device"
 
 
 def _model_notes(model: ModelSpec) -> list[str]:
@@ -140,7 +138,10 @@ def _model_notes(model: ModelSpec) -> list[str]:
         )
     elif ignores_a_window(model):
         notes.append(f"llama.cpp's `{arch}` does not honour the model's window: every layer holds all tokens")
-    if arch is not None and any(isinstance(m, LatentAttention) for layer in model.layers for m in layer.mixers):
+    mixers = [mixer for layer in model.layers for mixer in layer.mixers]
+    if any(isinstance(mixer, CrossAttention) for mixer in mixers):
+        notes.append("keys and values of the encoder's output are computed anew for each micro-batch, and not kept")
+    if arch is not None and any(isinstance(mixer, LatentAttention) for mixer in mixers):
         notes.append(
             "a GGUF without `attention.key_length_mla` (older conversions, older builds) holds the keys and values of "
             "every head instead of the latent"
@@ -151,9 +152,8 @@ def _model_notes(model: ModelSpec) -> list[str]:
 def _printed(model: ModelSpec, deployment: Deployment, context: Cells) -> str:
     """The sizes of the caches as the log has them, over all devices: full ones, sliding ones, states."""
     sums: dict[str, int] = {}
-    for i, kinds in enumerate(held_by(model, deployment)):
-        count = model.layer_order.count(i)
-        for kept in kinds:
+    for holds in placed(model, deployment).values():
+        for kept, count in holds.items():
             line = "states" if not kept.bytes_per_cell else kept.kind if kept.window is None else "SWA"
             sums[line] = sums.get(line, 0) + count * kept.bytes_for(context)
     parts = [f"{name} {num_bytes / MIB:,.2f} MiB" for name, num_bytes in sums.items()]

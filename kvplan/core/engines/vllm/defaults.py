@@ -46,7 +46,7 @@ def default_max_num_batched_tokens(deployment: Deployment, release: tuple[int, .
     other GPUs (from 0.8)                  2048, 8192 for the Python class
     V0                                     the longest request, at least 2048; 2048 for more than 32768 tokens (0.6.4)
 
-    At most what all requests together can have. Without a GPU, as vLLM does where it cannot ask the device: the smaller.
+    At most what all requests together can have. Without a GPU the smaller, as vLLM does where it cannot ask the device.
     """
     switches = deployment.switches
     if switches.max_num_batched_tokens is not None:
@@ -83,7 +83,7 @@ def _is_large(gpu: Gpu | None, release: tuple[int, ...]) -> bool:
 
 
 def device_bytes(gpu: Gpu | None) -> int:
-    """What the device has, as far as a threshold of tens of GiB needs to know; of unified memory what the maker says."""
+    """What the device has, as exactly as a threshold of tens of GiB needs it; of unified memory what the maker says."""
     if gpu is None:
         return 0
     known = gpu.visible_bytes or gpu.memory_bytes

@@ -1,0 +1,138 @@
+"""Whether an engine starts: its account of each GPU, the pool that is left, and one request that has to fit into it."""
+
+from dataclasses import dataclass
+
+from kvplan.core.engines.pool import Budget, KVPool
+from kvplan.core.errors import InputError
+from kvplan.core.layout import stage_weights
+from kvplan.core.model import ModelSpec
+from kvplan.core.serving import Serving
+from kvplan.core.units import format_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boot:
+    """What happens when the engine starts."""
+
+    accounts: tuple[Budget, ...]
+    """One a pipeline stage; none where the size of the pool was given."""
+    kv_memory_bytes: int
+    """What is left of one GPU for the cache, on the tightest stage; 0 where nothing is."""
+    spread_bytes: int
+    """How far that may be off."""
+    pool: KVPool | None
+    """None where nothing is left."""
+    starts: bool
+    certain: bool
+    """Whether it would be the same at either end of the spread."""
+    reasons: tuple[str, ...]
+    """Why it does not start, or what is tight; sentences."""
+
+
+def boot(model: ModelSpec, serving: Serving, kv_memory_bytes: int | None = None) -> Boot:
+    """The engine's own start-up check, for requests of `serving.seq_len` tokens.
+
+    Raises InputError for an engine that reserves no pool, and without a GPU or a size.
+    """
+    if kv_memory_bytes is not None:
+        return _judged(model, serving, (), kv_memory_bytes, 0)
+    accounts = engine_accounts(model, serving)
+    if not accounts:
+        plan_pool(model, serving, None)  # says what is missing
+    tightest = min(accounts, key=lambda account: account.kv_memory_bytes)
+    return _judged(model, serving, accounts, tightest.kv_memory_bytes, tightest.spread_bytes)
+
+
+def engine_accounts(model: ModelSpec, serving: Serving) -> tuple[Budget, ...]:
+    """The engine's account of the GPU of each stage; none without such an engine or a GPU whose memory is known."""
+    pooled = serving.engine.pooled
+    if pooled is None or serving.capacity_bytes is None:
+        return ()
+    return pooled.budget(model, serving.deployment, stage_weights(model, serving))
+
+
+def engine_pool(model: ModelSpec, serving: Serving, accounts: tuple[Budget, ...]) -> KVPool | None:
+    """What the engine makes of what its account leaves, on the tightest stage; None where nothing is left."""
+    pooled = serving.engine.pooled
+    if pooled is None or not accounts:
+        return None
+    left = min(account.kv_memory_bytes for account in accounts)
+    return pooled.pool(model, serving.deployment, left) if left > 0 else None
+
+
+def plan_pool(model: ModelSpec, serving: Serving, kv_memory_bytes: int | None) -> KVPool:
+    """The engine's pool of so many bytes of each GPU, or of what its account of the GPU leaves.
+
+    Raises InputError for an engine that has no pool, where its size is not known, and where nothing is left for it.
+    """
+    pooled = serving.engine.pooled
+    if pooled is None:
+        message = f"engine `{serving.engine.name}` reserves no pool"
+        raise InputError(message, hint="vllm, sglang, trtllm and llamacpp do")
+    accounts = engine_accounts(model, serving) if kv_memory_bytes is None else ()
+    if not accounts:
+        return pooled.pool(model, serving.deployment, kv_memory_bytes)
+    found = engine_pool(model, serving, accounts)
+    if found is None:
+        raise InputError(_nothing_left(min(accounts, key=lambda account: account.kv_memory_bytes)), hint="more GPUs")
+    return found
+
+
+def _judged(model: ModelSpec, serving: Serving, accounts: tuple[Budget, ...], left: int, spread: int) -> Boot:
+    pooled = serving.engine.pooled
+    if pooled is None:
+        plan_pool(model, serving, left)  # says that it has no pool
+        raise AssertionError("unreachable")
+    ends = [_fits(model, serving, left + change) for change in (0, -spread, spread)]
+    starts = ends[0]
+    reasons = [] if starts else [_why_not(model, serving, accounts, left)]
+    reasons += [reason for account in accounts if (reason := _overhang(account))]
+    if accounts and any("no room" in reason for reason in reasons):
+        starts = False
+    return Boot(
+        accounts=accounts,
+        kv_memory_bytes=max(0, left),
+        spread_bytes=spread,
+        pool=pooled.pool(model, serving.deployment, left) if left > 0 else None,
+        starts=starts,
+        certain=len(set(ends)) == 1,
+        reasons=tuple(reasons),
+    )
+
+
+def _fits(model: ModelSpec, serving: Serving, left: int) -> bool:
+    pooled = serving.engine.pooled
+    return pooled is not None and left > 0 and pooled.pool(model, serving.deployment, left).fits_one
+
+
+def _why_not(model: ModelSpec, serving: Serving, accounts: tuple[Budget, ...], left: int) -> str:
+    if left <= 0:
+        return _nothing_left(min(accounts, key=lambda account: account.kv_memory_bytes)) if accounts else "no memory"
+    pool = plan_pool(model, serving, left)
+    needed = pool.blocks_per_request * pool.bytes_per_block
+    return (
+        f"one request of {pool.max_model_len:,} tokens needs {format_bytes(needed)} of cache and {format_bytes(left)}"
+        f" are left; the longest that fits has {pool.longest_request:,} tokens"
+    )
+
+
+def _nothing_left(account: Budget) -> str:
+    taken = sum(item.num_bytes for item in account.taken)
+    most = max(account.taken, key=lambda item: item.num_bytes)
+    return (
+        f"{most.name} ({format_bytes(most.num_bytes)}) and the rest take {format_bytes(taken)} of the"
+        f" {format_bytes(account.usable_bytes)} that the engine allows itself: nothing is left for the cache"
+    )
+
+
+def _overhang(account: Budget) -> str | None:
+    """What does not fit beside the engine's share although it has to."""
+    beside = sum(item.num_bytes for item in account.untaken)
+    room = account.device_bytes - account.usable_bytes
+    if beside <= room:
+        return None
+    names = " and ".join(item.name for item in account.untaken)
+    return (
+        f"the share leaves {format_bytes(room)} of the GPU for {names}, which need {format_bytes(beside)}:"
+        " there is no room for them"
+    )

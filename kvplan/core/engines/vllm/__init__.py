@@ -1,0 +1,53 @@
+"""vLLM: a pool of equal blocks that all layers share, sized by what a profile run leaves of the device.
+
+`rules` what changed between versions · `specs` a layer's cache · `blocks` tokens of a block · `groups` which layers
+share blocks · `pool` what memory holds · `defaults`, `measured`, `overheads` what else takes memory.
+"""
+
+from functools import partial
+
+from kvplan.core.cache import Cache
+from kvplan.core.engines.deployment import Switches
+from kvplan.core.engines.engine import Engine, Pooled
+from kvplan.core.engines.vllm import pool
+from kvplan.core.engines.vllm.budget import budget
+from kvplan.core.engines.vllm.check import check
+from kvplan.core.engines.vllm.rules import rules_of
+from kvplan.core.mixers import Mixer
+
+DATE = "2026-11-22"
+_FOREIGN = {
+    "swa_full_tokens_ratio", "mamba_full_memory_ratio", "max_pool_tokens", "num_ubatch_tokens", "kv_unified",
+    "swa_full", "flash_attention", "num_gpu_layers", "tensor_split", "attention_dp", "cache",
+}  # fmt: skip
+
+
+def _reserve(cache: Cache, mixer: Mixer) -> Cache:
+    """What a layer needs; blocks belong to groups of layers, and are counted there (`pool.held`)."""
+    return cache
+
+
+def profile(version: str | None) -> Engine:
+    """The rules of `version`, or of the newest that is known. Raises InputError for one older than 0.5."""
+    rules, asked, newer = rules_of(version)
+    return Engine(
+        name="vllm",
+        version=asked,
+        date=DATE,
+        reserve=_reserve,
+        max_pass_tokens=8192,
+        kv_dtypes=(
+            "fp32", "bf16", "fp16", "fp8", "int8", "int4", "fp8_per_token_head", "nvfp4", "fp8_ds_mla", "nvfp4_ds_mla",
+            "turboquant_k8v4",
+        ),
+        pooled=Pooled(
+            pool=partial(pool.pool, rules=rules),
+            budget=partial(budget, rules=rules),
+            held=partial(pool.held, rules=rules),
+            kinds=partial(pool.kinds, rules=rules),
+            check=partial(check, rules=rules),
+            default_share=rules.default_share,
+            switches=frozenset(Switches.__dataclass_fields__) - _FOREIGN,
+        ),
+        newer=newer,
+    )  # fmt: skip

@@ -1,0 +1,223 @@
+"""The activation peak of vLLM's profile run: one forward pass of all tokens of a step, then the sampler.
+
+    peak = held + max(forward, logits)          held: what stays allocated through both
+
+Sources: vLLM 0.19 v1/worker/gpu_model_runner.py `profile_run`, `_dummy_sampler_run`; v1/sample/sampler.py,
+ops/topk_topp_sampler.py, ops/topk_topp_triton.py; model_executor/layers/fused_moe/ `workspace_shapes`; before 0.8
+worker/model_runner.py `profile_run`. Torch: ATen/native/cuda/Sort.cu.
+"""
+
+from dataclasses import dataclass
+
+from kvplan.core.engines.deployment import Deployment
+from kvplan.core.engines.vllm.defaults import (
+    default_max_num_batched_tokens,
+    default_max_num_seqs,
+    is_hopper_or_newer,
+    is_v1,
+)
+from kvplan.core.engines.vllm.encoder import encoder_pass_bytes, held_by_encoder
+from kvplan.core.engines.vllm.pool import stages
+from kvplan.core.hardware import Gpu
+from kvplan.core.measured import Measured
+from kvplan.core.mixers import LatentAttention
+from kvplan.core.model import Layer, ModelSpec, Weight
+from kvplan.core.units import MIB, ceil_div
+from kvplan.core.weights import stored_as
+
+TRITON_SAMPLER, FLASHINFER_SAMPLER = (0, 17), (0, 21)
+"""Releases that filter by top-k and top-p without sorting the vocabulary."""
+MOE_WORKSPACE = (0, 17)
+"""The release from which on experts work in buffers that stay."""
+_SORTED_BYTES = 2 * 4 + 2 * 8 + 8
+"""Per logit: torch sorts values (4) and indices (8) out of place, and its segmented sort holds both again with the
+positions that it sorts by (8)."""
+_FILTERED_BYTES = 4 + 4
+"""Per logit: the probabilities and the exponential noise, or the filtered logits and their probabilities."""
+_NUM_SMS = {
+    "T4": 40, "V100-PCIe-16GB": 80, "V100-SXM2-16GB": 80, "A10": 72, "A10G": 80, "A30": 56, "A40": 84, "A100-PCIe-40GB": 108,
+    "A100-SXM4-40GB": 108, "A100-PCIe-80GB": 108, "A100-SXM4-80GB": 108, "L4": 58, "L40": 142, "L40S": 142,
+    "RTX A6000": 84, "RTX 3090": 82, "RTX 4090": 128, "RTX 5090": 170, "H100-PCIe-80GB": 114, "H100-SXM5-80GB": 132,
+    "H100-NVL-94GB": 132, "H200-SXM-141GB": 132, "H200-NVL-141GB": 132, "B200-SXM-180GB": 148, "GB10 (DGX Spark)": 48,
+}  # fmt: skip
+_MANY_SMS = 192
+_SMALL_WORKSPACE, _LARGE_WORKSPACE = 8 * MIB + 128 * 1024, 32 * MIB
+"""cuBLAS's: 8.125 MiB, from compute capability 9.0 on 32 MiB (torch, cuda/CublasHandlePool.cpp)."""
+_ROUNDING = 8 * MIB
+"""Buffers of token ids, positions and metadata, as the rows of vLLM 0.19 leave them over."""
+_FORWARD_REST = 40 * MIB
+"""What a forward pass of vLLM 0.19 holds beyond its tensors: 38 MiB on three rows of H100; older ones hold none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """One profile run on one GPU of one stage."""
+
+    model: ModelSpec
+    deployment: Deployment
+    release: tuple[int, ...]
+    first: bool
+    last: bool
+    layers: tuple[Layer, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the pass."""
+        return default_max_num_batched_tokens(self.deployment, self.release)
+
+    @property
+    def rows(self) -> int:
+        """Tokens that are sampled after."""
+        return min(default_max_num_seqs(self.deployment, self.release), self.tokens)
+
+    def elements_bytes(self, count: int) -> int:
+        """Bytes of elements in the model's dtype."""
+        return ceil_div(count * self.deployment.dtype.bits, 8)
+
+
+def profile_of(model: ModelSpec, deployment: Deployment, release: tuple[int, ...], stage: int) -> Profile:
+    """The profile run of one stage."""
+    start, stop = stages(model, deployment)[stage]
+    return Profile(
+        model=model,
+        deployment=deployment,
+        release=release,
+        first=start == 0,
+        last=stop == model.num_layers,
+        layers=tuple(layer for layer, _ in model.layer_counts(start, stop)),
+    )
+
+
+def activation_peak(model: ModelSpec, deployment: Deployment, release: tuple[int, ...], stage: int) -> Measured:
+    """The peak of torch's allocations over the loaded model during the profile run.
+
+    Spread: what calibrated rows deviate; from 0.21 on, where no log was read, also one fp32 copy of the logits.
+    """
+    run = profile_of(model, deployment, release, stage)
+    held = moe_workspace_bytes(run) + (held_by_encoder(model, deployment, run.tokens, release) if run.first else 0)
+    through = max(forward_bytes(run), sampler_bytes(run) if run.last and model.has_vocabulary_head else 0)
+    encoder = encoder_pass_bytes(model, deployment, run.tokens) if run.first else 0
+    peak = max(held + through, encoder) + _workspace(deployment.gpu) + _ROUNDING
+    spread = 32 * MIB + peak // 50
+    if release >= FLASHINFER_SAMPLER and run.last:
+        spread += 4 * run.rows * model.vocab_size
+    return Measured(
+        name="activation peak",
+        num_bytes=peak,
+        spread_bytes=spread,
+        source="tensors of the profile run (gpu_model_runner.py `profile_run`, `_dummy_sampler_run`), held to start-up "
+        "logs of vLLM 0.7-0.19",
+        basis="calibrated" if release < FLASHINFER_SAMPLER else "derived",
+    )
+
+
+def sampler_bytes(run: Profile) -> int:
+    """The pass's output, the rows that are sampled, and what the sampler makes of their logits.
+
+        bytes = tokens · hidden · dtype + rows · hidden · dtype + rows · vocabulary · (dtype + 4 + filter) + buffer
+
+    Every rank samples: the whole vocabulary, whatever tp. filter: before 0.17 a sort, 32 bytes; then 8. The Triton
+    kernel of 0.17-0.20 keeps a buffer of fp32 logits for each multiprocessor.
+    """
+    dtype_bytes = ceil_div(run.deployment.dtype.bits, 8)
+    each = dtype_bytes + 4 + (_FILTERED_BYTES if run.release >= TRITON_SAMPLER else _SORTED_BYTES)
+    outputs = run.elements_bytes((run.tokens + run.rows) * run.model.hidden_size)
+    buffer = 0
+    if TRITON_SAMPLER <= run.release < FLASHINFER_SAMPLER:
+        buffer = 4 * run.model.vocab_size * min(run.rows, _num_sms(run.deployment.gpu))
+    return outputs + run.rows * run.model.vocab_size * each + buffer
+
+
+def forward_bytes(run: Profile) -> int:
+    """The widest layer of the pass, with the streams that stand beside it.
+
+        MLP        tokens · (attention's output + 2 · hidden + (gate, up and their product) / tp) · dtype
+        attention  tokens · (2 · hidden + (queries, keys, values and output) / tp) · dtype
+
+    A stage that hands on to another also holds the two streams that it hands on.
+    """
+    elements = max((_widest(layer, run) for layer in run.layers), default=0)
+    if run.deployment.pp > 1:
+        elements += 2 * run.model.hidden_size
+    rest = _FORWARD_REST if run.release >= TRITON_SAMPLER else 0
+    return run.elements_bytes(run.tokens * elements) + rest + _quantised_inputs(run)
+
+
+def moe_workspace_bytes(run: Profile) -> int:
+    """The two buffers that the experts of a stage work in; before 0.17 they are part of the pass alone.
+
+    bytes = tokens · experts of a token · (max(I / tp, hidden) + max(2 · I / tp, hidden)) · dtype
+    """
+    if run.release < MOE_WORKSPACE:
+        return 0
+    return run.elements_bytes(run.tokens * max((_expert_elements(layer, run) for layer in run.layers), default=0))
+
+
+def _widest(layer: Layer, run: Profile) -> int:
+    tp, hidden = run.deployment.tp, run.model.hidden_size
+    attention_in = ceil_div(_rows(layer, "attention"), tp)
+    attention_out = ceil_div(_columns(layer, "attention"), tp)
+    for mixer in layer.mixers:
+        if isinstance(mixer, LatentAttention):
+            # Expanded keys and values of all heads, and the keys once more with their rotary part.
+            expanded = mixer.num_heads * (3 * mixer.key_dim + 2 * mixer.value_dim)
+            attention_in = max(attention_in, ceil_div(expanded, tp))
+    mlp = ceil_div(_rows(layer, "mlp") + _columns(layer, "mlp"), tp)
+    experts = hidden if _expert_elements(layer, run) else 0
+    if run.release < MOE_WORKSPACE:
+        experts += _expert_elements(layer, run)
+    return 2 * hidden + max(attention_in + attention_out, attention_out + mlp + experts)
+
+
+def _expert_elements(layer: Layer, run: Profile) -> int:
+    """Elements of a token in the experts' buffers; the kernels of mxfp4 have none that stay."""
+    experts = [weight for weight in layer.weights if weight.part == "experts" and weight.split is not None]
+    inner = [weight for weight in experts if weight.split is not None and weight.split.axis == 0 and _is_matrix(weight)]
+    outer = [weight for weight in experts if weight.split is not None and weight.split.axis == 1]
+    stored = stored_as(experts[0], run.model.quantization) if experts else None
+    if not inner or not outer or (stored is not None and stored.name == "mxfp4"):
+        return 0
+    share = 1 if run.deployment.switches.expert_parallel else run.deployment.tp
+    per_token = inner[0].active_copies or inner[0].copies
+    width, hidden = ceil_div(outer[0].shape[1], share), run.model.hidden_size
+    both = ceil_div(sum(weight.shape[0] for weight in inner), share)
+    return per_token * (max(width, hidden) + max(both, hidden))
+
+
+def _quantised_inputs(run: Profile) -> int:
+    """8-bit copies of an MLP's product, which kernels of 8-bit weights and activations read."""
+    quant = run.model.quantization
+    if quant is None or quant.bits != 8 or not quant.understood:
+        return 0
+    return run.tokens * max((ceil_div(_columns(layer, "mlp"), run.deployment.tp) for layer in run.layers), default=0)
+
+
+def _rows(layer: Layer, part: str) -> int:
+    """Outputs of a part's matrices whose outputs are dealt out."""
+    return sum(weight.shape[0] for weight in layer.weights if _deals_out(weight, part, axis=0))
+
+
+def _columns(layer: Layer, part: str) -> int:
+    """Inputs of a part's matrices whose inputs are dealt out."""
+    return sum(weight.shape[1] for weight in layer.weights if _deals_out(weight, part, axis=1))
+
+
+def _deals_out(weight: Weight, part: str, *, axis: int) -> bool:
+    return weight.part == part and _is_matrix(weight) and weight.split is not None and weight.split.axis == axis
+
+
+def _is_matrix(weight: Weight) -> bool:
+    return len(weight.shape) == 2
+
+
+def _workspace(gpu: Gpu | None) -> int:
+    return _LARGE_WORKSPACE if is_hopper_or_newer(gpu) else _SMALL_WORKSPACE
+
+
+def _num_sms(gpu: Gpu | None) -> int:
+    return _MANY_SMS if gpu is None else _NUM_SMS.get(gpu.name, _MANY_SMS)
+
+
+def runs_v1(run: Profile) -> bool:
+    """Whether the run is the V1 engine's."""
+    return is_v1(run.deployment, run.release)

@@ -1,0 +1,43 @@
+"""vLLM's account of one GPU: device · utilisation − weights − what its profile run finds = the pool.
+
+Source: vLLM 0.33, v1/worker/gpu_worker.py 641-820, v1/worker/utils.py 716-761
+"""
+
+from math import ceil
+
+from kvplan.core.device import visible_bytes
+from kvplan.core.engines.deployment import Deployment
+from kvplan.core.engines.pool import Budget
+from kvplan.core.engines.vllm.overheads import taken, untaken
+from kvplan.core.engines.vllm.rules import Rules, numbers
+from kvplan.core.errors import InputError
+from kvplan.core.measured import Measured
+from kvplan.core.model import ModelSpec
+
+
+def budget(model: ModelSpec, deployment: Deployment, weights: tuple[int, ...], rules: Rules) -> tuple[Budget, ...]:
+    """One account a pipeline stage.
+
+        usable = ⌈device · utilisation⌉
+
+    Raises InputError where the GPU's memory is not known.
+    """
+    if deployment.gpu is None:
+        raise InputError("without a GPU there is no account of its memory", hint="e.g. `--gpu H100`")
+    device = visible_bytes(deployment.gpu)
+    share = rules.default_share if deployment.memory_share is None else deployment.memory_share
+    release = numbers(rules)
+    return tuple(
+        Budget(
+            stage=stage,
+            device_bytes=device,
+            usable_bytes=ceil(device * share),
+            taken=(_weights(num_bytes), *taken(model, deployment, release, stage)),
+            untaken=untaken(model, deployment, release, stage),
+        )
+        for stage, num_bytes in enumerate(weights)
+    )
+
+
+def _weights(num_bytes: int) -> Measured:
+    return Measured(name="weights", num_bytes=num_bytes, spread_bytes=0, source="the model's tensors", basis="exact")

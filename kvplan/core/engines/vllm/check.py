@@ -1,0 +1,97 @@
+"""What vLLM refuses to start with.
+
+Source: vLLM 0.33, config/model.py `verify_with_parallel_config`; config/parallel.py 592-608; config/scheduler.py;
+layers/vocab_parallel_embedding.py, which pads the vocabulary to 64; layers/linear.py `divide`
+"""
+
+from kvplan.core.engines.deployment import Deployment
+from kvplan.core.engines.vllm.defaults import default_max_num_batched_tokens
+from kvplan.core.engines.vllm.pool import stages
+from kvplan.core.engines.vllm.rules import Rules, numbers
+from kvplan.core.engines.vllm.specs import architecture
+from kvplan.core.errors import InputError
+from kvplan.core.mixers import LatentAttention, StateMixer
+from kvplan.core.model import ModelSpec, Weight
+from kvplan.core.units import round_up
+
+VOCABULARY_PADDING = 64
+NATIVE_FP8 = 8.9
+"""The compute capability from which kernels read fp8 themselves."""
+
+
+def check(model: ModelSpec, deployment: Deployment, rules: Rules) -> None:
+    """Raises InputError for what vLLM would refuse, with the reason that it gives."""
+    _check_heads(model, deployment)
+    _check_widths(model, deployment)
+    _check_context_parallel(model, deployment)
+    _check_formats(deployment, rules)
+    _check_scheduler(deployment, rules)
+    stages(model, deployment)
+
+
+def _check_heads(model: ModelSpec, deployment: Deployment) -> None:
+    tp = deployment.tp
+    for layer in model.layers:
+        for mixer in layer.mixers:
+            if isinstance(mixer, StateMixer):
+                continue
+            if mixer.num_heads % tp:
+                _refuse(f"{mixer.num_heads} attention heads", model, tp)
+            heads = mixer.num_kv_heads
+            if not isinstance(mixer, LatentAttention) and heads % tp and tp % heads:
+                _refuse(f"{heads} KV heads", model, tp)
+
+
+def _check_widths(model: ModelSpec, deployment: Deployment) -> None:
+    tp = deployment.tp
+    if tp > 1 and model.vocab_size and round_up(model.vocab_size, VOCABULARY_PADDING) % tp:
+        _refuse(f"a vocabulary of {model.vocab_size:,}", model, tp)
+    for layer in model.layers:
+        for weight in layer.weights:
+            if _cut_unevenly(weight, tp) and not (deployment.switches.expert_parallel and weight.part == "experts"):
+                _refuse(f"`{weight.name}`, {weight.shape[weight.split.axis]:,} wide,", model, tp)  # type: ignore[union-attr]
+
+
+def _cut_unevenly(weight: Weight, tp: int) -> bool:
+    """Heads may be replicated; a matrix of a feed-forward part may not."""
+    if weight.split is None or weight.part not in ("mlp", "experts"):
+        return False
+    return bool(weight.shape[weight.split.axis] % tp)
+
+
+def _check_context_parallel(model: ModelSpec, deployment: Deployment) -> None:
+    dcp, tp = deployment.dcp, deployment.tp
+    if dcp > 1 and tp % dcp:
+        raise InputError(f"`dcp` {dcp} does not divide `tp` {tp}", hint="decode context parallelism uses its ranks")
+    mixers = [mixer for layer in model.layers for mixer in layer.mixers if not isinstance(mixer, StateMixer)]
+    grouped = [mixer.num_kv_heads for mixer in mixers if not isinstance(mixer, LatentAttention)]
+    replicas = tp // min(grouped) if grouped else dcp
+    if dcp > 1 and replicas < dcp:
+        message = f"`dcp` {dcp} needs {dcp} replicas of each KV head, but `tp` {tp} makes {replicas}"
+        raise InputError(message, hint=f"at most `dcp` {max(1, replicas)}")
+    if deployment.pcp > 1 and grouped:
+        raise InputError("`pcp` needs latent attention: no other backend has it", hint="use `dcp`, `tp` or `pp`")
+
+
+def _check_formats(deployment: Deployment, rules: Rules) -> None:
+    arch = architecture(deployment)
+    if deployment.key_dtype != deployment.value_dtype and not deployment.key_dtype.name.startswith("turboquant"):
+        raise InputError("vLLM holds keys and values in one format", hint="name one, e.g. `--kv-dtype fp8`")
+    if deployment.dtype.name == "bf16" and arch < 8:
+        name = deployment.gpu.name if deployment.gpu else "this GPU"
+        raise InputError(f"{name} has no bf16: its compute capability is {arch}", hint="`--dtype fp16`")
+    if deployment.key_dtype.name == "fp8" and arch < NATIVE_FP8 and numbers(rules) >= (0, 33):
+        message = f"an fp8 KV cache needs compute capability {NATIVE_FP8}, this GPU has {arch}"
+        raise InputError(message, hint="`--kv-dtype int8` or that of the model")
+
+
+def _check_scheduler(deployment: Deployment, rules: Rules) -> None:
+    sequences = deployment.switches.max_num_seqs
+    tokens = default_max_num_batched_tokens(deployment, numbers(rules))
+    if sequences is not None and deployment.switches.max_num_batched_tokens is not None and tokens < sequences:
+        message = f"`max_num_batched_tokens` {tokens} is less than `max_num_seqs` {sequences}"
+        raise InputError(message, hint="raise the one or lower the other")
+
+
+def _refuse(what: str, model: ModelSpec, tp: int) -> None:
+    raise InputError(f"{what} of `{model.id}` cannot be dealt out to `tp` {tp}", hint="a `tp` that divides it")

@@ -1,0 +1,173 @@
+"""What loading a model takes beyond its parameters: rotary tables, padding, blocks of torch's allocator.
+
+"Model loading took N GiB" is the allocator's account of the loaded model: with it vLLM 0.19 is met within 0.1 % for
+most checkpoints in full precision (`benchmarks/engine_logs.py`).
+
+Sources: vLLM 0.33, model_executor/layers/rotary_embedding/ (tables), layers/vocab_parallel_embedding.py (vocabulary),
+layers/quantization/mxfp4.py (experts); `core.allocator` for blocks.
+"""
+
+import re
+from collections.abc import Iterable
+
+from kvplan.core.allocator import SMALL_REQUEST, block_bytes, segment_bytes
+from kvplan.core.engines.deployment import Deployment
+from kvplan.core.engines.vllm.pool import stages
+from kvplan.core.measured import Measured
+from kvplan.core.mixers import LatentAttention, Mixer, SlidingAttention, StateMixer
+from kvplan.core.model import Layer, ModelSpec, Weight
+from kvplan.core.units import MIB, ceil_div, round_up
+from kvplan.core.weights import stored_as, weight_bytes
+
+VOCABULARY_STEP = 64
+"""Rows that tables of the vocabulary are padded to a multiple of."""
+_HIDDEN_STEP, _INTERMEDIATE_STEP = 256, 128
+"""What mxfp4 experts are padded to: the width of the model, and of an expert on one rank."""
+
+_UNROTATED = {"mpt", "bloom", "nemotron_h", "jamba", "opt", "gpt2", "gpt_bigcode", "gptj_alibi", "whisper", "bart"}
+"""Model types whose attention knows positions in another way, or not at all."""
+_PARTLY_ROTATED = {
+    "phi": (2, 5), "stablelm": (1, 4), "gpt_neox": (1, 4), "glm": (1, 2), "glm4": (1, 2), "glm4_moe": (1, 2),
+    "chatglm": (1, 2), "qwen3_next": (1, 4), "qwen3_5": (1, 4), "qwen3_5_text": (1, 4), "qwen3_5_moe": (1, 4),
+    "qwen3_5_moe_text": (1, 4), "minimax_m2": (1, 2), "persimmon": (1, 2),
+}  # fmt: skip
+"""The share of a head's elements that is rotated (`partial_rotary_factor` and its kin), where it is not all."""
+_OF_IMAGES = {
+    "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen2_5_omni", "qwen3_omni_moe", "qwen3_5", "qwen3_5_moe",
+}  # fmt: skip
+"""Model types with positions in three dimensions, whose table is four times as long (mrope.py)."""
+_SCALED_TABLES = {"gemma3": 8}
+"""Model types with linearly scaled positions: as many tables as the factor says (linear_scaling_rope.py)."""
+_OWN_SLIDING_TABLE = {"gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "gemma4_unified"}
+_KNOWN_POSITIONS = {"gemma3": 131072}
+"""`max_position_embeddings` of types whose checkpoints leave it to the class."""
+
+_FUSED = (
+    (re.compile(r"\b(q|k|v)_proj\b"), "qkv_proj"),
+    (re.compile(r"\b(gate|up)_proj\b"), "gate_up_proj"),
+    (re.compile(r"\b(w1|w3)\b"), "w13"),
+    (re.compile(r"\[\w+\]$"), ""),
+)
+"""Tensors of a checkpoint that vLLM holds as one."""
+
+
+def extra_weights(model: ModelSpec, deployment: Deployment, stage: int) -> Measured:
+    """Bytes that a stage's fullest rank holds beyond its parameters.
+
+    bytes = rotary tables + padded rows of the vocabulary + padded mxfp4 experts + what allocator blocks are larger
+    """
+    start, stop = stages(model, deployment)[stage]
+    counts = model.layer_counts(start, stop)
+    ends = _ends(model, start, stop)
+    padding = sum(n * _padding_of_experts(weight, model, deployment) for layer, n in counts for weight in layer.weights)
+    num_bytes = rotary_bytes(model, deployment, [layer for layer, _ in counts]) + padding
+    num_bytes += sum(_vocabulary_padding(weight, model, deployment) for weight in ends)
+    num_bytes += sum(n * _unsplit_bytes(layer.weights, model, deployment) for layer, n in counts)
+    num_bytes += _unsplit_bytes(ends, model, deployment)
+    return Measured(
+        name="extra weights",
+        num_bytes=num_bytes,
+        spread_bytes=16 * MIB + num_bytes // 5,
+        source="rotary tables, padding and allocator blocks: vLLM 0.33 rotary_embedding/, vocab_parallel_embedding.py, "
+        "mxfp4.py; torch 2.13 CUDACachingAllocator.cpp; held to 'Model loading took' of vLLM 0.5-0.19",
+        basis="derived",
+    )
+
+
+def rotary_bytes(model: ModelSpec, deployment: Deployment, layers: Iterable[Layer]) -> int:
+    """Bytes of the tables of cosines and sines, which all layers of one kind share.
+
+        bytes = Σ over kinds: positions · rotated elements of a head · dtype
+
+    A head's rotated elements need half as many cosines and half as many sines. Positions are the model's longest
+    request, not the deployment's.
+    """
+    positions = model.max_seq_len or _KNOWN_POSITIONS.get(model.model_type) or deployment.max_model_len
+    if model.model_type in _UNROTATED or any("position" in weight.name for weight in _language_tables(model)):
+        return 0
+    if model.model_type in _OF_IMAGES:
+        positions *= 4
+    tables = {_table(model, mixer) for layer in layers for mixer in layer.mixers if not isinstance(mixer, StateMixer)}
+    scaled = _SCALED_TABLES.get(model.model_type, 1)
+    elements = sum(positions * width * (1 if slides else scaled) for slides, width in tables)
+    return ceil_div(elements * deployment.dtype.bits, 8)
+
+
+def _language_tables(model: ModelSpec) -> list[Weight]:
+    return [weight for weight in model.embeddings if weight.part == "embeddings"]
+
+
+def _table(model: ModelSpec, mixer: Mixer) -> tuple[bool, int]:
+    """Which table a mixer reads: whether it is one for sliding layers alone, and how wide it is."""
+    slides = isinstance(mixer, SlidingAttention) and model.model_type in _OWN_SLIDING_TABLE
+    if isinstance(mixer, LatentAttention):
+        return slides, mixer.rope_dim
+    share, whole = _PARTLY_ROTATED.get(model.model_type, (1, 1))
+    return slides, mixer.key_dim * share // whole
+
+
+def _ends(model: ModelSpec, start: int, stop: int) -> tuple[Weight, ...]:
+    """What stands before a stage's layers and after them."""
+    first = model.embeddings if start == 0 else ()
+    last = model.head if stop == model.num_layers else ()
+    repeated = model.embeddings[:1] if last and start > 0 and model.tied_embeddings else ()
+    return (*first, *last, *repeated)
+
+
+def _vocabulary_padding(weight: Weight, model: ModelSpec, deployment: Deployment) -> int:
+    """Rows that fill a table of the vocabulary up to a multiple of 64, dealt out as its rows are."""
+    if weight.part not in ("embeddings", "head") or weight.shape[0] != model.vocab_size or len(weight.shape) != 2:
+        return 0
+    rows = round_up(model.vocab_size, VOCABULARY_STEP) - model.vocab_size
+    return ceil_div(rows * weight.shape[1] * deployment.dtype.bits, 8 * deployment.tp)
+
+
+def _padding_of_experts(weight: Weight, model: ModelSpec, deployment: Deployment) -> int:
+    """What the kernels of mxfp4 experts want beyond the checkpoint's rows and columns, with the scales.
+
+    Gate and up: 2 · round_up(I / tp, 128) × round_up(hidden, 256); down: round_up(hidden, 256) × round_up(I / tp, 128).
+    """
+    stored = stored_as(weight, model.quantization)
+    if stored is None or stored.name != "mxfp4" or weight.part != "experts" or weight.split is None:
+        return 0
+    rows, columns = weight.rank_shape(deployment.tp)
+    if weight.split.axis == 0:
+        halves = 2 if weight.shape[0] == 2 * weight.split.units else 1
+        padded = halves * round_up(rows // halves, _INTERMEDIATE_STEP), round_up(columns, _HIDDEN_STEP)
+    else:
+        padded = round_up(rows, _HIDDEN_STEP), round_up(columns, _INTERMEDIATE_STEP)
+    return weight.copies * (stored.bytes_of(*padded) - stored.bytes_of(rows, columns))
+
+
+def _unsplit_bytes(weights: Iterable[Weight], model: ModelSpec, deployment: Deployment) -> int:
+    """What the blocks of a layer's tensors are larger than the tensors.
+
+    A block of 1 MiB and more keeps a rest of up to 1 MiB: of a segment of its own (10 MiB and more, in steps of 2 MiB),
+    or of the 20 MiB that smaller ones share.
+    """
+    sizes: dict[tuple[str, int], int] = {}
+    for weight in weights:
+        held = weight_bytes(weight, deployment.dtype, model.quantization, deployment.tp)
+        if weight.part == "experts" or weight.copies == 1:
+            key = _held_as(weight.name), 1
+        else:
+            key = _held_as(weight.name), weight.copies
+        sizes[key] = sizes.get(key, 0) + held // key[1]
+    return sum(copies * _rest(size) for (_, copies), size in sizes.items())
+
+
+def _held_as(name: str) -> str:
+    for pattern, fused in _FUSED:
+        name = pattern.sub(fused, name)
+    return name
+
+
+def _rest(num_bytes: int) -> int:
+    """Bytes that one tensor's block keeps on average beyond the tensor."""
+    block = block_bytes(num_bytes)
+    if block <= SMALL_REQUEST:
+        return block - num_bytes
+    segment = segment_bytes(block)
+    tensors = segment // block
+    rest = segment - tensors * block
+    return block - num_bytes + (rest // tensors if rest <= SMALL_REQUEST else 0)

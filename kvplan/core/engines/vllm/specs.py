@@ -1,0 +1,338 @@
+"""What vLLM keeps for one layer: bytes of a page, tokens of a block, and how many blocks a request holds at most.
+
+Source: vLLM 0.33, v1/kv_cache_interface.py; model_executor/layers/attention/attention.py `get_kv_cache_spec`;
+model_executor/layers/mamba/mamba_utils.py for the shapes of states.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from kvplan.core.cache import kv_heads_per_rank
+from kvplan.core.dtypes import DType, parse_dtype
+from kvplan.core.engines.deployment import Deployment
+from kvplan.core.engines.vllm.rules import Rules
+from kvplan.core.errors import UnsupportedError
+from kvplan.core.mixers import (
+    ChunkedAttention,
+    CompressedAttention,
+    CrossAttention,
+    FullAttention,
+    LatentAttention,
+    LinearAttention,
+    Mixer,
+    SharedAttention,
+    ShortConvolution,
+    SlidingAttention,
+)
+from kvplan.core.model import ModelSpec
+from kvplan.core.units import ceil_div, round_up, smaller
+
+INDEX_SCALE_GROUP = 128
+"""Elements of an indexer's fp8 key that share one fp32 scale (models/deepseek_v2.py, 638-666)."""
+FP32_STATES = ("nemotron_h", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text")
+"""Model types whose recurrent states are fp32 unless something else is asked for (models/config.py, 812-977)."""
+STATE_CHUNK = {"gated_delta": 64}
+"""Tokens that a recurrence's chunk kernel works in: checkpoints stand at multiples of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What one cache of one layer is, on one GPU. Equal ones may share a group."""
+
+    kind: str
+    block_size: int
+    """Tokens of a block; of a state, tokens between checkpoints."""
+    token_bytes: int = 0
+    """Bytes of one token; 0 for a state."""
+    state_bytes: int = 0
+    shape: tuple[object, ...] = ()
+    """Heads, widths and formats: what must be equal besides the bytes."""
+    window: int | None = None
+    padded_bytes: int | None = None
+    """The page's size, where it is padded to another layer's."""
+    checkpoints: int = 0
+    """Further blocks of states that a request keeps in align mode."""
+    chunk: int = 1
+    """Tokens that the recurrence's kernel works in: checkpoints stand at multiples of it."""
+    recurrent: bool = False
+    row: str = field(default="", compare=False)
+    """The layer's kind in a plan, where that is another: an indexer's keys are part of `latent_indexed`."""
+
+    @property
+    def page_bytes(self) -> int:
+        """One block of one layer."""
+        if self.padded_bytes is not None:
+            return self.padded_bytes
+        return self.state_bytes or self.block_size * self.token_bytes
+
+    @property
+    def is_latent(self) -> bool:
+        """Whether its rows are latents, which are never padded to a foreign size."""
+        return self.kind.startswith("latent") or self.kind == "indexer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """What decides how many blocks a request holds: lengths, tokens in flight, and how states are kept."""
+
+    in_flight_tokens: int
+    """max_num_batched_tokens times the steps that are scheduled ahead."""
+    extra_tokens: int
+    """Tokens that a window keeps for several draft modules."""
+    encoder_tokens: int
+    dcp: int
+    aligned: bool
+    """States are kept at block boundaries, for prefix caching."""
+    num_speculative_tokens: int
+
+
+def blocks_for(spec: Spec, num_tokens: int, holding: Holding) -> int:
+    """The most blocks that one request of `num_tokens` holds of one group.
+
+        full, latent     ⌈⌈n / dcp⌉ / block⌉
+        sliding          ⌈min(W − 1 + extra + in flight, n) / block⌉ + 1
+        chunked          ⌈min(c + in flight, n) / block⌉
+        states           1 + s; aligned: 2 + s + checkpoints        s speculative tokens
+        cross            ⌈encoder tokens / block⌉
+
+    Source: vLLM 0.33, v1/kv_cache_interface.py 643-1143
+    """
+    if spec.recurrent:
+        kept = 2 + spec.checkpoints if holding.aligned else 1
+        return kept + holding.num_speculative_tokens
+    if spec.kind == "cross":
+        return ceil_div(holding.encoder_tokens, spec.block_size)
+    if spec.kind == "chunked" and spec.window is not None:
+        return ceil_div(smaller(spec.window + holding.in_flight_tokens, num_tokens), spec.block_size)
+    if spec.kind in ("sliding", "latent_sliding") and spec.window is not None:
+        held = smaller(spec.window - 1 + holding.extra_tokens + holding.in_flight_tokens, num_tokens)
+        return ceil_div(held, spec.block_size) + 1
+    return ceil_div(ceil_div(num_tokens, holding.dcp), spec.block_size)
+
+
+def layer_specs(
+    model: ModelSpec, deployment: Deployment, rules: Rules, block_size: int, *, aligned: bool
+) -> list[tuple[int, Spec]]:
+    """(layer, spec) of every cache, in the model's order; layers that share another's cache have none.
+
+    Raises UnsupportedError for a cache that vLLM's planning is not known for.
+    """
+    mixers = [(i, mixer) for i, kind in enumerate(model.layer_order) for mixer in model.layers[kind].mixers]
+    last = model.num_layers - 1
+    mixers += [(last, mixer) for mixer in draft_mixers(model, deployment)]
+    skipped = _skipped(deployment, [mixer for _, mixer in mixers])
+    maker = _Maker(model=model, deployment=deployment, rules=rules, block_size=block_size, aligned=aligned)
+    found = []
+    for position, (layer, mixer) in enumerate(mixers):
+        found += [(layer, spec) for spec in maker.specs(mixer, quantised=position not in skipped)]
+    return found
+
+
+def draft_mixers(model: ModelSpec, deployment: Deployment) -> tuple[Mixer, ...]:
+    """The attention of what drafts: the checkpoint's own layers, or one more layer like the model's last (EAGLE)."""
+    switches = deployment.switches
+    if not switches.num_speculative_tokens or switches.speculative_method in (None, "ngram", "suffix", "medusa"):
+        return ()
+    if switches.speculative_method == "mtp" and model.draft is not None:
+        return model.draft.mixers
+    for kind in reversed(model.layer_order):
+        for mixer in model.layers[kind].mixers:
+            if isinstance(mixer, FullAttention | LatentAttention):
+                return (mixer,)
+    return ()
+
+
+def _skipped(deployment: Deployment, mixers: list[Mixer]) -> frozenset[int]:
+    """Positions of the caches that stay in the model's dtype.
+
+    turboquant keeps the first and the last two layers plain (v1/attention/backends/turboquant).
+    """
+    names = deployment.switches.kv_cache_dtype_skip_layers
+    if deployment.key_dtype.name.startswith("turboquant"):
+        return frozenset((0, 1, len(mixers) - 2, len(mixers) - 1))
+    windows = "sliding_window" in names
+    return frozenset(
+        i for i, mixer in enumerate(mixers) if str(i) in names or (windows and isinstance(mixer, SlidingAttention))
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Maker:
+    model: ModelSpec
+    deployment: Deployment
+    rules: Rules
+    block_size: int
+    aligned: bool
+
+    def specs(self, mixer: Mixer, *, quantised: bool) -> list[Spec]:
+        """The caches that vLLM keeps for one mixer."""
+        key, value = self._formats(quantised=quantised)
+        if isinstance(mixer, SharedAttention):
+            return []
+        if isinstance(mixer, LatentAttention):
+            return self._latent(mixer, key)
+        if isinstance(mixer, LinearAttention | ShortConvolution):
+            return [self._state(mixer)] if self.rules.states else []
+        if isinstance(mixer, CompressedAttention):
+            message = f"vLLM's cache of `{self.model.model_type}` is not known to kvplan"
+            raise UnsupportedError(message, hint="`--engine exact` counts what the model needs")
+        if isinstance(mixer, FullAttention) and not mixer.cached:
+            return []
+        return [self._attention(mixer, key, value)]
+
+    def _formats(self, *, quantised: bool) -> tuple[DType, DType]:
+        if quantised:
+            return self.deployment.key_dtype, self.deployment.value_dtype
+        return self.deployment.dtype, self.deployment.dtype
+
+    def _attention(
+        self, mixer: FullAttention | SlidingAttention | ChunkedAttention | CrossAttention, key: DType, value: DType
+    ) -> Spec:
+        """heads · (key + value) a token; 2 · D · heads for equal widths."""
+        heads = attention_heads(mixer, self.deployment)
+        token = heads * (key.vector_bytes(mixer.key_dim) + value.vector_bytes(mixer.value_dim))
+        kind, window = mixer.kind, getattr(mixer, "window", None)
+        if window is not None and not self.rules.windows:
+            kind, window = "full", None
+        shape = (heads, mixer.key_dim, mixer.value_dim, key.name, value.name)
+        return Spec(
+            kind=kind, block_size=self.block_size, token_bytes=token, shape=shape, window=window, row=mixer.kind
+        )
+
+    def _latent(self, mixer: LatentAttention, key: DType) -> list[Spec]:
+        """One row of latent and rotary key a token, on every rank; the indexer's keys are a cache of their own."""
+        found = []
+        shape = (mixer.latent_dim, mixer.rope_dim, key.name)
+        if mixer.latent_dim and not self.rules.mla:
+            return [self._expanded(mixer, key)]
+        if mixer.latent_dim:
+            token = latent_row_bytes(mixer, key, self.deployment)
+            if self.rules.mla_padded_to:
+                token = round_up(token, self.rules.mla_padded_to)
+            kind = "latent" if mixer.window is None else "latent_sliding"
+            found.append(
+                Spec(
+                    kind=kind,
+                    block_size=self.block_size,
+                    token_bytes=token,
+                    shape=shape,
+                    window=mixer.window,
+                    row=mixer.kind,
+                )
+            )
+        if mixer.index_dim:
+            scales = ceil_div(mixer.index_dim, INDEX_SCALE_GROUP) * 4
+            size = mixer.index_dim + scales
+            found.append(
+                Spec(
+                    kind="indexer",
+                    block_size=self.block_size,
+                    token_bytes=size,
+                    shape=(mixer.index_dim,),
+                    row=mixer.kind,
+                )
+            )
+        return found
+
+    def _expanded(self, mixer: LatentAttention, key: DType) -> Spec:
+        """Before vLLM 0.7 every head's key and value, both padded to 256 (models/deepseek_v2.py, 0.6)."""
+        heads = max(1, ceil_div(mixer.num_heads, self.deployment.tp))
+        width = round_up(max(mixer.key_dim, mixer.value_dim), 256)
+        token = 2 * heads * key.vector_bytes(width)
+        shape = (heads, width, key.name)
+        return Spec(kind="full", block_size=self.block_size, token_bytes=token, shape=shape, row=mixer.kind)
+
+    def _state(self, mixer: LinearAttention | ShortConvolution) -> Spec:
+        recurrence = "conv" if isinstance(mixer, ShortConvolution) else mixer.recurrence
+        checkpoints = int(self.rules.prefill_checkpoints and recurrence in ("mamba2", "gated_delta"))
+        return Spec(
+            kind="conv" if isinstance(mixer, ShortConvolution) else "linear",
+            block_size=self.block_size if self.aligned else self.deployment.max_model_len,
+            state_bytes=state_bytes(mixer, self.model, self.deployment),
+            shape=(mixer,),
+            checkpoints=checkpoints,
+            chunk=STATE_CHUNK.get(str(recurrence), 1) if checkpoints else 1,
+            recurrent=True,
+        )
+
+
+def attention_heads(mixer: Mixer, deployment: Deployment) -> int:
+    """KV heads of one rank: max(1, heads // tp); the decode context's ranks hold the heads of all of them.
+
+    Source: vLLM 0.33, config/model.py 1663-1683
+    """
+    return kv_heads_per_rank(mixer, deployment.tp)
+
+
+def latent_row_bytes(mixer: LatentAttention, key: DType, deployment: Deployment) -> int:
+    """Bytes of one token's latent row.
+
+    With an indexer, fp8 means packed rows of 656 bytes where the sparse kernel is FlashMLA's (Hopper), and plain fp8
+    where it is FlashInfer's (Blackwell). Per-token-head formats add two fp32 scales.
+
+    Source: vLLM 0.33, model_executor/layers/attention/mla_attention.py 1371-1400
+    """
+    width = mixer.latent_dim + mixer.rope_dim
+    if mixer.index_dim and key.name == "fp8" and architecture(deployment) < 10:
+        return mixer.latent_dim + ceil_div(mixer.latent_dim, 128) * 4 + mixer.rope_dim * 2
+    if key.scale_bits and key.group_size is None:
+        return ceil_div(width * key.bits, 8) + 8
+    if key.rope_bits is not None:
+        return key.vector_bytes(mixer.latent_dim) + key.rope_bytes(mixer.rope_dim)
+    return key.vector_bytes(width)
+
+
+def architecture(deployment: Deployment) -> float:
+    """CUDA's compute capability, e.g. 9.0; of what has none, and where no GPU was named, Hopper's."""
+    text = deployment.gpu.arch if deployment.gpu is not None else ""
+    try:
+        return float(text)
+    except ValueError:
+        return 9.0
+
+
+def state_bytes(mixer: LinearAttention | ShortConvolution, model: ModelSpec, deployment: Deployment) -> int:
+    """Bytes of one layer's convolution columns and states.
+
+        conv    (k − 1 + s) · channels / tp          s speculative tokens; not for Mamba-1
+        state   heads / tp · key_dim · value_dim
+
+    The newest column is not kept, unlike in transformers. Mamba-2's groups are extended to a multiple of tp.
+
+    Source: vLLM 0.33, model_executor/layers/mamba/mamba_utils.py 53-319
+    """
+    tp, switches = deployment.tp, deployment.switches
+    conv_dtype = parse_dtype(switches.conv_dtype) if switches.conv_dtype else deployment.dtype
+    if isinstance(mixer, ShortConvolution):
+        return ceil_div((mixer.columns - 1) * ceil_div(mixer.channels, tp) * conv_dtype.bits, 8)
+    if mixer.recurrence is None or mixer.recurrence in ("rg_lru", "rwkv", "xlstm"):
+        message = f"vLLM does not run the recurrence of `{model.model_type}`"
+        raise UnsupportedError(message, hint="`--engine exact` counts what the model needs")
+    columns = max(0, mixer.conv_columns - 1)
+    if mixer.conv_columns and mixer.recurrence != "mamba1":
+        columns += switches.num_speculative_tokens
+    conv = ceil_div(columns * ceil_div(_channels(mixer, tp), tp) * conv_dtype.bits, 8)
+    elements = ceil_div(mixer.num_heads, tp) * mixer.key_dim * mixer.value_dim
+    return conv + ceil_div(elements * state_dtype(mixer, model, deployment, conv_dtype).bits, 8)
+
+
+def _channels(mixer: LinearAttention, tp: int) -> int:
+    """Channels of the convolution, with the groups that tensor parallelism adds."""
+    if mixer.recurrence != "mamba2" or mixer.num_key_heads % tp == 0:
+        return mixer.conv_channels
+    added = round_up(mixer.num_key_heads, tp) - mixer.num_key_heads
+    return mixer.conv_channels + 2 * added * mixer.key_dim
+
+
+def state_dtype(mixer: LinearAttention, model: ModelSpec, deployment: Deployment, conv_dtype: DType) -> DType:
+    """As asked for; fp32 for KDA and the model types that say so; else that of the columns."""
+    asked = deployment.switches.state_dtype
+    if asked and asked != "auto":
+        return parse_dtype(asked)
+    if mixer.recurrence == "kda" or model.model_type in FP32_STATES:
+        return parse_dtype("fp32")
+    return conv_dtype
+
+
+def padded(spec: Spec, page_bytes: int) -> Spec:
+    """The spec with its page padded."""
+    return replace(spec, padded_bytes=page_bytes)
