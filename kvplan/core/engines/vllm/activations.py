@@ -14,7 +14,6 @@ from kvplan.core.engines.vllm.defaults import (
     default_max_num_batched_tokens,
     default_max_num_seqs,
     is_hopper_or_newer,
-    is_v1,
 )
 from kvplan.core.engines.vllm.encoder import encoder_pass_bytes, held_by_encoder
 from kvplan.core.engines.vllm.pool import stages
@@ -35,10 +34,11 @@ positions that it sorts by (8)."""
 _FILTERED_BYTES = 4 + 4
 """Per logit: the probabilities and the exponential noise, or the filtered logits and their probabilities."""
 _NUM_SMS = {
-    "T4": 40, "V100-PCIe-16GB": 80, "V100-SXM2-16GB": 80, "A10": 72, "A10G": 80, "A30": 56, "A40": 84, "A100-PCIe-40GB": 108,
-    "A100-SXM4-40GB": 108, "A100-PCIe-80GB": 108, "A100-SXM4-80GB": 108, "L4": 58, "L40": 142, "L40S": 142,
-    "RTX A6000": 84, "RTX 3090": 82, "RTX 4090": 128, "RTX 5090": 170, "H100-PCIe-80GB": 114, "H100-SXM5-80GB": 132,
-    "H100-NVL-94GB": 132, "H200-SXM-141GB": 132, "H200-NVL-141GB": 132, "B200-SXM-180GB": 148, "GB10 (DGX Spark)": 48,
+    "T4": 40, "V100-PCIe-16GB": 80, "V100-SXM2-16GB": 80, "A10": 72, "A10G": 80, "A30": 56, "A40": 84,
+    "A100-PCIe-40GB": 108, "A100-SXM4-40GB": 108, "A100-PCIe-80GB": 108, "A100-SXM4-80GB": 108, "L4": 58, "L40": 142,
+    "L40S": 142, "RTX A6000": 84, "RTX 3090": 82, "RTX 4090": 128, "RTX 5090": 170, "H100-PCIe-80GB": 114,
+    "H100-SXM5-80GB": 132, "H100-NVL-94GB": 132, "H200-SXM-141GB": 132, "H200-NVL-141GB": 132,
+    "B200-SXM-180GB": 148, "GB10 (DGX Spark)": 48,
 }  # fmt: skip
 _MANY_SMS = 192
 _SMALL_WORKSPACE, _LARGE_WORKSPACE = 8 * MIB + 128 * 1024, 32 * MIB
@@ -216,8 +216,3 @@ def _workspace(gpu: Gpu | None) -> int:
 
 def _num_sms(gpu: Gpu | None) -> int:
     return _MANY_SMS if gpu is None else _NUM_SMS.get(gpu.name, _MANY_SMS)
-
-
-def runs_v1(run: Profile) -> bool:
-    """Whether the run is the V1 engine's."""
-    return is_v1(run.deployment, run.release)

@@ -14,7 +14,7 @@ from kvplan.core.allocator import SMALL_REQUEST, block_bytes, segment_bytes
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.vllm.pool import stages
 from kvplan.core.measured import Measured
-from kvplan.core.mixers import LatentAttention, Mixer, SlidingAttention, StateMixer
+from kvplan.core.mixers import LatentAttention, LinearAttention, Mixer, ShortConvolution, SlidingAttention
 from kvplan.core.model import Layer, ModelSpec, Weight
 from kvplan.core.units import MIB, ceil_div, round_up
 from kvplan.core.weights import stored_as, weight_bytes
@@ -87,7 +87,8 @@ def rotary_bytes(model: ModelSpec, deployment: Deployment, layers: Iterable[Laye
         return 0
     if model.model_type in _OF_IMAGES:
         positions *= 4
-    tables = {_table(model, mixer) for layer in layers for mixer in layer.mixers if not isinstance(mixer, StateMixer)}
+    mixers = [mixer for layer in layers for mixer in layer.mixers]
+    tables = {_table(model, mixer) for mixer in mixers}
     scaled = _SCALED_TABLES.get(model.model_type, 1)
     elements = sum(positions * width * (1 if slides else scaled) for slides, width in tables)
     return ceil_div(elements * deployment.dtype.bits, 8)
@@ -100,6 +101,8 @@ def _language_tables(model: ModelSpec) -> list[Weight]:
 def _table(model: ModelSpec, mixer: Mixer) -> tuple[bool, int]:
     """Which table a mixer reads: whether it is one for sliding layers alone, and how wide it is."""
     slides = isinstance(mixer, SlidingAttention) and model.model_type in _OWN_SLIDING_TABLE
+    if isinstance(mixer, LinearAttention | ShortConvolution):
+        return False, 0
     if isinstance(mixer, LatentAttention):
         return slides, mixer.rope_dim
     share, whole = _PARTLY_ROTATED.get(model.model_type, (1, 1))
@@ -147,13 +150,20 @@ def _unsplit_bytes(weights: Iterable[Weight], model: ModelSpec, deployment: Depl
     """
     sizes: dict[tuple[str, int], int] = {}
     for weight in weights:
-        held = weight_bytes(weight, deployment.dtype, model.quantization, deployment.tp)
-        if weight.part == "experts" or weight.copies == 1:
-            key = _held_as(weight.name), 1
-        else:
-            key = _held_as(weight.name), weight.copies
-        sizes[key] = sizes.get(key, 0) + held // key[1]
-    return sum(copies * _rest(size) for (_, copies), size in sizes.items())
+        # All experts of a layer are one tensor; the equal layers of a tower are as many.
+        tensors = 1 if weight.part == "experts" else weight.copies
+        key = _held_as(weight.name), tensors
+        sizes[key] = sizes.get(key, 0) + _elements_bytes(weight, model, deployment) // tensors
+    return sum(tensors * _rest(size) for (_, tensors), size in sizes.items())
+
+
+def _elements_bytes(weight: Weight, model: ModelSpec, deployment: Deployment) -> int:
+    """Bytes of a weight's elements on a rank, without what a quantised one has beside them."""
+    stored = stored_as(weight, model.quantization)
+    if stored is None:
+        return weight_bytes(weight, deployment.dtype, None, deployment.tp)
+    rows, columns = weight.rank_shape(deployment.tp)
+    return weight.copies * stored.tensors[0].bytes_of(rows, columns)
 
 
 def _held_as(name: str) -> str:

@@ -23,7 +23,7 @@ from kvplan.core.engines.vllm.measured import (
 from kvplan.core.engines.vllm.pool import stages
 from kvplan.core.measured import Measured
 from kvplan.core.model import ModelSpec
-from kvplan.core.units import MIB, ceil_div
+from kvplan.core.units import ceil_div
 
 
 def taken(model: ModelSpec, deployment: Deployment, release: tuple[int, ...], stage: int) -> tuple[Measured, ...]:
@@ -88,8 +88,3 @@ def _captured(deployment: Deployment, release: tuple[int, ...]) -> tuple[int, in
         return 3 + min(requests, 256) // 8, V0_GRAPH_SIZES
     largest = deployment.switches.cuda_graph_max_bs or min(2 * requests, 512)
     return min(3 + min(largest, 256) // 8 + max(0, largest - 256) // 16, GRAPH_SIZES), GRAPH_SIZES
-
-
-def megabytes(measured: Measured) -> int:
-    """Whole MiB, for tables."""
-    return ceil_div(measured.num_bytes, MIB)
