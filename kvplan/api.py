@@ -158,9 +158,10 @@ def read_switches(given: dict[str, Any]) -> Switches:
     names = Switches.__dataclass_fields__
     if unknown := sorted(set(given) - set(names)):
         raise InputError(f"`{unknown[0]}` is no option of any engine", hint=f"one of {', '.join(names)}")
-    stated = {name: value for name, value in given.items() if value is not None}
-    found: Switches = replace(Switches(), **{k: tuple(v) if isinstance(v, list) else v for k, v in stated.items()})
-    return found
+    stated: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
+    }
+    return Switches(**stated)
 
 
 def curve(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields
 
 from kvplan.core.dtypes import DType
+from kvplan.core.errors import InputError
 from kvplan.core.hardware import Gpu
 
 
@@ -68,10 +69,30 @@ class Switches:
     no_images: bool = False
     """The vision tower is not loaded, or not profiled: `--language-model-only`, `--limit-mm-per-prompt` of 0."""
 
+    def __post_init__(self) -> None:
+        """Raises InputError for a value that is not of the option's kind, or below what makes sense."""
+        for name, value in ((f.name, getattr(self, f.name)) for f in fields(self)):
+            if name in self.given and not _makes_sense(name, value, str(self.__dataclass_fields__[name].type)):
+                raise InputError(f"`{name}` cannot be {value!r}", hint="see `kvplan fit --help`")
+
     @property
     def given(self) -> frozenset[str]:
         """The names of the options that were set."""
         return frozenset(f.name for f in fields(self) if getattr(self, f.name) != f.default)
+
+
+def _makes_sense(name: str, value: object, kind: str) -> bool:
+    """Whether a value is of the kind that its field's annotation names; counts start at 1, a few at 0."""
+    if kind.startswith("bool"):
+        return isinstance(value, bool)
+    if kind.startswith("tuple"):
+        return isinstance(value, tuple)
+    if kind.startswith("float"):
+        return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    if kind.startswith("int"):
+        least = 0 if name in ("num_speculative_tokens", "max_loras", "num_gpu_layers", "cuda_graph_max_bs") else 1
+        return isinstance(value, int) and not isinstance(value, bool) and value >= least
+    return isinstance(value, str)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -208,7 +208,7 @@ def test_rules_run_from_old_to_new_and_a_newer_version_says_so():
     assert find_engine("vllm@0.33.2").newer is None
     assert find_engine("vllm@0.41").newer == "0.41"
     assert find_engine("vllm@0.19.1").version == "0.19.1"
-    with pytest.raises(InputError, match="knows no version of vllm as old as 0.2"):
+    with pytest.raises(InputError, match="knows no version of vllm as old as"):
         find_engine("vllm@0.2")
 
 
