@@ -194,6 +194,9 @@ def test_deepseek_v4_holds_a_window_entries_and_what_is_open():
     assert (four + many) > 30
     assert taken(model, deployment(4096)) == one
     assert taken(model, deployment(4096, max_num_seqs=2, kv_unified=True)) == 2 * one
+    # No layer keeps every token as it is: a block is one of the windows'.
+    pool = POOLED.pool(model, deployment(4096), None)
+    assert pool.bytes_per_block == 256 * 1024 * pool.groups[0].num_layers
 
 
 def test_a_window_that_is_not_honoured_is_said():

@@ -30,7 +30,8 @@ def pool(model: ModelSpec, deployment: Deployment, kv_memory_bytes: int | None, 
     fits = allocated <= given
     fitting = context if fits else cells_at(deployment, longest_n_ctx(model, deployment, given))
     groups = tuple(_group(kept, n, context) for kept, n in placed(model, deployment)[fullest].items())
-    per_block = [group for group in groups if group.window is None and group.kind != "linear"] or list(groups[:1])
+    whole = [g for g in groups if g.window is None and g.kind != "linear" and g.block_size == PAD]
+    per_block = whole or list(groups[:1])
     return KVPool(
         engine="llamacpp",
         version=version,
