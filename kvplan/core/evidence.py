@@ -8,8 +8,10 @@ assumed     nobody stated it
 
 from dataclasses import dataclass
 
+from kvplan.core.boot import Boot
 from kvplan.core.dtypes import FP32
-from kvplan.core.layout import GpuUse, loads_as_stored, stored_draft_bytes, total_weight_bytes, tp_accepted
+from kvplan.core.engines.pool import Budget
+from kvplan.core.layout import GpuUse, loads_as_stored, row_of, stored_draft_bytes, total_weight_bytes, tp_accepted
 from kvplan.core.mixers import StateMixer
 from kvplan.core.model import ModelSpec, Quantization
 from kvplan.core.overhead import CUDA_CONTEXT, overheads
@@ -23,6 +25,10 @@ MISMATCH = 0.01
 """Stored files that differ by more than this share from what was counted hold something that was not understood."""
 
 
+BASES = ("exact", "derived", "calibrated", "assumed")
+"""From the firmest to the weakest."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanWarning:
     """Something that the reader of the plan should know before acting on it."""
@@ -31,9 +37,9 @@ class PlanWarning:
     message: str
 
 
-def evidence(model: ModelSpec, serving: Serving) -> dict[str, str]:
-    """The basis of each row."""
-    return {
+def evidence(model: ModelSpec, serving: Serving, accounts: tuple[Budget, ...] = ()) -> dict[str, str]:
+    """The basis of each row; where an engine's account stands behind one, the weakest basis of its items."""
+    rows = {
         "weights": _weights(model, serving),
         "kv_cache": _cache(model, serving),
         "attention": "derived",
@@ -41,14 +47,38 @@ def evidence(model: ModelSpec, serving: Serving) -> dict[str, str]:
         "graphs": "assumed",
         "context": "assumed" if CUDA_CONTEXT in overheads(serving.tp, serving.gpu) else "calibrated",
     }
+    for row in ("activations", "graphs", "context"):
+        found = [item.basis for account in accounts for item in account.taken if row_of(item.name) == row]
+        if found:
+            rows[row] = max(found, key=BASES.index)
+    return rows
 
 
-def warnings(model: ModelSpec, serving: Serving, uses: list[GpuUse]) -> tuple[PlanWarning, ...]:
+def warnings(
+    model: ModelSpec, serving: Serving, uses: list[GpuUse], started: Boot | None = None
+) -> tuple[PlanWarning, ...]:
     """Every warning that applies, in a fixed order."""
-    found = _assumed(model) + _doubt(model) + _dtype(model, serving) + _lengths(model, serving)
+    found = (
+        _engine(serving, started) + _assumed(model) + _doubt(model) + _dtype(model, serving) + _lengths(model, serving)
+    )
     found += _images(model, serving) + _quantization(model, serving)
     found += _draft(model, serving) + _stored(model, serving) + _parallel(model, serving) + _gpu(serving, uses)
     return tuple(PlanWarning(code=code, message=message) for code, message in found)
+
+
+def _engine(serving: Serving, started: Boot | None) -> list[tuple[str, str]]:
+    """A version that is newer than the profile, and what would keep the engine from starting."""
+    engine, found = serving.engine, []
+    if engine.newer:
+        message = f"{engine.name} {engine.newer} is newer than kvplan knows; it is planned as of {engine.date}"
+        found.append(("engine-newer", message))
+    if started is not None:
+        code = "engine-tight" if started.starts else "engine-does-not-start"
+        found += [(code, reason) for reason in started.reasons]
+        if not started.certain:
+            message = f"whether it starts is within the spread of its account (±{format_bytes(started.spread_bytes)})"
+            found.append(("engine-uncertain", message))
+    return found
 
 
 def _weights(model: ModelSpec, serving: Serving) -> str:
@@ -200,7 +230,7 @@ def _gpu(serving: Serving, uses: list[GpuUse]) -> list[tuple[str, str]]:
     if serving.capacity_bytes is None:
         return [("gpu-memory-unknown", f"no driver-reported memory is known for {serving.gpu.name}")]
     free = min(use.free_bytes or 0 for use in uses)
-    if not 0 <= free < TIGHT * serving.capacity_bytes:
+    if not 0 <= free < TIGHT * serving.capacity_bytes or serving.engine.pooled is not None:
         return []
     message = f"only {format_bytes(free)} stay free: activations are a floor, and CUDA graphs are not counted"
     return [("tight-fit", message)]

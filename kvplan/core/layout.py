@@ -93,7 +93,7 @@ def _engine_uses(model: ModelSpec, serving: Serving, weights: tuple[int, ...], p
     for account, cache in zip(pooled.budget(model, deployment, weights), held, strict=True):
         sums = dict.fromkeys(("weights", "activations", "graphs", "context"), 0)
         for item in account.taken:
-            sums[_row_of(item.name)] += item.num_bytes
+            sums[row_of(item.name)] += item.num_bytes
         uses.append(
             GpuUse(
                 rank=account.stage * serving.tp,
@@ -109,7 +109,7 @@ def _engine_uses(model: ModelSpec, serving: Serving, weights: tuple[int, ...], p
     return uses
 
 
-def _row_of(name: str) -> str:
+def row_of(name: str) -> str:
     """The row of a plan that an item of an engine's account belongs to."""
     if "weights" in name or "LoRA" in name:
         return "weights"

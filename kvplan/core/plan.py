@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from kvplan.core.attention import transient_bytes
-from kvplan.core.boot import engine_accounts, engine_pool
+from kvplan.core.boot import boot
 from kvplan.core.cache import caches_of
 from kvplan.core.decode import SpeedFloor, speed_floor
 from kvplan.core.engines.engine import Pooled
@@ -157,8 +157,11 @@ def plan_memory(model: ModelSpec, serving: Serving) -> Plan:
     stages = stage_uses(model, serving)
     per_gpu = tuple(replace(use, rank=use.rank + i) for use in stages for i in range(serving.tp))
     fits = _fits(stages)
+    started = boot(model, serving) if serving.engine.pooled and serving.capacity_bytes is not None else None
+    if started is not None:
+        fits = bool(fits) and started.starts
     weights, cache = _plan_weights(model, serving), _plan_cache(model, serving)
-    accounts = engine_accounts(model, serving)
+    accounts = started.accounts if started else ()
     whole_bytes = weights.total_bytes + cache.reserved_bytes
     return Plan(
         model=model,
@@ -170,10 +173,10 @@ def plan_memory(model: ModelSpec, serving: Serving) -> Plan:
         fits=fits,
         smallest_fit=None if fits is None else _smallest_fit(model, serving, whole_bytes),
         speed=speed_floor(model, serving),
-        evidence=evidence(model, serving),
+        evidence=evidence(model, serving, accounts),
         overheads=overheads(serving.tp, serving.gpu),
-        warnings=warnings(model, serving, stages),
-        pool=engine_pool(model, serving, accounts),
+        warnings=warnings(model, serving, stages, started),
+        pool=started.pool if started else None,
         accounts=accounts,
         bounds=_bounds(model, serving),
     )

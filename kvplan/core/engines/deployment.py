@@ -71,8 +71,10 @@ class Switches:
 
     def __post_init__(self) -> None:
         """Raises InputError for a value that is not of the option's kind, or below what makes sense."""
-        for name, value in ((f.name, getattr(self, f.name)) for f in fields(self)):
-            if name in self.given and not _makes_sense(name, value, str(self.__dataclass_fields__[name].type)):
+        for option in fields(self):
+            name, value = option.name, getattr(self, option.name)
+            kind = option.type.__name__ if isinstance(option.type, type) else str(option.type)
+            if value != option.default and not _makes_sense(name, value, kind):
                 raise InputError(f"`{name}` cannot be {value!r}", hint="see `kvplan fit --help`")
 
     @property
