@@ -12,7 +12,7 @@ from kvplan.core.cache import Cache
 from kvplan.core.engines.engine import Engine, Pooled
 from kvplan.core.engines.sglang.budget import budget
 from kvplan.core.engines.sglang.checks import check
-from kvplan.core.engines.sglang.pool import ENGINE, VERSION, held, pool
+from kvplan.core.engines.sglang.pool import ENGINE, VERSION, held, kinds, pool
 from kvplan.core.engines.versions import chosen
 from kvplan.core.mixers import Mixer
 
@@ -36,7 +36,7 @@ SGLANG = Engine(
     reserve=_reserve,
     max_pass_tokens=8192,
     kv_dtypes=("fp32", "bf16", "fp16", "fp8", "nvfp4", "mxfp4", "mxfp8"),
-    pooled=Pooled(pool=pool, budget=budget, held=held, check=check, default_share=None, switches=SWITCHES),
+    pooled=Pooled(pool=pool, budget=budget, held=held, kinds=kinds, check=check, default_share=None, switches=SWITCHES),
 )
 
 

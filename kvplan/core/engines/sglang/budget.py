@@ -17,7 +17,7 @@ from kvplan.core.hardware import Gpu
 from kvplan.core.measured import Measured
 from kvplan.core.mixers import LatentAttention
 from kvplan.core.model import ModelSpec
-from kvplan.core.units import GIB, MIB
+from kvplan.core.units import GIB, MIB, ceil_div
 
 CONTEXT = Measured(
     name="CUDA context",
@@ -48,7 +48,7 @@ def budget(model: ModelSpec, deployment: Deployment, weight_bytes: tuple[int, ..
     Raises InputError where the GPU is not known.
     """
     check(model, deployment)
-    gpu, listed = _device(deployment)
+    gpu, _ = _device(deployment)
     fraction = mem_fraction(model, deployment, gpu)
     device = visible_bytes(gpu)
     context = CONTEXT_WITH_RANKS if deployment.tp > 1 or deployment.pp > 1 else CONTEXT
@@ -72,7 +72,7 @@ def budget(model: ModelSpec, deployment: Deployment, weight_bytes: tuple[int, ..
                 device_bytes=device,
                 usable_bytes=usable,
                 taken=tuple(taken),
-                untaken=_untaken(model, deployment, listed, left),
+                untaken=_untaken(model, deployment, left),
             )
         )
     return tuple(accounts)
@@ -164,14 +164,16 @@ def _for_images(model: ModelSpec, deployment: Deployment, fraction: float, devic
     return [Measured(name=name, num_bytes=IMAGE_CACHE_BYTES, spread_bytes=spread, source=source, basis="derived")]
 
 
-def _untaken(model: ModelSpec, deployment: Deployment, listed: int, left: int) -> tuple[Measured, ...]:
+def _untaken(model: ModelSpec, deployment: Deployment, left: int) -> tuple[Measured, ...]:
     """What has to find room outside the fraction: graphs, activations, the table of requests' tokens."""
     graphs = int(graphs_mib(model, deployment) * MIB)
-    activations = int(1.5 * max(chunked_prefill(deployment), 2048) * MIB)
-    formula = "SGLang's own allowance, arg_groups/memory_hook.py"
+    chunk = chunked_prefill(deployment)
+    activations = ceil_div(16 * chunk * model.hidden_size * deployment.dtype.bits, 8)
+    formula = "SGLang's own allowance, arg_groups/memory_hook.py; logs of large models print 0.8 to 1.7 GB"
+    assumed = "assumed: 16 times the hidden state of one chunk; SGLang itself allows 1.5 MiB a token"
     items = [
         Measured(name="CUDA graphs", num_bytes=graphs, spread_bytes=graphs, source=formula, basis="assumed"),
-        Measured(name="activations", num_bytes=activations, spread_bytes=activations, source=formula, basis="assumed"),
+        Measured(name="activations", num_bytes=activations, spread_bytes=activations, source=assumed, basis="assumed"),
     ]
     requests = _running(model, deployment, left)
     if requests:
@@ -185,11 +187,9 @@ def _untaken(model: ModelSpec, deployment: Deployment, listed: int, left: int) -
 
 def _running(model: ModelSpec, deployment: Deployment, left: int) -> int:
     """`max_running_requests`, from the pool's own account; 0 where there is no pool."""
-    try:
-        note = next(note for note in pool(model, deployment, left).notes if "max_running_requests=" in note)
-    except InputError:
-        return 0
-    return int(note.partition("max_running_requests=")[2].partition(",")[0])
+    found = pool(model, deployment, left).notes if left > 0 else ()
+    note = next((note for note in found if "max_running_requests=" in note), "")
+    return int(note.partition("max_running_requests=")[2].partition(",")[0] or 0)
 
 
 def _scaled(item: Measured, fraction: float) -> Measured:

@@ -50,8 +50,6 @@ def _check_formats(model: ModelSpec, deployment: Deployment) -> None:
     page, ratio = deployment.switches.block_size, deployment.switches.swa_full_tokens_ratio
     if page is not None and page != 64 and is_dsa(model):
         raise InputError(f"SGLang keeps DSA's cache in pages of 64 tokens, not {page}", hint="leave the page size out")
-    if page is not None and page < 1:
-        raise InputError(f"a page of {page} tokens holds nothing", hint="1 or more")
     if ratio is not None and not 0 < ratio <= 1:
         raise InputError(f"`swa_full_tokens_ratio` is {ratio}, not within (0, 1]", hint="SGLang's default is 0.8")
     states = deployment.switches.mamba_full_memory_ratio

@@ -74,15 +74,13 @@ def pool(model: ModelSpec, deployment: Deployment, kv_memory_bytes: int | None) 
     tokens, each, fixed, layers = min(found, key=lambda stage: stage[0])
     cap = deployment.switches.max_pool_tokens
     tokens = tokens if cap is None else min(tokens, cap // page * page)
-    if tokens < page:
-        raise InputError("the memory that is left holds not one page of SGLang's cache", hint="a larger GPU")
     length, requests = deployment.max_model_len, _requests(deployment, tokens)
     sliding = int(tokens * _ratio(deployment)) // page * page
     return KVPool(
         engine="sglang",
         version="0.5.23",
         kv_memory_bytes=kv_memory_bytes,
-        allocated_bytes=ceil_div(int(each * 1024) * (tokens + page), 1024) + fixed,
+        allocated_bytes=ceil(each * (tokens + page)) + fixed if tokens else 0,
         block_size=page,
         bytes_per_block=int(each * page),
         num_blocks=tokens // page,
@@ -103,18 +101,27 @@ def pool(model: ModelSpec, deployment: Deployment, kv_memory_bytes: int | None) 
 
 def held(model: ModelSpec, deployment: Deployment, tokens: int, requests: int) -> tuple[int, ...]:
     """Bytes of each stage: entries of every token, and the slots of sliding layers that requests hold at most."""
+    return tuple(sum(_held(layers, deployment, tokens, requests).values()) for layers in _stages(model, deployment))
+
+
+def kinds(model: ModelSpec, deployment: Deployment, tokens: int, requests: int) -> dict[str, int]:
+    """The same on one GPU by kind of layer."""
+    (layers,) = _stages(model, deployment)
+    return _held(layers, deployment, tokens, requests)
+
+
+def _held(layers: list[CompressedAttention], deployment: Deployment, tokens: int, requests: int) -> dict[str, int]:
     page, drafting = _page(deployment), _drafts(deployment)
-    length = round_up(tokens, page)
-    bytes_of_stages = []
-    for layers in _stages(model, deployment):
-        window = max(mixer.window for mixer in layers) - 1
-        slots = sliding_held(deployment, page, window, tokens, requests)
-        total = slots * ceil(sum(sliding_bytes(mixer, _ring(deployment)) for mixer in layers))
-        for mixer in layers:
-            total += requests * (length // max(mixer.ratio, 1)) * entry_bytes(mixer)
-        waiting = ceil_div(fixed_bytes(layers, _REQUESTS[0], drafting), _REQUESTS[0])
-        bytes_of_stages.append(total + requests * waiting)
-    return tuple(bytes_of_stages)
+    window = max(mixer.window for mixer in layers) - 1
+    slots = sliding_held(deployment, page, window, tokens, requests)
+    found = {"sliding": slots * ceil(sum(sliding_bytes(mixer, _ring(deployment)) for mixer in layers))}
+    for mixer in layers:
+        if mixer.ratio:
+            kind = "compressed_indexed" if mixer.index_dim else "compressed"
+            entries = requests * (round_up(tokens, page) // mixer.ratio) * entry_bytes(mixer)
+            waiting = requests * ceil_div(fixed_bytes([mixer], _REQUESTS[0], drafting), _REQUESTS[0])
+            found[kind] = found.get(kind, 0) + entries + waiting
+    return found
 
 
 def _groups(layers: list[CompressedAttention], deployment: Deployment, page: int) -> tuple[PoolGroup, ...]:

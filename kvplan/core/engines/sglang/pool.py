@@ -48,7 +48,7 @@ def pool(model: ModelSpec, deployment: Deployment, kv_memory_bytes: int | None) 
 
     `kv_memory_bytes` is what is left after weights (`rest` of SGLang's own account): of a hybrid it pays for recurrent
     states as well as for keys and values. None needs a cap on the tokens (`--max-total-tokens`). Raises InputError
-    for what SGLang refuses, and where the memory holds not one page.
+    for what SGLang refuses; where the memory is too small the pool holds nothing (`fits_one` False).
     """
     check(model, deployment)
     if compressed.applies(model):
@@ -58,7 +58,9 @@ def pool(model: ModelSpec, deployment: Deployment, kv_memory_bytes: int | None) 
     tightest = min(range(len(all_stages)), key=lambda i: (-_allocated(all_stages[i], sizing, sizing.slots[i]), i))
     stage, slots = all_stages[tightest], sizing.slots[tightest]
     allocated = _allocated(stage, sizing, slots)
-    length, held = deployment.max_model_len, sizing.tokens * deployment.dcp
+    length, held_tokens = deployment.max_model_len, sizing.tokens * deployment.dcp
+    refusal = _refusal(model, sizing, stage)
+    fits = 0 if refusal else min(held_tokens, length)
     page, block = sizing.page, stage.full_bytes + stage.draft_bytes if stage.full else stage.sliding_bytes
     return KVPool(
         engine=ENGINE,
@@ -69,13 +71,13 @@ def pool(model: ModelSpec, deployment: Deployment, kv_memory_bytes: int | None) 
         bytes_per_block=block * page,
         num_blocks=sizing.tokens // page,
         num_tokens=sizing.tokens,
-        max_concurrency=_concurrency(model, deployment, sizing, stage),
+        max_concurrency=0.0 if refusal else _concurrency(model, deployment, sizing),
         max_model_len=length,
         blocks_per_request=ceil_div(ceil_div(length, deployment.dcp), page),
-        fits_one=held >= length,
-        longest_request=min(held, length),
+        fits_one=fits >= length,
+        longest_request=fits,
         groups=_groups(model, deployment, sizing, stage),
-        notes=_notes(model, deployment, sizing, stage, slots),
+        notes=(refusal,) if refusal else _notes(model, deployment, sizing, stage, slots),
     )
 
 
@@ -95,16 +97,12 @@ def size(
         _needs_cap(cap, all_stages)
         limits = []
     tokens = min([*limits, *([] if cap is None else [cap])], default=deployment.max_model_len) // page * page
-    if tokens < page:
-        raise InputError(
-            "the memory that is left holds not one page of SGLang's cache",
-            hint="a larger GPU, a higher `--gpu-memory-utilization`, or more GPUs",
-        )
+    if kv_memory_bytes is not None and states.kv_bytes <= 0:
+        tokens = 0
     slots = tuple(
         stage_slots if stage_slots.total == tokens else slots_of(stage, deployment, tokens, page, window)
         for stage_slots, stage in zip(found, all_stages, strict=True)
     )
-    _check_window(slots, window, page)
     return Sizing(
         page=page, tokens=tokens, slots=slots, states=states,
         max_running_requests=max_running_requests(deployment, tokens, states.slots),
@@ -144,18 +142,42 @@ def held(model: ModelSpec, deployment: Deployment, tokens: int, requests: int) -
     )
 
 
+def kinds(model: ModelSpec, deployment: Deployment, tokens: int, requests: int) -> dict[str, int]:
+    """The same on one GPU by kind of layer; `padding` is what drafting and workspaces take beside them."""
+    if compressed.applies(model):
+        return {"padding": 0, **compressed.kinds(model, deployment, tokens, requests)}
+    page, window = page_size(model, deployment), pool_window(model)
+    (stage,) = stages(model, deployment)
+    length = tokens + (model.encoder_seq_len or 0) if model.has_encoder else tokens
+    rows = requests * round_up(length, page)
+    sliding = 0 if window is None else sliding_held(deployment, page, window, length, requests)
+    found = {"padding": rows * (stage.draft_bytes + stage.workspace_token_bytes)}
+    for group in (*stage.full, *stage.sliding):
+        size = group.token_bytes + group.index_bytes
+        held_rows = rows if group.window is None else sliding
+        found[group.kind] = found.get(group.kind, 0) + held_rows * group.count * size
+    if stage.state_bytes:
+        found["linear"] = requests * slots_per_request(deployment) * stage.state_bytes
+    return found
+
+
 def _needs_cap(cap: int | None, all_stages: tuple[Stage, ...]) -> None:
     if cap is None or any(stage.state_bytes for stage in all_stages):
         message = "SGLang makes its pool as large as the memory that is left, which is not known here"
         raise InputError(message, hint="give a GPU, or the bytes that are left for the cache")
 
 
-def _check_window(slots: tuple[Slots, ...], window: int | None, page: int) -> None:
-    """SGLang's own refusal: a pool of sliding layers that cannot hold one window."""
-    for stage in slots:
-        if window is not None and stage.full and 0 < stage.sliding <= window + page:
-            message = f"{stage.sliding} slots for sliding layers cannot hold one request's window of {window} tokens"
-            raise InputError(message, hint="more memory, or a higher `--set swa_full_tokens_ratio=…`")
+def _refusal(model: ModelSpec, sizing: Sizing, stage: Stage) -> str | None:
+    """Why SGLang does not start, in its words."""
+    window = pool_window(model)
+    if sizing.tokens < sizing.page:
+        if stage.state_bytes and not sizing.states.slots:
+            return "Hybrid (mamba/linear-attention) state cache is too small to serve any requests"
+        return "Not enough memory. Please try to increase --mem-fraction-static"
+    sliding = min(slots.sliding for slots in sizing.slots)
+    if window is not None and stage.full and stage.sliding and sliding <= window + sizing.page:
+        return f"SWA pool ({sliding} tokens) cannot hold even one request: its window has {window} tokens"
+    return None
 
 
 def _allocated(stage: Stage, sizing: Sizing, slots: Slots) -> int:
@@ -164,6 +186,8 @@ def _allocated(stage: Stage, sizing: Sizing, slots: Slots) -> int:
     Source: memory_pool.py, 2567-2650 (`size + page_size`), 4857-4871, `(size + page + 1) // page` pages of the indexer
     """
     page = sizing.page
+    if not sizing.tokens:
+        return 0
     total = (sizing.states.slots + 1) * stage.state_bytes if sizing.states.slots else 0
     total += sizing.states.draft_bytes if stage.state_bytes else 0
     rows = (max(slots.full, 0) + page) if stage.full else 0
@@ -174,7 +198,7 @@ def _allocated(stage: Stage, sizing: Sizing, slots: Slots) -> int:
     return total + ((slots.sliding + page) * stage.sliding_bytes if stage.sliding else 0)
 
 
-def _concurrency(model: ModelSpec, deployment: Deployment, sizing: Sizing, stage: Stage) -> float:
+def _concurrency(model: ModelSpec, deployment: Deployment, sizing: Sizing) -> float:
     """Requests of `max_model_len` tokens at once: by tokens, sliding slots, state slots and running requests."""
     length = deployment.max_model_len + ((model.encoder_seq_len or 0) if model.has_encoder else 0)
     whole = round_up(length, sizing.page)
@@ -184,7 +208,7 @@ def _concurrency(model: ModelSpec, deployment: Deployment, sizing: Sizing, stage
         slots = min(s.sliding for s in sizing.slots)
         each = per_request(deployment, sizing.page, window)
         in_flight = sliding_held(deployment, sizing.page, window, 2**40, 0)
-        limits.append(max(slots / whole, (slots - in_flight) / each))
+        limits.append(max(slots / whole, (slots - in_flight) / each, 0.0))
     if sizing.states.slots:
         limits.append(sizing.states.slots / slots_per_request(deployment))
     return min(limits)

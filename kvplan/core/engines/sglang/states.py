@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from kvplan.core.dtypes import parse_dtype
 from kvplan.core.engines.deployment import Deployment
-from kvplan.core.errors import InputError, UnsupportedError
+from kvplan.core.errors import UnsupportedError
 from kvplan.core.mixers import LinearAttention, ShortConvolution, StateMixer
-from kvplan.core.units import ceil_div, format_bytes
+from kvplan.core.units import ceil_div
 
 DEFAULT_RATIO = 0.9
 """`mamba_full_memory_ratio`: bytes for states over bytes for keys and values."""
@@ -79,7 +79,8 @@ def split(rest_bytes: int, per_slot: int, deployment: Deployment) -> StateSplit:
         budget = rest · r / (1 + r);  slots = ⌊(budget − slot) / slot⌋;  kv = rest − (slots + 1) · slot
 
     Without the radix cache and with `max_running_requests`, slots are that number. With D drafted tokens a request
-    the budget also pays for (slots / 3 + 1) · D states that verification writes.
+    the budget also pays for (slots / 3 + 1) · D states that verification writes. All is 0 where there is no
+    room for one request.
     """
     if not per_slot:
         return StateSplit(slots=0, draft_bytes=0, kv_bytes=rest_bytes)
@@ -97,8 +98,7 @@ def split(rest_bytes: int, per_slot: int, deployment: Deployment) -> StateSplit:
     draft_bytes = per_slot * (in_flight + 1) * drafted
     left = rest_bytes - (slots + 1) * per_slot - draft_bytes
     if slots < ratio or left <= 0:
-        message = f"{format_bytes(rest_bytes)} are not enough for SGLang's states of one request and its cache"
-        raise InputError(message, hint="a larger GPU, a higher `--gpu-memory-utilization`, or fewer requests")
+        return StateSplit(slots=0, draft_bytes=0, kv_bytes=0)
     return StateSplit(slots=slots, draft_bytes=draft_bytes, kv_bytes=left)
 
 
