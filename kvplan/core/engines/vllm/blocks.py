@@ -73,13 +73,13 @@ def backend(model: ModelSpec, deployment: Deployment, rules: Rules) -> str:
 def _latent_backend(arch: float, deployment: Deployment, rules: Rules, *, sparse: bool) -> str:
     """Hopper: FlashAttention's kernel, for fp8 FlashMLA; Blackwell: FlashInfer's; before Hopper: Triton's.
 
-    Before 0.11 FlashMLA was Hopper's for every format.
+    Before 0.9.2 FlashMLA was Hopper's for every format, before 0.8 there was Triton's only.
     """
     if sparse:
         return "FLASHMLA_SPARSE" if arch < 10 else "FLASHINFER_MLA_SPARSE"
     if arch >= 10:
         return "FLASHINFER_MLA"
-    if arch < 9:
+    if arch < 9 or not rules.windows:
         return "TRITON_MLA"
     packed = deployment.key_dtype.bits < 16
     return "FLASHMLA" if packed or not rules.hybrid_groups else "FLASH_ATTN_MLA"

@@ -72,7 +72,10 @@ def pool(model: ModelSpec, deployment: Deployment, kv_memory_bytes: int | None, 
     num_blocks = deployment.switches.num_gpu_blocks_override or num_blocks
     request = laid.request_blocks(length)
     concurrency = _concurrency(laid, num_blocks, request, length, rules)
-    usable = num_blocks - (1 if rules.null_block else 0)
+    checked = num_blocks
+    if rules.checks_whole_model:
+        checked = max(kv_memory_bytes, 0) // max(1, bytes_per_block(laid.groups))
+    usable = checked - (1 if rules.null_block else 0)
     longest = _longest(laid, usable, length)
     return KVPool(
         engine="vllm",
@@ -89,7 +92,7 @@ def pool(model: ModelSpec, deployment: Deployment, kv_memory_bytes: int | None, 
         fits_one=longest >= length,
         longest_request=longest,
         groups=_pool_groups(laid, length),
-        notes=_notes(laid, rules),
+        notes=_notes(laid, deployment, rules),
     )
 
 
@@ -235,8 +238,14 @@ def _pool_groups(laid: Layout, length: int) -> tuple[PoolGroup, ...]:
     )
 
 
-def _notes(laid: Layout, rules: Rules) -> tuple[str, ...]:
+def _notes(laid: Layout, deployment: Deployment, rules: Rules) -> tuple[str, ...]:
     notes = []
+    windows = any(group.first.window is not None for group in laid.groups)
+    if windows and deployment.gpu is None and deployment.switches.max_num_batched_tokens is None:
+        notes.append(
+            f"windows keep what is in flight, {laid.holding.in_flight_tokens:,} tokens without a GPU; name the GPU, or"
+            " `max_num_batched_tokens`"
+        )
     if len(laid.groups) > 1 and not rules.tokens_of_requests:
         notes.append(
             '"GPU KV cache size" of this version is blocks // groups · block size, which is not what requests of'

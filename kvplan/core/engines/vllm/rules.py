@@ -28,6 +28,8 @@ class Rules:
     """Concurrency counts whole blocks of a request; before, tokens over tokens."""
     null_block: bool = True
     """The start-up check holds one block back."""
+    checks_whole_model: bool = False
+    """The start-up check sets one rank's memory against the layers of all pipeline stages."""
     in_flight_steps: bool = True
     """A window also keeps the tokens of steps that are scheduled ahead."""
     caches_state_prefixes: bool = True
@@ -48,11 +50,11 @@ _BEFORE_CHECKPOINTS = replace(_NOW, version="0.27", prefill_checkpoints=False)
 _OPT_IN = replace(_BEFORE_CHECKPOINTS, version="0.24", caches_state_prefixes=False)
 _ONE_STEP = replace(_OPT_IN, version="0.21", in_flight_steps=False, null_block=False)
 _BLOCKS = replace(_ONE_STEP, version="0.17", tokens_of_requests=False, subtracts_graphs=False, default_share=0.9)
-_NARROW = replace(_BLOCKS, version="0.10", widen=(5, 4))
+_NARROW = replace(_BLOCKS, version="0.10", widen=(5, 4), checks_whole_model=True)
 _FIRST_GROUPS = replace(_NARROW, version="0.9.2", widen=(1, 1))
 _UNIFORM = replace(_FIRST_GROUPS, version="0.8", hybrid_groups=False, states=False, rounds_requests=False)
 _V0 = replace(_UNIFORM, version="0.7", windows=False, mla_padded_to=256)
-_NO_MLA = replace(_V0, version="0.5", mla=False, mla_padded_to=0)
+_NO_MLA = replace(_V0, version="0.1", mla=False, mla_padded_to=0)
 
 RULES = {
     rules.version: rules
