@@ -53,6 +53,14 @@ class Argument:
         return self.name or key_of(self.flags[0])
 
 
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A variable of the environment that an option is written to."""
+
+    name: str
+    write: Callable[[object], str]
+
+
 JointRead = Callable[[Mapping[str, object]], tuple[Options, tuple[str, ...]]]
 JointWrite = Callable[[Mapping[str, object]], list[str]]
 
@@ -75,10 +83,20 @@ class Dialect:
     """Arguments that speak together, by their names → (options, unread)."""
     joint_write: JointWrite = lambda options: []
     """Options → words of the command line."""
+    joint_settings: Callable[[Mapping[str, object]], Options] = lambda options: {}
+    """Options → what stands in the file of settings, by dotted names, beside the arguments with `in_file`."""
+    expand: Callable[[str], list[str]] = lambda word: [word]
+    """A word of the command line → the words that it stands for."""
+    silent_many: frozenset[str] = frozenset()
+    """Of `silent`, those that several words may follow."""
+    variables: Mapping[str, Variable] = field(default_factory=dict)
+    """Options that no flag sets → their variable."""
     environment: Mapping[str, Callable[[str], Options]] = field(default_factory=dict)
     """Variables that bear on memory → the options that their value stands for."""
     argument_variables: Mapping[str, str] = field(default_factory=dict)
     """Variables that stand for arguments → the argument's name."""
+    abbreviates: bool = False
+    """A flag may be cut short where that is unambiguous, as argparse allows."""
     nested: bool = False
     """Arguments may be given as trees: `kv_cache_config: {dtype: fp8}` is `kv_cache_config.dtype`."""
 

@@ -72,13 +72,6 @@ _ARGUMENTS = (
         Value(_shares, _written_shares, "a list of shares such as 3,1"),
         name="tensor_split",
     ),
-    Argument("no_images", ("--no-mmproj", "--no-mmproj-auto"), ON, ("--mmproj-auto",)),
-    Argument(
-        "draft_model",
-        ("-md", "--model-draft", "--spec-draft-model", "-hfd", "-hfrd", "--hf-repo-draft", "--spec-draft-hf"),
-        WORD,
-        name="model_draft",
-    ),
     Argument(
         "num_speculative_tokens",
         ("--spec-draft-n-max", "--draft-max", "--draft", "--draft-n"),

@@ -47,5 +47,5 @@ SILENT_BARE = names(
     "no_jinja reasoning_preserve no_reasoning_preserve skip_chat_parsing no_skip_chat_parsing prefill_assistant "
     "no_prefill_assistant lora_init_without_apply cache_idle_slots no_cache_idle_slots spec_draft_backend_sampling "
     "no_spec_draft_backend_sampling no_host repack no_repack nr backend_sampling bs mmproj_offload "
-    "completion_bash"
+    "completion_bash mmproj_auto no_mmproj no_mmproj_auto"
 )

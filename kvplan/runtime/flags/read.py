@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 
-from kvplan.core.errors import InputError
 from kvplan.core.text import printable
 from kvplan.runtime.flags.argument import Argument, Dialect, Options, UnknownValueError, spelled
 from kvplan.runtime.flags.table import find_dialect
+from kvplan.runtime.flags.values import refused
 
 
 def options_from_args(engine: str, args: Mapping[str, object]) -> tuple[Options, tuple[str, ...]]:
@@ -27,7 +27,7 @@ def options_from_args(engine: str, args: Mapping[str, object]) -> tuple[Options,
         if value is None or name in dialect.silent or name in dialect.silent_bare:
             continue
         if argument is None:
-            unread += [spelled(name, value)] if _tells(dialect, name, value) else []
+            unread += [_told(dialect, name, value)] if _tells(dialect, name, value) else []
         elif argument.option is not None:
             _read_into(options, unread, argument, value)
     joint, unclear = dialect.joint_read(args)
@@ -47,6 +47,10 @@ def _tells(dialect: Dialect, name: str, value: object) -> bool:
     return not empty and dialect.defaults.get(name) != value
 
 
+def _told(dialect: Dialect, name: str, value: object) -> str:
+    return spelled(name if name.startswith("-") or not dialect.nested else f"--{name}", value)
+
+
 def _read_into(options: Options, unread: list[str], argument: Argument, value: object) -> None:
     try:
         read = argument.value.read(value)
@@ -56,9 +60,3 @@ def _read_into(options: Options, unread: list[str], argument: Argument, value: o
         raise refused(argument.flags[0], value, argument.value.what) from None
     else:
         options |= {} if read is None or argument.option is None else {argument.option: read}
-
-
-def refused(flag: str, value: object, what: str) -> InputError:
-    """The error for a value that the engine would refuse."""
-    message = f"`{flag} {printable(str(value), max_length=40)}` is not {what}"
-    return InputError(message, hint=f"`{flag}` takes {what}")

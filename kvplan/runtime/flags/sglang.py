@@ -7,8 +7,8 @@ Where spellings differ between versions, the one that most of 0.4 to 0.5.23 take
 from collections.abc import Mapping
 
 from kvplan.core.errors import InputError
-from kvplan.runtime.flags.argument import Argument, Dialect, Options, UnknownValueError, Value
-from kvplan.runtime.flags.sglang_silent import DEFAULTS, SILENT, SILENT_BARE
+from kvplan.runtime.flags.argument import Argument, Dialect, Options, UnknownValueError, Value, Variable, names
+from kvplan.runtime.flags.sglang_silent import DEFAULTS, SILENT, SILENT_BARE, SILENT_MANY
 from kvplan.runtime.flags.values import (
     COUNT,
     OFF,
@@ -16,17 +16,23 @@ from kvplan.runtime.flags.values import (
     QUANTIZATION,
     SHARE,
     WORD,
+    WORDS,
     dtype_value,
     is_on,
     kv_dtype_value,
     number_text,
     positive,
+    refused,
     stages,
+    stages_text,
     whole,
+    words,
 )
 
 _FORMATS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _KV_FORMATS = {"bf16": "bfloat16", "fp8": "fp8_e4m3", "mxfp8": "mxfp8", "nvfp4": "nvfp4", "mxfp4": "fp4_e2m1"}
+
+_DTYPE = dtype_value(_FORMATS)
 
 
 def _chunk(value: object) -> int:
@@ -40,7 +46,7 @@ _ARGUMENTS = (
     Argument("tp", ("--tp-size", "--tensor-parallel-size"), COUNT),
     Argument("pp", ("--pp-size", "--pipeline-parallel-size"), COUNT),
     Argument("dcp", ("--dcp-size", "--decode-context-parallel-size"), COUNT),
-    Argument("dtype", ("--dtype",), dtype_value(_FORMATS)),
+    Argument("dtype", ("--dtype",), _DTYPE),
     Argument("kv_dtype", ("--kv-cache-dtype",), kv_dtype_value(_KV_FORMATS)),
     Argument("quant", ("--quantization",), QUANTIZATION),
     Argument("gpu_memory_utilization", ("--mem-fraction-static",), SHARE),
@@ -50,15 +56,14 @@ _ARGUMENTS = (
     Argument("block_size", ("--page-size",), COUNT),
     Argument("prefix_caching", ("--disable-radix-cache",), OFF),
     Argument("enforce_eager", ("--disable-cuda-graph",), ON),
-    Argument("async_scheduling", ("--disable-overlap-schedule",), OFF),
-    Argument("hybrid_manager", ("--disable-hybrid-swa-memory",), OFF),
     Argument("attention_backend", ("--attention-backend",), WORD),
-    Argument("state_dtype", ("--mamba-ssm-dtype",), dtype_value(_FORMATS)),
+    Argument("state_dtype", ("--mamba-ssm-dtype",), _DTYPE),
     Argument("swa_full_tokens_ratio", ("--swa-full-tokens-ratio",), SHARE),
     Argument("mamba_full_memory_ratio", ("--mamba-full-memory-ratio",), SHARE),
     Argument(
         "cuda_graph_max_bs", ("--cuda-graph-max-bs-decode", "--cuda-graph-max-bs"), COUNT, older=("cuda_graph_max_bs",)
     ),
+    Argument(None, ("--cuda-graph-bs-decode", "--cuda-graph-bs"), WORDS, older=("cuda_graph_bs",)),
     Argument("no_images", ("--language-model-only",), ON),
     Argument(None, ("--dp-size", "--data-parallel-size"), WORD),
     Argument(None, ("--attn-dp-size", "--attention-data-parallel-size"), WORD),
@@ -70,33 +75,31 @@ _ARGUMENTS = (
     Argument(None, ("--speculative-num-steps",), WORD),
     Argument(None, ("--speculative-eagle-topk",), WORD),
     Argument(None, ("--speculative-num-draft-tokens",), WORD),
-    Argument(None, ("--enable-lora",), ON),
-    Argument(None, ("--lora-paths",), Value(str, str, "adapters", many=True)),
-    Argument(None, ("--max-loras-per-batch",), WORD),
-    Argument(None, ("--max-lora-rank",), WORD),
 )
-_JOINT = frozenset({
-    "dp", "attention_dp", "expert_parallel", "num_speculative_tokens", "speculative_method", "draft_model",
-    "max_loras", "max_lora_rank",
-})  # fmt: skip
+_JOINT = names("dp attention_dp expert_parallel num_speculative_tokens speculative_method draft_model")
 _METHODS = {"EAGLE": "eagle", "EAGLE3": "eagle3", "NEXTN": "mtp", "STANDALONE": "draft_model", "NGRAM": "ngram"}
 _ALGORITHMS = {method: algorithm for algorithm, method in _METHODS.items()}
 
 
 def _joint_read(args: Mapping[str, object]) -> tuple[Options, tuple[str, ...]]:
     given = {name: value for name, value in args.items() if value is not None}
-    return _data_parallel(given) | _experts(given) | _speculation(given) | _adapters(given), ()
+    return _graphs(given) | _data_parallel(given) | _experts(given) | _speculation(given), ()
 
 
 def _count(args: Mapping[str, object], name: str) -> int | None:
-    if name not in args:
-        return None
+    return _number(f"--{name.replace('_', '-')}", args[name]) if name in args else None
+
+
+def _number(flag: str, value: object) -> int:
     try:
-        return positive(args[name])
+        return positive(value)
     except (ValueError, OverflowError):
-        flag = f"--{name.replace('_', '-')}"
-        message = f"`{flag} {str(args[name])[:40]}` is not a positive whole number"
-        raise InputError(message, hint=f"`{flag}` takes a positive whole number") from None
+        raise refused(flag, value, "a positive whole number") from None
+
+
+def _graphs(args: Mapping[str, object]) -> Options:
+    sizes = args.get("cuda_graph_bs_decode", args.get("cuda_graph_bs"))
+    return {"cuda_graph_max_bs": max(_number("--cuda-graph-bs", size) for size in words(sizes))} if sizes else {}
 
 
 def _data_parallel(args: Mapping[str, object]) -> Options:
@@ -130,14 +133,6 @@ def _speculation(args: Mapping[str, object]) -> Options:
     )
 
 
-def _adapters(args: Mapping[str, object]) -> Options:
-    if not (is_on(args.get("enable_lora", False)) or args.get("lora_paths")):
-        return {}
-    rank = _count(args, "max_lora_rank")
-    found: Options = {"max_loras": _count(args, "max_loras_per_batch") or 8}
-    return found | ({} if rank is None else {"max_lora_rank": rank})
-
-
 def _joint_write(options: Mapping[str, object]) -> list[str]:
     line: list[str] = []
     if options.get("dp") is not None:
@@ -147,12 +142,7 @@ def _joint_write(options: Mapping[str, object]) -> list[str]:
         if options.get("tp") in (None, 1):
             raise InputError("SGLang spreads experts over tensor-parallel ranks", hint="set `tp` to 2 or more")
         line += ["--ep-size", number_text(options["tp"])]
-    line += _written_speculation(options)
-    if options.get("max_loras"):
-        line += ["--enable-lora", "--max-loras-per-batch", number_text(options["max_loras"])]
-        rank = options.get("max_lora_rank")
-        line += [] if rank is None else ["--max-lora-rank", number_text(rank)]
-    return line
+    return line + _written_speculation(options)
 
 
 def _written_speculation(options: Mapping[str, object]) -> list[str]:
@@ -179,9 +169,19 @@ DIALECT = Dialect(
     arguments=_ARGUMENTS,
     silent=SILENT,
     silent_bare=SILENT_BARE,
+    silent_many=SILENT_MANY,
     defaults=DEFAULTS,
+    abbreviates=True,
     joint_options=_JOINT,
     joint_read=_joint_read,
     joint_write=_joint_write,
-    environment={"SGLANG_PP_LAYER_PARTITION": stages},
+    environment={
+        "SGLANG_PP_LAYER_PARTITION": stages,
+        "SGLANG_MAMBA_CONV_DTYPE": lambda text: {"conv_dtype": _DTYPE.read(text)},
+        "SGLANG_MAMBA_SSM_DTYPE": lambda text: {"state_dtype": _DTYPE.read(text)},
+    },
+    variables={
+        "stage_layers": Variable("SGLANG_PP_LAYER_PARTITION", stages_text),
+        "conv_dtype": Variable("SGLANG_MAMBA_CONV_DTYPE", _DTYPE.write),
+    },
 )

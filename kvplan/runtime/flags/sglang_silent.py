@@ -52,7 +52,13 @@ SILENT = names(
     "hicache_ratio hicache_size hicache_host_memory_fraction hicache_host_memory_mode hicache_write_policy "
     "hicache_io_backend hicache_mem_layout hicache_storage_backend hicache_storage_prefetch_policy "
     "hicache_storage_backend_extra_config hicache_storage_prefetch_retry_poll_interval "
-    "hicache_storage_prefetch_retry_max_attempts lmcache_config_file flexkv_config_file"
+    "hicache_storage_prefetch_retry_max_attempts lmcache_config_file flexkv_config_file "
+    # Kernels that are picked by themselves, and sizes that follow from others when a log prints them.
+    "fp8_gemm_runner_backend fp8_gemm_backend fp4_gemm_runner_backend fp4_gemm_backend bf16_gemm_backend "
+    "piecewise_cuda_graph_compiler piecewise_cuda_graph_max_tokens piecewise_cuda_graph_tokens "
+    "nsa_prefill_cp_mode mm_max_concurrent_calls mm_per_request_timeout additional_ports nccl_init_addr "
+    "grpc_http_sidecar_port flashinfer_autotune_skip_ops dcp_comm_backend mooncake_ib_device "
+    "mamba_cache_philox_rounds"
 )
 
 SILENT_BARE = names(
@@ -71,7 +77,8 @@ SILENT_BARE = names(
     "disable_custom_all_reduce enable_layerwise_nvtx_marker pre_warm_nccl disable_flashinfer_autotune "
     "disable_fast_image_processor disable_cuda_graph_padding enable_profile_cuda_graph enable_cudagraph_gc "
     "enable_hierarchical_cache enable_lmcache enable_flexkv enable_session_radix_cache lora_strict_loading "
-    "disable_chunked_prefix_cache"
+    "disable_chunked_prefix_cache enable_hicache enable_mamba_cache_stochastic_rounding trust_mm_content_hashes "
+    "enable_tf32_matmul enable_deterministic_inference enable_broadcast_mm_inputs_process disable_hicache_numa_detect"
 )
 
 DEFAULTS = {
@@ -89,6 +96,16 @@ DEFAULTS = {
     "dllm_fdfo": True, "max_lora_chunk_size": 16, "unified_cache_external_linker_backend": "mooncake",
     "mm_global_cache_backend": "mooncake", "kv_canary": "none", "kv_canary_real_data": "none",
     "speculative_domino_candidate_pool_size": 2048, "speculative_attention_mode": "prefill",
-    "speculative_ngram_external_corpus_max_tokens": 10000000, "lora_backend": "csgmv",
+    "speculative_ngram_external_corpus_max_tokens": 10000000, "lora_backend": "csgmv", "max_loras_per_batch": 8,
+    "ds_heavy_channel_num": 32, "ds_heavy_token_num": 256, "ds_heavy_channel_type": "qk",
+    "ds_sparse_decode_threshold": 4096, "mamba_scheduler_strategy": "no_buffer",
+    "expert_distribution_recorder_buffer_size": 1000, "disaggregation_prefill_pp": 1,
 }  # fmt: skip
 """Of what is neither read nor silent: a log prints these when nothing was set."""
+
+SILENT_MANY = names(
+    "custom_weight_loader lora_target_modules numa_node allowed_media_domains encoder_urls encoder_register_urls "
+    "bucket_time_to_first_token bucket_inter_token_latency bucket_e2e_request_latency prompt_tokens_buckets "
+    "generation_tokens_buckets debug_tensor_dump_layers log_requests_target sidecar_args "
+    "uvicorn_access_log_exclude_prefixes prefill_delayer_forward_passes_buckets prefill_delayer_wait_seconds_buckets"
+)

@@ -6,12 +6,11 @@ Source: tensorrt_llm/commands/serve.py and llmapi/llm_args.py, as in 1.0 to 1.2.
 from collections.abc import Mapping
 
 from kvplan.core.errors import InputError
-from kvplan.runtime.flags.argument import Argument, Dialect, Options, Value, spelled
+from kvplan.runtime.flags.argument import Argument, Dialect, Options, Value, names, spelled
 from kvplan.runtime.flags.trtllm_silent import DEFAULTS, SILENT, SILENT_BARE
 from kvplan.runtime.flags.values import (
     COUNT,
     COUNT_OR_DEFAULT,
-    OFF,
     ON,
     SHARE,
     WORD,
@@ -20,6 +19,7 @@ from kvplan.runtime.flags.values import (
     kv_dtype_value,
     number_text,
     positive,
+    refused,
     words,
 )
 
@@ -53,7 +53,6 @@ _ARGUMENTS = (
     Argument("state_dtype", (f"{_KV}mamba_ssm_cache_dtype",), dtype_value(_FORMATS), in_file=True),
     Argument("attention_dp", ("--enable_attention_dp",), ON, in_file=True),
     Argument("attention_backend", ("--attn_backend",), WORD, in_file=True),
-    Argument("async_scheduling", ("--disable_overlap_scheduler",), OFF, in_file=True),
     Argument("stage_layers", ("--pp_partition",), Value(_layers, str, "layers", many=True), in_file=True),
     Argument("cuda_graph_max_bs", ("--cuda_graph_config.max_batch_size",), COUNT_OR_DEFAULT, in_file=True),
     Argument(None, ("--cuda_graph_config.batch_sizes",), WORD, in_file=True),
@@ -70,19 +69,13 @@ _ARGUMENTS = (
         in_file=True,
         older=("speculative_config.speculative_model_dir",),
     ),
-    Argument(None, ("--enable_lora",), ON, in_file=True),
-    Argument(None, ("--lora_config.max_loras",), WORD, in_file=True),
-    Argument(None, ("--lora_config.max_lora_rank",), WORD, in_file=True),
 )
 _METHODS = {
     "MTP": "mtp", "Eagle": "eagle", "Eagle3": "eagle3", "NGram": "ngram", "DraftTarget": "draft_model",
     "Draft_Target": "draft_model",
 }  # fmt: skip
 _DECODING_TYPES = {"mtp": "MTP", "eagle": "Eagle", "eagle3": "Eagle3", "ngram": "NGram", "draft_model": "DraftTarget"}
-_JOINT = frozenset({
-    "enforce_eager", "expert_parallel", "num_speculative_tokens", "speculative_method", "draft_model", "max_loras",
-    "max_lora_rank",
-})  # fmt: skip
+_JOINT = names("enforce_eager expert_parallel num_speculative_tokens speculative_method draft_model")
 
 
 def _joint_read(args: Mapping[str, object]) -> tuple[Options, tuple[str, ...]]:
@@ -92,7 +85,7 @@ def _joint_read(args: Mapping[str, object]) -> tuple[Options, tuple[str, ...]]:
         for name in ("speculative_config.eagle_choices", "speculative_config.use_dynamic_tree")
         if given.get(name)
     ]
-    return _graphs(args) | _experts(given) | _speculation(given) | _adapters(given), tuple(unread)
+    return _graphs(args) | _experts(given) | _speculation(given), tuple(unread)
 
 
 def _number(args: Mapping[str, object], *names: str) -> int | None:
@@ -101,8 +94,7 @@ def _number(args: Mapping[str, object], *names: str) -> int | None:
             try:
                 return positive(args[name])
             except (ValueError, OverflowError):
-                message = f"`{name}: {str(args[name])[:40]}` is not a positive whole number"
-                raise InputError(message, hint=f"`{name}` takes a positive whole number") from None
+                raise refused(name, args[name], "a positive whole number") from None
     return None
 
 
@@ -134,16 +126,6 @@ def _speculation(args: Mapping[str, object]) -> Options:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _adapters(args: Mapping[str, object]) -> Options:
-    adapters = _number(args, "lora_config.max_loras")
-    rank = _number(args, "lora_config.max_lora_rank")
-    on = is_on(args.get("enable_lora", False)) or adapters is not None or rank is not None
-    if not on:
-        return {}
-    found: Options = {"max_loras": adapters or 4}  # 4: lora_helper.py
-    return found | ({} if rank is None else {"max_lora_rank": rank})
-
-
 def _joint_write(options: Mapping[str, object]) -> list[str]:
     if not options.get("expert_parallel"):
         return []
@@ -152,7 +134,7 @@ def _joint_write(options: Mapping[str, object]) -> list[str]:
     return ["--ep_size", number_text(options["tp"])]
 
 
-def joint_settings(options: Mapping[str, object]) -> dict[str, object]:
+def _joint_settings(options: Mapping[str, object]) -> dict[str, object]:
     """Dotted names → values of what stands in the file and is no option by itself."""
     named: dict[str, object] = {}
     if options.get("enforce_eager"):
@@ -168,10 +150,6 @@ def joint_settings(options: Mapping[str, object]) -> dict[str, object]:
         named[f"speculative_config.{length}"] = drafted
     if options.get("draft_model") is not None:
         named["speculative_config.speculative_model"] = options["draft_model"]
-    if options.get("max_loras"):
-        named |= {"enable_lora": True, "lora_config.max_loras": options["max_loras"]}
-        rank = options.get("max_lora_rank")
-        named |= {} if rank is None else {"lora_config.max_lora_rank": rank}
     return named
 
 
@@ -184,5 +162,6 @@ DIALECT = Dialect(
     joint_options=_JOINT,
     joint_read=_joint_read,
     joint_write=_joint_write,
+    joint_settings=_joint_settings,
     nested=True,
 )

@@ -7,10 +7,17 @@ from typing import Any
 
 from kvplan.core.dtypes import parse_dtype, parse_kv_dtype
 from kvplan.core.errors import InputError
+from kvplan.core.text import printable
 from kvplan.runtime.flags.argument import UnknownValueError, Value, names
 
 _TRUE = frozenset({"true", "on", "1", "yes"})
 _FALSE = frozenset({"false", "off", "0", "no"})
+
+
+def refused(flag: str, value: object, what: str) -> InputError:
+    """The error for a value that the engine would refuse."""
+    message = f"`{flag} {printable(str(value), max_length=40)}` is not {what}"
+    return InputError(message, hint=f"`{flag}` takes {what}")
 
 
 def whole(value: object) -> int:
@@ -91,6 +98,11 @@ def stages(text: str) -> dict[str, object]:
         raise InputError(f"`{text[:40]}` is not a list of layer counts", hint="write it like 16,32") from None
 
 
+def stages_text(value: object) -> str:
+    """`stage_layers` as a variable has it: 16,32."""
+    return ",".join(str(positive(part)) for part in words(value))
+
+
 def dtype_value(spellings: Mapping[str, str]) -> Value:
     """Formats of weights and activations; `spellings`: kvplan's name → the engine's."""
     return _formats(lambda text: parse_dtype(text).name, spellings)
@@ -133,6 +145,8 @@ def _quantization(value: object) -> object:
 
 
 def _written_quantization(value: object) -> str:
+    if value == "none":
+        return ""
     if value != "fp8":
         hint = "take a checkpoint that is stored so, and leave `quant` out"
         raise InputError(f"this engine cannot be told to quantise weights as `{value}`", hint=hint)

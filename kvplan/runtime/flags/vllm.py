@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kvplan.core.errors import InputError
-from kvplan.runtime.flags.argument import Argument, Dialect, Options, UnknownValueError, Value, names, spelled
+from kvplan.runtime.flags.argument import Argument, Dialect, Options, UnknownValueError, Value, Variable, names, spelled
 from kvplan.runtime.flags.values import (
     COUNT,
     OFF,
@@ -19,11 +19,13 @@ from kvplan.runtime.flags.values import (
     kv_dtype_value,
     number_text,
     positive,
+    refused,
     stages,
+    stages_text,
     tree,
     words,
 )
-from kvplan.runtime.flags.vllm_silent import SILENT, SILENT_BARE
+from kvplan.runtime.flags.vllm_silent import SILENT, SILENT_BARE, SILENT_MANY
 
 _FORMATS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _KV_FORMATS = {
@@ -84,6 +86,8 @@ _ARGUMENTS = (
     Argument(None, ("--spec-method",), WORD),
     Argument(None, ("--spec-model",), WORD),
     Argument(None, ("--spec-tokens",), WORD),
+    Argument(None, ("--speculative-model",), WORD),  # this one and the next: up to 0.8
+    Argument(None, ("--num-speculative-tokens",), WORD),
     Argument(None, ("--enable-lora",), ON, ("--no-enable-lora",)),
     Argument(None, ("--max-loras",), WORD),
     Argument(None, ("--max-lora-rank",), WORD),
@@ -95,7 +99,7 @@ _ARGUMENTS = (
     Argument(None, ("--enable-chunked-prefill",), ON, ("--no-enable-chunked-prefill",)),
 )
 _JOINT = frozenset({
-    "num_speculative_tokens", "speculative_method", "draft_model", "max_loras", "max_lora_rank", "no_images",
+    "num_speculative_tokens", "speculative_method", "draft_model", "max_loras", "max_lora_rank", "no_images", "usage",
     "cuda_graph_max_bs",
 })  # fmt: skip
 
@@ -113,6 +117,10 @@ def _joint_read(args: Mapping[str, object]) -> tuple[Options, tuple[str, ...]]:
 
 
 _MTP_BY_MODEL = "_mtp"  # deepseek_mtp, qwen3_next_mtp …: since 0.11 all of them are called mtp
+_SPECULATION_FLAGS = {
+    "spec_method": "method", "spec_model": "model", "spec_tokens": "num_speculative_tokens",
+    "speculative_model": "model", "num_speculative_tokens": "num_speculative_tokens",
+}  # fmt: skip
 _SPECULATION_SILENT = names(
     "prompt_lookup_max prompt_lookup_min disable_padded_drafter_batch revision code_revision rejection_sample_method "
     "draft_sample_method suffix_decoding_max_tree_depth suffix_decoding_max_cached_requests acceptance_method "
@@ -124,7 +132,7 @@ _SPECULATION_SILENT = names(
 
 def _speculation(args: Mapping[str, object]) -> tuple[Options, list[str]]:
     config = tree(args.get("speculative_config") or {}, "--speculative-config")
-    for key, name in (("method", "spec_method"), ("model", "spec_model"), ("num_speculative_tokens", "spec_tokens")):
+    for name, key in _SPECULATION_FLAGS.items():
         config |= {key: args[name]} if name in args else {}
     method, model = config.pop("method", None), config.pop("model", None)
     if method is None and model in ("ngram", "[ngram]"):
@@ -149,11 +157,14 @@ def _counted(flag: str, value: object) -> int:
     try:
         return _human(value)
     except (ValueError, OverflowError):
-        raise InputError(f"`{flag}` has `{str(value)[:40]}` where it takes a positive whole number", hint="") from None
+        raise refused(flag, value, _SIZES) from None
 
 
 def _graphs(args: Mapping[str, object]) -> tuple[Options, list[str]]:
-    config = tree(args.get("compilation_config") or {}, "--compilation-config")
+    level = args.get("optimization_level")
+    typed = isinstance(level, str) and level.startswith("{")  # up to 0.10 `-O` took the compilation's settings
+    config = tree((level if typed else args.get("compilation_config")) or {}, "--compilation-config")
+    level = str(config.get("level", "")) if typed or level is None else str(level)
     sizes = config.get("cudagraph_capture_sizes") or args.get("cudagraph_capture_sizes") or args.get("cuda_graph_sizes")
     found: Options = {}
     unread: list[str] = []
@@ -162,7 +173,6 @@ def _graphs(args: Mapping[str, object]) -> tuple[Options, list[str]]:
     elif sizes:
         found["cuda_graph_max_bs"] = max(_counted("--cudagraph-capture-sizes", size) for size in words(sizes))
     mode = str(config.get("cudagraph_mode") or "").upper()
-    level = str(args.get("optimization_level", config.get("level", "")))
     if "NONE" in mode or level == "0" or config.get("use_cudagraph") is False:
         found["enforce_eager"] = True
     elif mode and "FULL_AND_PIECEWISE" not in mode:
@@ -209,6 +219,8 @@ def _limit(value: Any) -> str:
 
 
 def _joint_write(options: Mapping[str, object]) -> list[str]:
+    if options.get("usage") not in (None, "server"):
+        raise InputError("vLLM's Python class has no command line", hint="leave `usage` out, or say `server`")
     named = {
         "method": options.get("speculative_method"),
         "model": options.get("draft_model"),
@@ -223,6 +235,16 @@ def _joint_write(options: Mapping[str, object]) -> list[str]:
     return [*line, "--language-model-only"] if options.get("no_images") else line
 
 
+def _expand(word: str) -> list[str]:
+    """`-O3`, `-O=3` and `-O.mode=3`, which stand for two arguments (vllm/utils/argparse_utils.py)."""
+    if not word.startswith("-O"):
+        return [word]
+    rest = word[2:].removeprefix("=")
+    if rest.startswith("."):
+        return [f"--compilation-config{rest}"]
+    return ["--optimization-level", rest] if rest else ["--optimization-level"]
+
+
 def _unread(text: str) -> Options:
     raise UnknownValueError
 
@@ -235,12 +257,16 @@ def _v1(text: str) -> Options:
 
 DIALECT = Dialect(
     engine="vllm",
+    abbreviates=True,
     arguments=_ARGUMENTS,
     silent=SILENT,
     silent_bare=SILENT_BARE,
+    silent_many=SILENT_MANY,
     joint_options=_JOINT - {"cuda_graph_max_bs"},
     joint_read=_joint_read,
     joint_write=_joint_write,
+    variables={"stage_layers": Variable("VLLM_PP_LAYER_PARTITION", stages_text)},
+    expand=_expand,
     environment={
         "VLLM_PP_LAYER_PARTITION": stages,
         "VLLM_ATTENTION_BACKEND": lambda text: {"attention_backend": text},

@@ -35,7 +35,11 @@ SILENT = names(
     "jit_monitor_mode profiler_config watchdog_config kv_events_config prefix_caching_hash_algo "
     # Memory of the host.
     "swap_space max_cpu_loras kv_offloading_size kv_offloading_backend mm_processor_cache_gb mm_processor_cache_type "
-    "mm_hasher_algorithm mm_shm_cache_max_object_size_mb media_io_kwargs mm_tensor_ipc"
+    "rope_theta max_seq_len_to_capture tokenizer_pool_size tokenizer_pool_type tokenizer_pool_extra_config "
+    "mamba_cache_philox_rounds dcp_comm_backend cp_kv_cache_interleave_size dcp_kv_cache_interleave_size "
+    "mm_hasher_algorithm mm_shm_cache_max_object_size_mb media_io_kwargs mm_tensor_ipc "
+    # Short forms.
+    "n r dpn dpr dpl dpa dpp dpb asc"
 )
 
 SILENT_BARE = names(
@@ -54,5 +58,11 @@ SILENT_BARE = names(
     "enable_reasoning disable_chunked_mm_input scheduler_reserve_full_isl "
     "long_prefill_token_threshold_adaptive interleave_mm_strings enable_flashinfer_autotune eplb_log_balancedness "
     "return_sampling_mask use_fp64_gumbel disable_async_output_proc disable_mm_preprocessor_cache "
-    "use_v2_block_manager calculate_kv_scales engine_use_ray worker_use_ray"
+    "use_v2_block_manager calculate_kv_scales engine_use_ray worker_use_ray "
+    "multi_step_stream_outputs enable_mamba_cache_stochastic_rounding dph dpe dpm"
+)
+
+SILENT_MANY = names(
+    "served_model_name lora_modules api_key middleware allowed_media_domains logits_processors ignore_patterns "
+    "reasoning_effort_map numa_bind_nodes numa_bind_cpus collect_detailed_traces sleep_preserve_parameter_names"
 )

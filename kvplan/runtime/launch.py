@@ -1,0 +1,164 @@
+"""Which engine a command starts, with which words: wrappers, containers and Python's `-m` taken off."""
+
+import re
+from dataclasses import dataclass, field
+
+from kvplan.core.errors import InputError
+from kvplan.core.text import printable
+from kvplan.runtime.shell import ASSIGNMENT, simple_commands
+
+_EXAMPLES = "paste one that starts with `vllm serve`, `sglang serve`, `llama-server` or `trtllm-serve`"
+_MODULES = {
+    "vllm.entrypoints.openai.api_server": "vllm",
+    "vllm.entrypoints.api_server": "vllm",
+    "sglang.launch_server": "sglang",
+    "tensorrt_llm.commands.serve": "trtllm",
+}
+_WRAPPERS = frozenset(
+    {
+        "sudo", "nohup", "env", "exec", "time", "nice", "ionice", "numactl", "taskset", "stdbuf", "setsid", "timeout",
+        "uv", "uvx", "pipx", "poetry", "pixi", "pdm", "hatch", "conda", "mamba", "micromamba", "srun", "mpirun",
+        "mpiexec", "trtllm-llmapi-launch", "nsys", "screen", "tmux", "command", "export", "docker", "podman",
+        "nerdctl", "apptainer", "singularity", "enroot", "kubectl",
+    }
+)  # fmt: skip
+_CONTAINERS = frozenset({"docker", "podman", "nerdctl", "apptainer", "singularity"})
+_SHELLS = frozenset({"bash", "sh", "zsh", "dash", "fish"})
+_IMAGES = (
+    (re.compile(r"(?:^|/)vllm/vllm-openai(?:-rocm|-cpu)?(?:[:@]|$)"), "vllm"),
+    (re.compile(r"(?:^|/)(?:rocm|nvidia|opea|intel)/vllm[\w.-]*(?:[:@]|$)"), "vllm"),
+    (re.compile(r"(?:^|/)vllm-openai[\w.-]*(?:[:@]|$)"), "vllm"),
+    (re.compile(r"(?:^|/)lmsysorg/sglang(?:[:@]|$)"), "sglang"),
+    (re.compile(r"(?:^|/)(?:ggml-org|ggerganov)/llama\.cpp(?::|@|$)"), "llamacpp"),
+    (re.compile(r"(?:^|/)nvidia/tensorrt-llm/[\w.-]+(?:[:@]|$)"), "trtllm"),
+)
+_OWN_TAGS = re.compile(
+    r"(?:vllm-openai[\w-]*|sglang|tensorrt-llm/release):v?(\d+\.\d+(?:\.\d+)*(?:\.?(?:post|rc|dev)\d+)?)"
+)
+_BUILD = re.compile(r"llama\.cpp:\S*?\b(b\d{3,})\b")
+_PINNED = re.compile(r"\b(vllm|sglang|tensorrt[-_]llm)(?:\[[^\]]*\])?==v?(\d[\w.]*)")
+_PACKAGES = {"vllm": "vllm", "sglang": "sglang", "tensorrt-llm": "trtllm", "tensorrt_llm": "trtllm"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """One start of one engine."""
+
+    engine: str
+    words: list[str]
+    """What the engine's own parser sees."""
+    version: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def find_launch(text: str) -> Launch:
+    """The first start of an engine in a pasted text; InputError where there is none."""
+    commands = simple_commands(text)
+    exported: dict[str, str] = {}
+    for words in commands:
+        if words[0] == "export" or all(ASSIGNMENT.fullmatch(word) for word in words):
+            exported |= _assignments(words)
+        elif (launch := _launch(words, exported)) is not None:
+            return launch
+    shown = printable(" ".join(commands[0]) if commands else text.strip(), max_length=60)
+    if any(word in ("ollama", "lms") for words in commands for word in words[:2]):
+        raise InputError(f"`{shown}` leaves its settings to a server of its own", hint="give its server's log instead")
+    raise InputError(f"`{shown}` starts no engine that kvplan knows", hint=_EXAMPLES)
+
+
+def _assignments(words: list[str]) -> dict[str, str]:
+    return {found[1]: found[2] for word in words if (found := ASSIGNMENT.fullmatch(word))}
+
+
+def _launch(words: list[str], exported: dict[str, str]) -> Launch | None:
+    first = next((index for index, word in enumerate(words) if not ASSIGNMENT.fullmatch(word)), len(words))
+    program = _base(words[first]) if first < len(words) else ""
+    for index in range(first, len(words)):
+        if index > first and program not in _WRAPPERS | _SHELLS:
+            return None
+        if program in _CONTAINERS and (image := _image(words[index])) is not None:
+            return _in_container(image, words, index, exported)
+        if (found := _program(words, index)) is not None:
+            engine, rest = found
+            before = words[:index]
+            return Launch(
+                engine=engine, words=rest, version=_pinned(engine, before), environment=exported | _assignments(before)
+            )
+        if _base(words[index]) in _SHELLS and (script := _script(words[index:])) is not None:
+            return _nested(script, exported | _assignments(words[:index]))
+    return None
+
+
+def _base(word: str) -> str:
+    return re.split(r"[/\\]", word)[-1].removesuffix(".exe")
+
+
+def _program(words: list[str], index: int) -> tuple[str, list[str]] | None:
+    """The engine that is started right here, and its words."""
+    name, rest = _base(words[index]), words[index + 1 :]
+    if name in ("vllm", "sglang") and rest[:1] == ["serve"]:
+        return name, rest[1:]
+    if name == "llama-server":
+        return "llamacpp", rest
+    if name == "trtllm-serve" and rest[:1] != ["disaggregated"]:
+        return "trtllm", rest[1:] if rest[:1] == ["serve"] else rest
+    if re.fullmatch(r"python[\d.]*", name) and "-m" in rest[:4]:
+        module, *after = rest[rest.index("-m") + 1 :] or [""]
+        if module in ("vllm.entrypoints.cli.main", "sglang.cli.main") and after[:1] == ["serve"]:
+            return module.partition(".")[0], after[1:]
+        return (_MODULES[module], after) if module in _MODULES else None
+    return None
+
+
+def _script(words: list[str]) -> str | None:
+    """What `bash -c '…'` runs."""
+    for index, word in enumerate(words[1:4], start=1):
+        if re.fullmatch(r"-\w*c", word) and index + 1 < len(words):
+            return words[index + 1]
+    return None
+
+
+def _nested(script: str, environment: dict[str, str]) -> Launch:
+    launch = find_launch(script)
+    return Launch(
+        engine=launch.engine,
+        words=launch.words,
+        version=launch.version,
+        environment=environment | launch.environment,
+    )
+
+
+def _image(word: str) -> str | None:
+    return next((engine for pattern, engine in _IMAGES if pattern.search(word)), None)
+
+
+def _in_container(image: str, words: list[str], index: int, exported: dict[str, str]) -> Launch:
+    before, after = words[:index], words[index + 1 :]
+    environment = exported | _assignments(before[:1]) | _passed_variables(before)
+    tag = _OWN_TAGS.search(words[index]) or _BUILD.search(words[index])
+    version = tag[1] if tag else None
+    launch = _launch(after, environment) if after else None
+    if launch is None:
+        if image == "sglang":
+            hint = "put `sglang serve --model-path MODEL` behind the image"
+            raise InputError("the image of SGLang is given no command that starts a server", hint=hint)
+        after = after[1:] if after[:1] in (["--server"], ["serve"]) else after
+        return Launch(engine=image, words=after, version=version, environment=environment)
+    own = launch.version or (version if launch.engine == image else None)
+    return Launch(engine=launch.engine, words=launch.words, version=own, environment=launch.environment)
+
+
+def _passed_variables(words: list[str]) -> dict[str, str]:
+    """`-e A=b`, `--env A=b`, `--env=A=b`, `-eA=b`."""
+    passed: dict[str, str] = {}
+    for flag, value in zip(words, [*words[1:], ""], strict=True):
+        text = value if flag in ("-e", "--env") else re.sub(r"^(?:--env=|-e(?=[A-Za-z_]))", "", flag)
+        if (text is value or text != flag) and (found := ASSIGNMENT.fullmatch(text)):
+            passed[found[1]] = found[2]
+    return passed
+
+
+def _pinned(engine: str, words: list[str]) -> str | None:
+    """The version in `uv run --with vllm==0.19.0 vllm serve …`."""
+    found = [match for word in words for match in _PINNED.finditer(word) if _PACKAGES[match[1]] == engine]
+    return found[0][2] if found else None
