@@ -259,6 +259,19 @@ def test_what_the_engine_refuses_is_refused(flags, sentence):
         find_engine("vllm").pooled.check(model, deployment(**flags))
 
 
+def test_cross_attention_of_images_was_charged_like_full_attention():
+    # Llama-3.2-11B-Vision: 40 layers · 2 · 8 heads · 128 · 2 bytes · 16 tokens.
+    found = pool(load("meta-llama/Llama-3.2-11B-Vision-Instruct"), 4 * GIB, "vllm@0.6.3", max_num_batched_tokens=2048)
+    assert (found.bytes_per_block, len(found.groups)) == (40 * 4096 * 16, 1)
+
+
+def test_models_that_it_does_not_run_are_refused():
+    check = find_engine("vllm").pooled.check
+    with pytest.raises(UnsupportedError, match=r"vLLM 0\.33 does not run `t5`"):
+        check(load("google-t5/t5-large"), deployment())
+    find_engine("vllm@0.9").pooled.check(load("meta-llama/Llama-3.2-11B-Vision-Instruct"), deployment())
+
+
 def test_a_recurrence_that_it_does_not_run_is_refused():
     with pytest.raises(UnsupportedError, match="does not run the recurrence"):
         pool(load("google/recurrentgemma-2b"), GIB, max_num_batched_tokens=2048)

@@ -144,13 +144,11 @@ def forward_bytes(run: Profile) -> int:
 
 
 def moe_workspace_bytes(run: Profile) -> int:
-    """The two buffers that the experts of a stage work in; before 0.17 they are part of the pass alone.
+    """The two buffers that the experts of a stage work in, where they stay.
 
     bytes = tokens · experts of a token · (max(I / tp, hidden) + max(2 · I / tp, hidden)) · dtype
     """
-    if run.release < MOE_WORKSPACE:
-        return 0
-    return run.elements_bytes(run.tokens * max((_expert_elements(layer, run) for layer in run.layers), default=0))
+    return run.elements_bytes(run.tokens * max((_staying_experts(layer, run) for layer in run.layers), default=0))
 
 
 def _widest(layer: Layer, run: Profile) -> int:
@@ -163,25 +161,51 @@ def _widest(layer: Layer, run: Profile) -> int:
             expanded = mixer.num_heads * (3 * mixer.key_dim + 2 * mixer.value_dim)
             attention_in = max(attention_in, ceil_div(expanded, tp))
     mlp = ceil_div(_rows(layer, "mlp") + _columns(layer, "mlp"), tp)
-    experts = hidden if _expert_elements(layer, run) else 0
-    if run.release < MOE_WORKSPACE:
-        experts += _expert_elements(layer, run)
-    return 2 * hidden + max(attention_in + attention_out, attention_out + mlp + experts)
+    return 2 * hidden + max(attention_in + attention_out, attention_out + mlp + _passing_experts(layer, run))
 
 
-def _expert_elements(layer: Layer, run: Profile) -> int:
-    """Elements of a token in the experts' buffers; the kernels of mxfp4 have none that stay."""
-    experts = [weight for weight in layer.weights if weight.part == "experts" and weight.split is not None]
-    inner = [weight for weight in experts if weight.split is not None and weight.split.axis == 0 and _is_matrix(weight)]
-    outer = [weight for weight in experts if weight.split is not None and weight.split.axis == 1]
-    stored = stored_as(experts[0], run.model.quantization) if experts else None
-    if not inner or not outer or (stored is not None and stored.name == "mxfp4"):
-        return 0
+@dataclass(frozen=True, slots=True)
+class _Experts:
+    """Routed experts of a layer on one rank, as widths."""
+
+    per_token: int
+    width: int
+    both: int
+    """Gate and up together."""
+    staying: bool
+    """Their buffers stay: not those of mxfp4's kernels, nor any before 0.17."""
+
+
+def _experts(layer: Layer, run: Profile) -> _Experts | None:
+    matrices = [weight for weight in layer.weights if weight.part == "experts" and _is_matrix(weight)]
+    inner = [weight for weight in matrices if weight.split is not None and weight.split.axis == 0]
+    outer = [weight for weight in matrices if weight.split is not None and weight.split.axis == 1]
+    if not inner or not outer:
+        return None
+    stored = stored_as(outer[0], run.model.quantization)
     share = 1 if run.deployment.switches.expert_parallel else run.deployment.tp
-    per_token = inner[0].active_copies or inner[0].copies
-    width, hidden = ceil_div(outer[0].shape[1], share), run.model.hidden_size
-    both = ceil_div(sum(weight.shape[0] for weight in inner), share)
-    return per_token * (max(width, hidden) + max(both, hidden))
+    return _Experts(
+        per_token=outer[0].active_copies or outer[0].copies,
+        width=ceil_div(outer[0].shape[1], share),
+        both=ceil_div(sum(weight.shape[0] for weight in inner if weight.copies == outer[0].copies), share),
+        staying=run.release >= MOE_WORKSPACE and (stored is None or stored.name != "mxfp4"),
+    )
+
+
+def _staying_experts(layer: Layer, run: Profile) -> int:
+    """Elements of a token in the two buffers that stay."""
+    found, hidden = _experts(layer, run), run.model.hidden_size
+    if found is None or not found.staying:
+        return 0
+    return found.per_token * (max(found.width, hidden) + max(found.both, hidden))
+
+
+def _passing_experts(layer: Layer, run: Profile) -> int:
+    """Elements of a token that its experts hold during the pass alone: their sum, and what has no buffer that stays."""
+    found, hidden = _experts(layer, run), run.model.hidden_size
+    if found is None:
+        return 0
+    return hidden if found.staying else hidden + found.per_token * (found.both + found.width + hidden)
 
 
 def _quantised_inputs(run: Profile) -> int:

@@ -9,24 +9,38 @@ from kvplan.core.engines.vllm.defaults import default_max_num_batched_tokens
 from kvplan.core.engines.vllm.pool import stages
 from kvplan.core.engines.vllm.rules import Rules, numbers
 from kvplan.core.engines.vllm.specs import architecture
-from kvplan.core.errors import InputError
+from kvplan.core.errors import InputError, UnsupportedError
 from kvplan.core.mixers import LatentAttention, StateMixer
 from kvplan.core.model import ModelSpec, Weight
 from kvplan.core.units import round_up
 
 VOCABULARY_PADDING = 64
+NEVER: tuple[int, ...] = (0,)
+REMOVED = {
+    "t5": NEVER, "mt5": NEVER, "umt5": NEVER, "longt5": NEVER, "switch_transformers": NEVER, "udop": NEVER,
+    "mllama": (0, 11), "minimax": (0, 24), "bart": (0, 11), "mbart": (0, 11),
+}  # fmt: skip
+"""Model types that vLLM does not run from these releases on (model_executor/models/registry.py 861-898)."""
 NATIVE_FP8 = 8.9
 """The compute capability from which kernels read fp8 themselves."""
 
 
 def check(model: ModelSpec, deployment: Deployment, rules: Rules) -> None:
-    """Raises InputError for what vLLM would refuse, with the reason that it gives."""
+    """Raises InputError for what vLLM would refuse, with the reason that it gives; UnsupportedError for a model."""
+    _check_architecture(model, rules)
     _check_heads(model, deployment)
     _check_widths(model, deployment)
     _check_context_parallel(model, deployment)
     _check_formats(deployment, rules)
     _check_scheduler(deployment, rules)
     stages(model, deployment)
+
+
+def _check_architecture(model: ModelSpec, rules: Rules) -> None:
+    gone = REMOVED.get(model.model_type)
+    if gone is not None and numbers(rules) >= gone:
+        hint = "a plugin may; `--engine exact` counts what the model needs"
+        raise UnsupportedError(f"vLLM {rules.version} does not run `{model.model_type}`", hint=hint)
 
 
 def _check_heads(model: ModelSpec, deployment: Deployment) -> None:

@@ -86,9 +86,9 @@ _MXFP4 = 1000 * MIB
 """On top for mxfp4 experts: 1.55-1.84 GiB for 24 layers, where dense models take 0.77."""
 
 
-def graph_cost(model: ModelSpec, release: tuple[int, ...], *, estimated: bool) -> GraphCost:
-    """What fits the version: V0 before 0.8, then V1, whose cost is known from 0.17 on."""
-    if release < (0, 8):
+def graph_cost(model: ModelSpec, release: tuple[int, ...], *, v1: bool, estimated: bool) -> GraphCost:
+    """What fits the version: V0, then V1, whose cost is known from 0.17 on."""
+    if not v1:
         return _V0
     cost = _ESTIMATE if estimated else (_ACTUAL if release >= (0, 17) else _EARLY)
     if not _has_mxfp4_experts(model):

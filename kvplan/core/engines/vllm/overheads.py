@@ -69,7 +69,7 @@ def graphs(
     if deployment.switches.enforce_eager:
         return None
     start, stop = stages(model, deployment)[stage]
-    cost: GraphCost = graph_cost(model, release, estimated=estimated)
+    cost: GraphCost = graph_cost(model, release, v1=is_v1(deployment, release), estimated=estimated)
     share, whole = _captured(deployment, release)
     num_bytes = cost.fixed_bytes + ceil_div((stop - start) * cost.layer_bytes * share, whole)
     return Measured(

@@ -191,7 +191,7 @@ class _Maker:
         heads = attention_heads(mixer, self.deployment)
         token = heads * (key.vector_bytes(mixer.key_dim) + value.vector_bytes(mixer.value_dim))
         kind, window = mixer.kind, getattr(mixer, "window", None)
-        if window is not None and not self.rules.windows:
+        if (window is not None and not self.rules.windows) or (kind == "cross" and not self.rules.hybrid_groups):
             kind, window = "full", None
         shape = (heads, mixer.key_dim, mixer.value_dim, key.name, value.name)
         return Spec(
