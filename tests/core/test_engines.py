@@ -42,7 +42,7 @@ def test_falcon_40b_is_held_once_for_every_query_head():
 def test_versions():
     assert find_engine("transformers@5.23.0").name == "transformers"
     assert find_engine(" Exact ").name == "exact"
-    for text in ("transformers@5.2", "transformers@4", "exact@1", "", "vllm"):
+    for text in ("transformers@5.2", "transformers@4", "exact@1", "", "vllm2", "vllm@x"):
         with pytest.raises(InputError):
             find_engine(text)
 
