@@ -1,6 +1,7 @@
 """What an engine is told when it starts: formats, layout, limits, and its own switches. None = the engine's default."""
 
 from dataclasses import dataclass, field, fields
+from typing import Literal
 
 from kvplan.core.dtypes import DType
 from kvplan.core.errors import InputError
@@ -25,7 +26,10 @@ class Switches:
     enforce_eager: bool | None = None
     """No CUDA graphs; SGLang `--disable-cuda-graph`."""
     hybrid_manager: bool | None = None
-    """vLLM: groups of unlike layers; off with `--disable-hybrid-kv-cache-manager`."""
+    """vLLM: groups of unlike layers; off with `--disable-hybrid-kv-cache-manager`.
+
+    TensorRT-LLM: a pool for each window, which wants `max_attention_window` to name those of the model's layers.
+    """
     async_scheduling: bool | None = None
     num_gpu_blocks_override: int | None = None
     attention_backend: str | None = None
@@ -66,6 +70,8 @@ class Switches:
     """llama.cpp `--n-gpu-layers`: the last so many layers, and the output, on the GPU."""
     tensor_split: tuple[float, ...] = ()
     """llama.cpp: shares of the devices."""
+    cache: Literal["dynamic", "static", "quantized", "quantized_2bit", "quantized_fp8"] | None = None
+    """transformers: which of its caches."""
     no_images: bool = False
     """The vision tower is not loaded, or not profiled: `--language-model-only`, `--limit-mm-per-prompt` of 0."""
 

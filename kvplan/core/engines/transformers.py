@@ -1,13 +1,17 @@
-"""Hugging Face transformers: the tensors that its `DynamicCache` holds after a prefill of n tokens.
+"""Hugging Face transformers: the tensors that its caches hold after a prefill of n tokens.
+
+`DynamicCache` unless another is named: `StaticCache` as long as the sequence, `QuantizedCache` of any backend.
 
 Source: transformers 5.23, cache_utils.py.
 """
 
 from dataclasses import replace
+from functools import partial
 
 from kvplan.core.cache import Cache
 from kvplan.core.engines.engine import Engine
 from kvplan.core.engines.versions import chosen
+from kvplan.core.errors import InputError
 from kvplan.core.mixers import (
     CompressedAttention,
     FullAttention,
@@ -16,6 +20,7 @@ from kvplan.core.mixers import (
     Mixer,
     SlidingAttention,
 )
+from kvplan.core.units import ceil_div
 
 
 def _reserve(cache: Cache, mixer: Mixer) -> Cache:
@@ -108,6 +113,59 @@ def _compressed(cache: Cache, mixer: CompressedAttention) -> Cache:
     )
 
 
+def _static(cache: Cache, mixer: Mixer) -> Cache:
+    """`StaticCache` with room for the sequence: min(n, W) tokens of a sliding or chunked layer, one more than dynamic.
+
+    Raises InputError for compressed attention, which it has no layer for.
+
+    Source: `StaticLayer`, `StaticSlidingWindowLayer`, `StaticIndexedLayer`, STATIC_LAYER_TYPE_MAPPING
+    """
+    if isinstance(mixer, CompressedAttention):
+        raise InputError("transformers has no static cache for compressed attention", hint="its dynamic cache")
+    if cache.max_tokens is not None and not (isinstance(mixer, SlidingAttention) and mixer.transformers_keeps_all):
+        return cache
+    return _reserve(cache, mixer)
+
+
+_GROUP = 64
+"""`q_group_size`: elements that share a scale and a zero point, 2 bytes each in bf16 and fp16."""
+_RESIDUAL = 128
+"""`residual_length`: when so many newest tokens wait in full, they are quantised; a prefill is at once."""
+
+
+def _quantized(cache: Cache, mixer: Mixer, bits: int) -> Cache:
+    """`QuantizedCache` with quanto or HQQ, at most: 127 tokens in full, all others in groups of 64.
+
+        bytes(n) = n · (elements · bits / 8 + elements / 64 · 4) + 127 · (elements · 2 − the same)
+
+    After a prefill all of them are quantised. Raises InputError for any layer but full attention, as transformers does.
+
+    Source: `QuantizedLayer.update`; measured with optimum-quanto 0.2.7 and hqq 0.2.8: 102,400 bytes of keys and values
+    in bf16 (51,200 elements) take 28,800 in 4 bits and 16,000 in 2
+    """
+    full = _only_full(cache, mixer).bytes_per_token
+    elements = full // 2
+    packed = ceil_div(elements * bits, 8) + ceil_div(elements, _GROUP) * 4
+    return replace(cache, bytes_per_token=packed, fixed_bytes=(_RESIDUAL - 1) * (full - packed))
+
+
+def _fp8(cache: Cache, mixer: Mixer) -> Cache:
+    """`QuantizedCache` with its fp8 backend: a byte an element, and one fp32 scale for all keys, one for all values.
+
+    Source: `Fp8QuantizedLayer`
+    """
+    return replace(cache, bytes_per_token=_only_full(cache, mixer).bytes_per_token // 2, fixed_bytes=8)
+
+
+def _only_full(cache: Cache, mixer: Mixer) -> Cache:
+    """The cache that is quantised: keys and values of every token, or latents, which transformers holds as such."""
+    plain = isinstance(mixer, FullAttention | LatentAttention) and not mixer.index_dim and cache.max_tokens is None
+    if not plain or cache.over_encoder:
+        message = f"transformers quantises the cache of full attention only, not of {mixer.kind} layers"
+        raise InputError(message, hint="its dynamic cache")
+    return _reserve(cache, mixer)
+
+
 TRANSFORMERS = Engine(
     name="transformers",
     version="5.23",
@@ -119,7 +177,27 @@ TRANSFORMERS = Engine(
 )
 
 
-def profile(version: str | None) -> Engine:
-    """The one that kvplan knows."""
+# A quantised cache is made of one in 16 bits: its elements are counted from that.
+_HALVES = ("bf16", "fp16")
+CACHES = {
+    "dynamic": TRANSFORMERS,
+    "static": replace(TRANSFORMERS, reserve=_static, during_prefill=None),
+    "quantized": replace(TRANSFORMERS, reserve=partial(_quantized, bits=4), during_prefill=None, kv_dtypes=_HALVES),
+    "quantized_2bit": replace(
+        TRANSFORMERS, reserve=partial(_quantized, bits=2), during_prefill=None, kv_dtypes=_HALVES
+    ),
+    "quantized_fp8": replace(TRANSFORMERS, reserve=_fp8, during_prefill=None, kv_dtypes=_HALVES),
+}
+"""By the name of the option `cache`."""
+
+
+def profile(version: str | None, cache: str | None = None) -> Engine:
+    """The one that kvplan knows, with the cache of that name, by default the dynamic one.
+
+    Raises InputError for another name.
+    """
     _, newer = chosen("transformers", version, ("5.23",))
-    return replace(TRANSFORMERS, newer=newer) if newer else TRANSFORMERS
+    found = CACHES.get(cache or "dynamic")
+    if found is None:
+        raise InputError(f"`{cache}` is not a cache of transformers", hint=f"one of {', '.join(CACHES)}")
+    return replace(found, newer=newer) if newer else found

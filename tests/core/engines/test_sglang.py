@@ -253,8 +253,10 @@ def test_the_account_adds_up():
     gpu = find_gpu("H100")
     (account,) = SGLANG.budget(known("llama-3.1-8b"), deployment(gpu=gpu, memory_share=0.8), (16 * GIB,))
     assert account.device_bytes == gpu.visible_bytes
-    assert account.usable_bytes == int(gpu.visible_bytes * 0.8)
-    assert account.kv_memory_bytes == account.usable_bytes - sum(item.num_bytes for item in account.taken)
+    # free before the weights · 0.8 − weights
+    context, weights = account.taken
+    assert weights.num_bytes == 16 * GIB
+    assert account.kv_memory_bytes == int((gpu.visible_bytes - context.num_bytes) * 0.8) - 16 * GIB
     table = next(item for item in account.untaken if "table" in item.name)
     assert table.num_bytes == (4096 + 1) * 4096 * 4
     with pytest.raises(InputError, match="GPU"):

@@ -42,9 +42,9 @@ NO_PREFILL_GRAPHS = frozenset({"DeepseekV4ForCausalLM", "Qwen3NextForCausalLM", 
 
 
 def budget(model: ModelSpec, deployment: Deployment, weight_bytes: tuple[int, ...]) -> tuple[Budget, ...]:
-    """One account a stage: device · fraction − context · fraction − weights − reserve for images = the pools.
+    """One account a stage: (device − context) · fraction − weights − reserve for images = the pools.
 
-    A context that is there before the weights shrinks what the fraction is taken of, so that only its share counts.
+    The fraction is one of what is free before the weights are loaded, so that a context is not part of it.
     Raises InputError where the GPU is not known.
     """
     check(model, deployment)
@@ -55,7 +55,7 @@ def budget(model: ModelSpec, deployment: Deployment, weight_bytes: tuple[int, ..
     accounts = []
     for stage, weights in enumerate(weight_bytes):
         taken = [
-            _scaled(context, fraction),
+            context,
             Measured(name="weights", num_bytes=weights, spread_bytes=0, source="the model's tensors", basis="derived"),
         ]
         if gpu.visible_bytes is None:
@@ -64,7 +64,7 @@ def budget(model: ModelSpec, deployment: Deployment, weight_bytes: tuple[int, ..
                 Measured(name=DRIVER_RESERVE.name, num_bytes=0, spread_bytes=spread, source=DRIVER_RESERVE.source)
             )
         taken += _for_images(model, deployment, fraction, device)
-        usable = int(device * fraction)
+        usable = context.num_bytes + int((device - context.num_bytes) * fraction)
         left = usable - sum(item.num_bytes for item in taken)
         accounts.append(
             Budget(
@@ -190,16 +190,6 @@ def _running(model: ModelSpec, deployment: Deployment, left: int) -> int:
     found = pool(model, deployment, left).notes if left > 0 else ()
     note = next((note for note in found if "max_running_requests=" in note), "")
     return int(note.partition("max_running_requests=")[2].partition(",")[0] or 0)
-
-
-def _scaled(item: Measured, fraction: float) -> Measured:
-    return Measured(
-        name=item.name,
-        num_bytes=int(item.num_bytes * fraction),
-        spread_bytes=int(item.spread_bytes * fraction),
-        source=item.source,
-        basis=item.basis,
-    )
 
 
 def _is_mla(model: ModelSpec) -> bool:

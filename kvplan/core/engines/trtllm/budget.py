@@ -37,7 +37,7 @@ GRAPHS = Measured(
 
 
 def budget(model: ModelSpec, deployment: Deployment, weight_bytes: tuple[int, ...]) -> tuple[Budget, ...]:
-    """pool = (device − peak of a trial run) · share, so that everything is taken at its share of 0.9.
+    """pool = (device − peak of a trial run) · share: usable is the peak, and a share of 0.9 of what it leaves.
 
     Source: _util.py `KvCacheCreator._cal_max_memory`, `configure_kv_cache_capacity`
     """
@@ -53,10 +53,17 @@ def budget(model: ModelSpec, deployment: Deployment, weight_bytes: tuple[int, ..
         loaded = Measured(
             name="weights", num_bytes=weights, spread_bytes=weights // 50, source="the model's tensors", basis="derived"
         )
-        taken = tuple(_scaled(item, share) for item in (loaded, trial, context))
+        taken = (loaded, trial, context)
+        peak = sum(item.num_bytes for item in taken)
         untaken = () if deployment.switches.enforce_eager else (GRAPHS,)
         accounts.append(
-            Budget(stage=stage, device_bytes=device, usable_bytes=int(device * share), taken=taken, untaken=untaken)
+            Budget(
+                stage=stage,
+                device_bytes=device,
+                usable_bytes=peak + int((device - peak) * share),
+                taken=taken,
+                untaken=untaken,
+            )
         )
     return tuple(accounts)
 
@@ -69,9 +76,6 @@ def _trial(model: ModelSpec, deployment: Deployment) -> Measured:
     tokens = pass_tokens(deployment)
     peak = ceil_div(tokens * 16 * model.hidden_size * deployment.dtype.bits, 8) + GIB
     source = "assumed: 16 times the hidden state of one pass, and 1 GiB"
-    return Measured(name="trial run", num_bytes=peak, spread_bytes=peak, source=source, basis="assumed")
-
-
-def _scaled(item: Measured, share: float) -> Measured:
-    """At the share that the engine takes of what is free: less is taken of less."""
-    return replace(item, num_bytes=int(item.num_bytes * share), spread_bytes=int(item.spread_bytes * share))
+    return Measured(
+        name="activations of the trial run", num_bytes=peak, spread_bytes=peak, source=source, basis="assumed"
+    )
