@@ -115,6 +115,24 @@ def test_sharing_keys_and_values_saves_nothing():
     assert round(644_445 * 71_680 / 2 / GIB, 2) == 21.51
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "tokens", "printed"),
+    [
+        ("moonshotai/Kimi-K2.5", {"tp": 8}, 2_454_421, "KV size: 160.63 GB"),
+        ("deepseek-ai/DeepSeek-V3", {"kv_dtype": "fp8"}, 524_288, "KV size: 17.16 GB"),
+        ("zai-org/GLM-4.7-Flash", {"tp": 2}, 383_872, "KV size: 19.36 GB"),
+        ("Qwen/Qwen3-30B-A3B", {}, 1_669_816, "K size: 76.44 GB, V size: 76.44 GB"),
+        ("Qwen/Qwen3-0.6B", {}, 104_273, "K size: 5.57 GB, V size: 5.57 GB"),
+        ("nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16", {"tp": 4}, 1_557_504, "K size: 2.23 GB, V size: 2.23 GB"),
+        ("Qwen/Qwen3.5-27B", {}, 535_124, "K size: 16.33 GB, V size: 16.33 GB"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "/" in value else None,
+)
+def test_what_logs_print(name, given, tokens, printed):
+    found = pool(load_model(name), 400 * GIB, max_pool_tokens=tokens, max_model_len=8192, **given)
+    assert f"KV Cache is allocated. #tokens: {tokens}, {printed}" in found.notes
+
+
 def test_only_listed_classes_have_a_pool_of_sliding_layers():
     assert not stage(known("llama-4-scout")).sliding
     listed = stage(replace(known("llama-4-scout"), architecture="Llama4ForConditionalGeneration"))
