@@ -1,4 +1,12 @@
-"""Rows of engines' start-up logs: what was printed, and the same asked of kvplan (for `engine_logs.py`)."""
+"""Rows of engines' start-up logs: what was printed, and the same asked of kvplan (for `engine_logs.py`).
+
+Columns of `observations.csv` that need words: `model` is the catalog's model of the same architecture, `same_weights`
+says that its weights are the checkpoint's, too, stored as `quant` plans; `dated` that the version is by the date of the
+report; `inferred` that the model was worked out from the figures. `exception` is why the pool cannot be compared,
+`terms_exception` why a term cannot. `max_num_seqs` of unslothai/notebooks is by the rule of the library that starts
+vLLM there (unsloth_zoo/vllm_utils.py: 128 up to 2 GB left for the cache, 160 up to 4, 192 up to 8, 224 up to 12); the
+rows `grid…` are a table in the same file.
+"""
 
 import csv
 from collections.abc import Callable, Iterator

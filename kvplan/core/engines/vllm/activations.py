@@ -43,10 +43,10 @@ _NUM_SMS = {
 _MANY_SMS = 192
 _SMALL_WORKSPACE, _LARGE_WORKSPACE = 8 * MIB + 128 * 1024, 32 * MIB
 """cuBLAS's: 8.125 MiB, from compute capability 9.0 on 32 MiB (torch, cuda/CublasHandlePool.cpp)."""
-_ROUNDING = 8 * MIB
+_ROUNDING = 12 * MIB
 """Buffers of token ids, positions and metadata, as the rows of vLLM 0.19 leave them over."""
-_FORWARD_REST = 40 * MIB
-"""What a forward pass of vLLM 0.19 holds beyond its tensors: 38 MiB on three rows of H100; older ones hold none."""
+_FORWARD_REST = 36 * MIB
+"""What a forward pass of vLLM 0.19 holds beyond its tensors: 35-38 MiB on three rows of H100; older ones hold none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
