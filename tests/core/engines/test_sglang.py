@@ -319,6 +319,10 @@ def test_what_cannot_be_told():
     mixed = replace(deployment(), value_dtype=parse_kv_dtype("fp8"))
     with pytest.raises(InputError, match="one format"):
         SGLANG.pool(spec(LLAMA), mixed, GIB)
+    with pytest.raises(InputError, match="encoder-decoder"):
+        pool(load_model("google-t5/t5-11b"), GIB)
+    with pytest.raises(InputError, match="no cache"):
+        pool(load_model("BAAI/bge-m3"), GIB)
     with pytest.raises(InputError, match="pages of 64"):
         pool(load_model("deepseek-ai/DeepSeek-V3.2"), GIB, block_size=1)
     with pytest.raises(UnsupportedError, match="mamba1"):

@@ -165,6 +165,8 @@ def test_what_cannot_be_told():
         profile().pool(GQA, replace(deployment(), value_dtype=parse_kv_dtype("fp8")), GIB)
     with pytest.raises(InputError, match="does not serve"):
         pool(load_model("openai/whisper-large-v3"), GIB)
+    with pytest.raises(InputError, match="no attention"):
+        pool(load_model("BAAI/bge-m3"), GIB)
     with pytest.raises(UnsupportedError, match="compressed"):
         pool(load_model("deepseek-ai/DeepSeek-V4-Flash"), GIB)
     with pytest.raises(UnsupportedError, match="mamba1"):

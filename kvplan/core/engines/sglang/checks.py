@@ -10,6 +10,12 @@ from kvplan.core.mixers import CompressedAttention, LatentAttention, LinearAtten
 from kvplan.core.model import ModelSpec
 
 
+ENCODER_DECODERS = frozenset({
+    "WhisperForConditionalGeneration", "MllamaForConditionalGeneration", "MossVLForConditionalGeneration",
+})  # fmt: skip
+"""Source: configs/model_config.py `is_encoder_decoder_model`"""
+
+
 def check(model: ModelSpec, deployment: Deployment) -> None:
     """Raises InputError for a layout, a format or a switch that SGLang does not start with."""
     _check_layout(model, deployment)
@@ -20,6 +26,8 @@ def check(model: ModelSpec, deployment: Deployment) -> None:
         for mixer in layer.mixers:
             if not layer.in_encoder:
                 _check_heads(mixer, tp)
+    if model.has_encoder and model.architecture not in ENCODER_DECODERS:
+        raise InputError(f"SGLang does not serve `{model.id}`, an encoder-decoder", hint="use another engine")
     compressed = any(isinstance(mixer, CompressedAttention) for layer in model.layers for mixer in layer.mixers)
     if not compressed and not any(s.full or s.sliding or s.state_bytes for s in stages(model, deployment)):
         raise InputError(f"`{model.id}` keeps no cache, so SGLang makes no pool for it", hint="use `--engine exact`")

@@ -63,7 +63,8 @@ def stages_of(model: ModelSpec, deployment: Deployment) -> list[Stage]:
     stages, start = [], 0
     for number in range(deployment.pp):
         stop = start + base + (number < remainder)
-        mixers = [mixer for i in model.layer_order[start:stop] for mixer in model.layers[i].mixers]
+        layers = [model.layers[i] for i in model.layer_order[start:stop]]
+        mixers = [mixer for layer in layers if not layer.in_encoder for mixer in layer.mixers]
         drafts = _draft_layers(model, deployment) if number == deployment.pp - 1 else 0
         stages.append(_stage(mixers, deployment, drafts))
         start = stop
