@@ -95,11 +95,12 @@ def activation_peak(model: ModelSpec, deployment: Deployment, release: tuple[int
     """
     run = profile_of(model, deployment, release, stage)
     held = moe_workspace_bytes(run) + (held_by_encoder(model, deployment, run.tokens, release) if run.first else 0)
-    through = max(forward_bytes(run), sampler_bytes(run) if run.last and model.has_vocabulary_head else 0)
+    samples = run.last and model.has_vocabulary_head
+    through = max(forward_bytes(run), sampler_bytes(run) if samples else 0)
     encoder = encoder_pass_bytes(model, deployment, run.tokens) if run.first else 0
     peak = max(held + through, encoder) + _workspace(deployment.gpu) + _ROUNDING
     spread = 32 * MIB + peak // 50
-    if release >= FLASHINFER_SAMPLER and run.last:
+    if release >= FLASHINFER_SAMPLER and samples:
         spread += 4 * run.rows * model.vocab_size
     return Measured(
         name="activation peak",

@@ -24,12 +24,12 @@ VOCABULARY_STEP = 64
 _HIDDEN_STEP, _INTERMEDIATE_STEP = 256, 128
 """What mxfp4 experts are padded to: the width of the model, and of an expert on one rank."""
 
-_UNROTATED = {"mpt", "bloom", "nemotron_h", "jamba", "opt", "gpt2", "gpt_bigcode", "gptj_alibi", "whisper", "bart"}
+_UNROTATED = {"mpt", "bloom", "nemotron_h", "jamba", "opt", "gpt2", "gpt_bigcode", "whisper", "bart"}
 """Model types whose attention knows positions in another way, or not at all."""
 _PARTLY_ROTATED = {
     "phi": (2, 5), "stablelm": (1, 4), "gpt_neox": (1, 4), "glm": (1, 2), "glm4": (1, 2), "glm4_moe": (1, 2),
     "chatglm": (1, 2), "qwen3_next": (1, 4), "qwen3_5": (1, 4), "qwen3_5_text": (1, 4), "qwen3_5_moe": (1, 4),
-    "qwen3_5_moe_text": (1, 4), "minimax_m2": (1, 2), "persimmon": (1, 2),
+    "qwen3_5_moe_text": (1, 4), "minimax_m2": (1, 2), "persimmon": (1, 2), "deepseek_v4": (1, 8),
 }  # fmt: skip
 """The share of a head's elements that is rotated (`partial_rotary_factor` and its kin), where it is not all."""
 _OF_IMAGES = {
