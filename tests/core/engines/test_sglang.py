@@ -234,7 +234,9 @@ def test_a_stage_without_attention_sets_no_limit():
     [(None, 98_304, 4096), (None, 20_000, 2500), (None, 4100, 2048), (None, 1000, 500), (64, 98_304, 64)],
 )
 def test_running_requests(asked, tokens, expected):
-    # ⌊tokens / 4096 · 512⌋ held to 2048-4096, and at most half the tokens.
+    # ⌊tokens / 4096 · 512⌋ held to 2048-4096, and at most half the tokens; 48 where drafting is on.
+    drafting = pool(known("llama-2-7b"), None, max_pool_tokens=tokens, speculative_method="eagle", max_num_seqs=asked)
+    assert f"max_running_requests={asked or 48}," in drafting.notes[0]
     found = pool(known("llama-2-7b"), None, max_pool_tokens=tokens, max_num_seqs=asked)
     assert f"max_running_requests={expected}," in found.notes[0]
     assert f"max_total_num_tokens={tokens}," in found.notes[0]

@@ -9,7 +9,6 @@ from kvplan.core.errors import InputError
 from kvplan.core.mixers import CompressedAttention, LatentAttention, LinearAttention, Mixer, ShortConvolution
 from kvplan.core.model import ModelSpec
 
-
 ENCODER_DECODERS = frozenset({
     "WhisperForConditionalGeneration", "MllamaForConditionalGeneration", "MossVLForConditionalGeneration",
 })  # fmt: skip

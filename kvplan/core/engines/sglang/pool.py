@@ -20,7 +20,14 @@ from kvplan.core.engines.sglang.slots import (
     slots_for,
     slots_of,
 )
-from kvplan.core.engines.sglang.states import StateSplit, running_limit, slots_per_request, split
+from kvplan.core.engines.sglang.states import (
+    SPECULATIVE_REQUESTS,
+    StateSplit,
+    drafted_tokens,
+    running_limit,
+    slots_per_request,
+    split,
+)
 from kvplan.core.errors import InputError
 from kvplan.core.model import ModelSpec
 from kvplan.core.units import GIB, ceil_div, round_up
@@ -112,9 +119,12 @@ def size(
 def max_running_requests(deployment: Deployment, tokens: int, state_slots: int = 0) -> int:
     """Requests that run at once: the user's number, else ⌊tokens / context · 512⌋ held between 2048 and 4096.
 
-    Never more than half the tokens, nor than the state slots divided by those that each takes.
+    With drafting, 48 where the user says nothing. Never more than half the tokens, nor than the state slots divided by
+    those that each takes.
     """
     asked = running_limit(deployment)
+    if asked is None and drafted_tokens(deployment):
+        asked = SPECULATIVE_REQUESTS
     if asked is None:
         low, high = REQUESTS
         asked = max(min(tokens * 512 // deployment.max_model_len, high), low)

@@ -193,5 +193,5 @@ def _notes(stage: Stage, sizing: _Sizing, size: int, allocated: int) -> tuple[st
         ]
     if sizing.snapshots:
         notes.append(f"{sizing.snapshots} states of {format_bytes(stage.state_bytes)} are kept beside the blocks")
-    notes.append("TensorRT-LLM is the least verified engine: read from its source, held to five figures of logs")
+    notes.append("TensorRT-LLM is the least verified engine: read from its source, held to a few figures of logs")
     return tuple(notes)
