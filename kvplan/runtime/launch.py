@@ -134,7 +134,7 @@ def _image(word: str) -> str | None:
 
 def _in_container(image: str, words: list[str], index: int, exported: dict[str, str]) -> Launch:
     before, after = words[:index], words[index + 1 :]
-    environment = exported | _assignments(before[:1]) | _passed_variables(before)
+    environment = _passed_variables(before, exported | _assignments(before))
     tag = _OWN_TAGS.search(words[index]) or _BUILD.search(words[index])
     version = tag[1] if tag else None
     launch = _launch(after, environment) if after else None
@@ -148,13 +148,17 @@ def _in_container(image: str, words: list[str], index: int, exported: dict[str, 
     return Launch(engine=launch.engine, words=launch.words, version=own, environment=launch.environment)
 
 
-def _passed_variables(words: list[str]) -> dict[str, str]:
-    """`-e A=b`, `--env A=b`, `--env=A=b`, `-eA=b`."""
+def _passed_variables(words: list[str], outside: dict[str, str]) -> dict[str, str]:
+    """What a container is given: `-e A=b`, `--env A=b`, `--env=A=b`, `-eA=b`, and `-e A` of what is set outside."""
     passed: dict[str, str] = {}
     for flag, value in zip(words, [*words[1:], ""], strict=True):
         text = value if flag in ("-e", "--env") else re.sub(r"^(?:--env=|-e(?=[A-Za-z_]))", "", flag)
-        if (text is value or text != flag) and (found := ASSIGNMENT.fullmatch(text)):
+        if text == flag:
+            continue
+        if found := ASSIGNMENT.fullmatch(text):
             passed[found[1]] = found[2]
+        elif text in outside:
+            passed[text] = outside[text]
     return passed
 
 

@@ -6,7 +6,15 @@ from kvplan.core.dtypes import parse_kv_dtype, parse_kv_dtypes
 from kvplan.core.errors import InputError
 from kvplan.runtime.flags.argument import Argument, Dialect, Options, Value, spelled
 from kvplan.runtime.flags.llamacpp_silent import SILENT, SILENT_BARE
-from kvplan.runtime.flags.values import COUNT_OR_DEFAULT, ON, WORD, is_on, number_text, whole, words
+from kvplan.runtime.flags.values import (
+    COUNT_OR_DEFAULT,
+    ON,
+    WORD,
+    is_on,
+    switched,
+    whole,
+    words,
+)
 
 _TYPES = {
     "fp32": "f32", "fp16": "f16", "bf16": "bf16", "q8_0": "q8_0", "q4_0": "q4_0", "q4_1": "q4_1", "iq4_nl": "iq4_nl",
@@ -63,7 +71,7 @@ _ARGUMENTS = (
     Argument(
         "num_gpu_layers",
         ("-ngl", "--n-gpu-layers", "--gpu-layers"),
-        Value(_gpu_layers, number_text, "a number of layers, all or auto"),
+        Value(_gpu_layers, lambda value: str(_gpu_layers(value)), "a number of layers, all or auto"),
         name="n_gpu_layers",
     ),
     Argument(
@@ -105,7 +113,7 @@ def _joint_read(args: Mapping[str, object]) -> tuple[Options, tuple[str, ...]]:
             options["speculative_method"] = method
     if args.get("split_mode") not in (None, "layer"):
         unread.append(spelled("--split-mode", args["split_mode"]))
-    if args.get("kv_offload") is not None and not is_on(args["kv_offload"]):
+    if args.get("kv_offload") is not None and not switched(args, "kv_offload"):
         unread.append("--no-kv-offload")
     return options, tuple(unread)
 

@@ -43,8 +43,8 @@ def _leaves(args: Mapping[str, object], above: str = "") -> Iterator[tuple[str, 
 
 
 def _tells(dialect: Dialect, name: str, value: object) -> bool:
-    empty = value in (False, 0, "", "auto") or value in ({}, [], ())
-    return not empty and dialect.defaults.get(name) != value
+    empty = value in (False, 0, "", "0", "auto") or value in ({}, [], ())
+    return not empty and str(dialect.defaults.get(name)) != str(value)
 
 
 def _told(dialect: Dialect, name: str, value: object) -> str:

@@ -11,20 +11,22 @@ from kvplan.runtime.flags.argument import Argument, Dialect, Options, UnknownVal
 from kvplan.runtime.flags.sglang_silent import DEFAULTS, SILENT, SILENT_BARE, SILENT_MANY
 from kvplan.runtime.flags.values import (
     COUNT,
+    FRACTION,
     OFF,
     ON,
     QUANTIZATION,
     SHARE,
     WORD,
     WORDS,
+    count_text,
+    counted,
     dtype_value,
-    is_on,
     kv_dtype_value,
-    number_text,
     positive,
-    refused,
     stages,
     stages_text,
+    state_dtype_value,
+    switched,
     whole,
     words,
 )
@@ -49,15 +51,15 @@ _ARGUMENTS = (
     Argument("dtype", ("--dtype",), _DTYPE),
     Argument("kv_dtype", ("--kv-cache-dtype",), kv_dtype_value(_KV_FORMATS)),
     Argument("quant", ("--quantization",), QUANTIZATION),
-    Argument("gpu_memory_utilization", ("--mem-fraction-static",), SHARE),
+    Argument("gpu_memory_utilization", ("--mem-fraction-static",), FRACTION),
     Argument("max_num_seqs", ("--max-running-requests",), COUNT),
-    Argument("max_num_batched_tokens", ("--chunked-prefill-size",), Value(_chunk, number_text, "a whole number")),
+    Argument("max_num_batched_tokens", ("--chunked-prefill-size",), Value(_chunk, count_text, "a whole number")),
     Argument("max_pool_tokens", ("--max-total-tokens",), COUNT),
     Argument("block_size", ("--page-size",), COUNT),
     Argument("prefix_caching", ("--disable-radix-cache",), OFF),
     Argument("enforce_eager", ("--disable-cuda-graph",), ON),
     Argument("attention_backend", ("--attention-backend",), WORD),
-    Argument("state_dtype", ("--mamba-ssm-dtype",), _DTYPE),
+    Argument("state_dtype", ("--mamba-ssm-dtype",), state_dtype_value(_FORMATS)),
     Argument("swa_full_tokens_ratio", ("--swa-full-tokens-ratio",), SHARE),
     Argument("mamba_full_memory_ratio", ("--mamba-full-memory-ratio",), SHARE),
     Argument(
@@ -87,19 +89,16 @@ def _joint_read(args: Mapping[str, object]) -> tuple[Options, tuple[str, ...]]:
 
 
 def _count(args: Mapping[str, object], name: str) -> int | None:
-    return _number(f"--{name.replace('_', '-')}", args[name]) if name in args else None
-
-
-def _number(flag: str, value: object) -> int:
-    try:
-        return positive(value)
-    except (ValueError, OverflowError):
-        raise refused(flag, value, "a positive whole number") from None
+    return counted(f"--{name.replace('_', '-')}", args[name]) if name in args else None
 
 
 def _graphs(args: Mapping[str, object]) -> Options:
     sizes = args.get("cuda_graph_bs_decode", args.get("cuda_graph_bs"))
-    return {"cuda_graph_max_bs": max(_number("--cuda-graph-bs", size) for size in words(sizes))} if sizes else {}
+    return (
+        {"cuda_graph_max_bs": max(counted("--cuda-graph-bs", size) for size in words(sizes))}
+        if sizes and words(sizes)
+        else {}
+    )
 
 
 def _data_parallel(args: Mapping[str, object]) -> Options:
@@ -107,11 +106,11 @@ def _data_parallel(args: Mapping[str, object]) -> Options:
     if ranks is not None and ranks > 1:
         return {"dp": ranks * (replicas or 1), "attention_dp": True}
     found: Options = {} if replicas is None else {"dp": replicas}
-    return found | ({"attention_dp": True} if is_on(args.get("enable_dp_attention", False)) else {})
+    return found | ({"attention_dp": True} if switched(args, "enable_dp_attention") else {})
 
 
 def _experts(args: Mapping[str, object]) -> Options:
-    spread = is_on(args.get("enable_ep_moe", False)) or (_count(args, "ep_size") or 1) > 1
+    spread = switched(args, "enable_ep_moe") or (_count(args, "ep_size") or 1) > 1
     # These ways of sending tokens to experts set ep_size to tp_size (server_args.py, _handle_a2a_moe).
     return {"expert_parallel": True} if spread or args.get("moe_a2a_backend", "none") != "none" else {}
 
@@ -136,12 +135,12 @@ def _speculation(args: Mapping[str, object]) -> Options:
 def _joint_write(options: Mapping[str, object]) -> list[str]:
     line: list[str] = []
     if options.get("dp") is not None:
-        line += ["--dp-size", number_text(options["dp"])]
+        line += ["--dp-size", count_text(options["dp"])]
     line += ["--enable-dp-attention"] if options.get("attention_dp") else []
     if options.get("expert_parallel"):
         if options.get("tp") in (None, 1):
             raise InputError("SGLang spreads experts over tensor-parallel ranks", hint="set `tp` to 2 or more")
-        line += ["--ep-size", number_text(options["tp"])]
+        line += ["--ep-size", count_text(options["tp"])]
     return line + _written_speculation(options)
 
 

@@ -37,7 +37,7 @@ SILENT = names(
     "prefill_delayer_max_delay_passes prefill_delayer_token_usage_low_watermark "
     "prefill_delayer_forward_passes_buckets prefill_delayer_wait_seconds_buckets prefill_delayer_queue_min_ratio "
     "prefill_delayer_max_delay_ms min_free_slots_delay radix_eviction_policy radix_eviction_policy_config "
-    "sampling_backend grammar_backend lora_target_modules lora_eviction_policy lora_backend lora_drain_wait_threshold "
+    "sampling_backend grammar_backend lora_target_modules lora_eviction_policy lora_drain_wait_threshold "
     "max_loaded_loras speculative_accept_threshold_single speculative_accept_threshold_acc "
     "speculative_ngram_min_bfs_breadth speculative_ngram_max_bfs_breadth speculative_ngram_match_type "
     "speculative_ngram_max_trie_depth speculative_ngram_capacity speculative_ngram_min_match_window_size "

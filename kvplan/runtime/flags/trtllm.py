@@ -6,30 +6,25 @@ Source: tensorrt_llm/commands/serve.py and llmapi/llm_args.py, as in 1.0 to 1.2.
 from collections.abc import Mapping
 
 from kvplan.core.errors import InputError
-from kvplan.runtime.flags.argument import Argument, Dialect, Options, Value, names, spelled
+from kvplan.runtime.flags.argument import Argument, Dialect, Options, names, spelled
 from kvplan.runtime.flags.trtllm_silent import DEFAULTS, SILENT, SILENT_BARE
 from kvplan.runtime.flags.values import (
     COUNT,
     COUNT_OR_DEFAULT,
+    FRACTION,
     ON,
-    SHARE,
     WORD,
+    count_text,
+    counted,
     dtype_value,
-    is_on,
     kv_dtype_value,
-    number_text,
-    positive,
-    refused,
-    words,
+    state_dtype_value,
+    switched,
 )
 
 _FORMATS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _KV_FORMATS = {"fp8": "fp8", "nvfp4": "nvfp4", "bf16": "bfloat16", "fp16": "float16"}
 _KV = "--kv_cache_config."
-
-
-def _layers(value: object) -> tuple[int, ...]:
-    return tuple(positive(count) for count in words(value))
 
 
 _ARGUMENTS = (
@@ -41,7 +36,7 @@ _ARGUMENTS = (
     Argument(
         "gpu_memory_utilization",
         ("--kv_cache_free_gpu_memory_fraction", "--free_gpu_memory_fraction"),
-        SHARE,
+        FRACTION,
         older=("free_gpu_memory_fraction", "kv_cache_config.free_gpu_memory_fraction"),
     ),
     Argument("dtype", ("--dtype",), dtype_value(_FORMATS), in_file=True),
@@ -50,32 +45,21 @@ _ARGUMENTS = (
     Argument("max_pool_tokens", (f"{_KV}max_tokens",), COUNT, in_file=True),
     Argument("block_size", (f"{_KV}tokens_per_block",), COUNT, in_file=True),
     Argument("prefix_caching", (f"{_KV}enable_block_reuse",), ON, in_file=True),
-    Argument("state_dtype", (f"{_KV}mamba_ssm_cache_dtype",), dtype_value(_FORMATS), in_file=True),
+    Argument("state_dtype", (f"{_KV}mamba_ssm_cache_dtype",), state_dtype_value(_FORMATS), in_file=True),
     Argument("attention_dp", ("--enable_attention_dp",), ON, in_file=True),
-    Argument("attention_backend", ("--attn_backend",), WORD, in_file=True),
-    Argument("stage_layers", ("--pp_partition",), Value(_layers, str, "layers", many=True), in_file=True),
-    Argument("cuda_graph_max_bs", ("--cuda_graph_config.max_batch_size",), COUNT_OR_DEFAULT, in_file=True),
-    Argument(None, ("--cuda_graph_config.batch_sizes",), WORD, in_file=True),
     Argument(None, ("--cuda_graph_config",), WORD, in_file=True),
     Argument(None, ("--use_cuda_graph",), ON, in_file=True),
     Argument(None, ("--ep_size", "--moe_expert_parallel_size"), WORD, older=("moe_expert_parallel_size",)),
     Argument(None, ("--speculative_config.decoding_type",), WORD, in_file=True),
     Argument(None, ("--speculative_config.max_draft_len",), WORD, in_file=True),
     Argument(None, ("--speculative_config.num_nextn_predict_layers",), WORD, in_file=True),
-    Argument(
-        None,
-        ("--speculative_config.speculative_model",),
-        WORD,
-        in_file=True,
-        older=("speculative_config.speculative_model_dir",),
-    ),
 )
 _METHODS = {
     "MTP": "mtp", "Eagle": "eagle", "Eagle3": "eagle3", "NGram": "ngram", "DraftTarget": "draft_model",
     "Draft_Target": "draft_model",
 }  # fmt: skip
 _DECODING_TYPES = {"mtp": "MTP", "eagle": "Eagle", "eagle3": "Eagle3", "ngram": "NGram", "draft_model": "DraftTarget"}
-_JOINT = names("enforce_eager expert_parallel num_speculative_tokens speculative_method draft_model")
+_JOINT = names("enforce_eager expert_parallel num_speculative_tokens speculative_method")
 
 
 def _joint_read(args: Mapping[str, object]) -> tuple[Options, tuple[str, ...]]:
@@ -91,21 +75,14 @@ def _joint_read(args: Mapping[str, object]) -> tuple[Options, tuple[str, ...]]:
 def _number(args: Mapping[str, object], *names: str) -> int | None:
     for name in names:
         if name in args:
-            try:
-                return positive(args[name])
-            except (ValueError, OverflowError):
-                raise refused(name, args[name], "a positive whole number") from None
+            return counted(name, args[name])
     return None
 
 
 def _graphs(args: Mapping[str, object]) -> Options:
     if "cuda_graph_config" in args and str(args["cuda_graph_config"]).lower() in ("none", "null"):
         return {"enforce_eager": True}
-    sizes = args.get("cuda_graph_config.batch_sizes")
-    found: Options = {"cuda_graph_max_bs": max(_layers(sizes))} if sizes else {}
-    if args.get("use_cuda_graph") is not None:
-        found["enforce_eager"] = not is_on(args["use_cuda_graph"])
-    return found
+    return {} if args.get("use_cuda_graph") is None else {"enforce_eager": not switched(args, "use_cuda_graph")}
 
 
 def _experts(args: Mapping[str, object]) -> Options:
@@ -115,12 +92,10 @@ def _experts(args: Mapping[str, object]) -> Options:
 
 def _speculation(args: Mapping[str, object]) -> Options:
     kind = args.get("speculative_config.decoding_type")
-    model = args.get("speculative_config.speculative_model", args.get("speculative_config.speculative_model_dir"))
     # Layers of an MTP model, each of which drafts one token.
     drafted = _number(args, "speculative_config.max_draft_len", "speculative_config.num_nextn_predict_layers")
     found = {
         "speculative_method": None if kind is None else _METHODS.get(str(kind), str(kind).lower()),
-        "draft_model": None if model is None else str(model),
         "num_speculative_tokens": drafted,
     }
     return {name: value for name, value in found.items() if value is not None}
@@ -131,7 +106,7 @@ def _joint_write(options: Mapping[str, object]) -> list[str]:
         return []
     if options.get("tp") in (None, 1):
         raise InputError("TensorRT-LLM spreads experts over tensor-parallel ranks", hint="set `tp` to 2 or more")
-    return ["--ep_size", number_text(options["tp"])]
+    return ["--ep_size", count_text(options["tp"])]
 
 
 def _joint_settings(options: Mapping[str, object]) -> dict[str, object]:
@@ -148,8 +123,6 @@ def _joint_settings(options: Mapping[str, object]) -> dict[str, object]:
     if drafted:
         length = "num_nextn_predict_layers" if method == "mtp" else "max_draft_len"
         named[f"speculative_config.{length}"] = drafted
-    if options.get("draft_model") is not None:
-        named["speculative_config.speculative_model"] = options["draft_model"]
     return named
 
 

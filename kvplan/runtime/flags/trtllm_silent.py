@@ -35,6 +35,6 @@ SILENT_BARE = names(
 
 DEFAULTS = {
     "backend": "pytorch", "max_beam_width": 1, "context_parallel_size": 1, "cp_size": 1, "max_input_len": 1024,
-    "moe_cluster_parallel_size": -1, "moe_tensor_parallel_size": -1, "peft_cache_config": None,
+    "moe_cluster_parallel_size": -1, "moe_tensor_parallel_size": -1, "attn_backend": "TRTLLM",
 }  # fmt: skip
 """Of what is neither read nor silent: these say nothing."""

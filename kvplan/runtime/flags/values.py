@@ -50,6 +50,14 @@ def share(value: object) -> float:
     return number
 
 
+def fraction(value: object) -> float:
+    """A positive number, at most 1."""
+    number = share(value)
+    if number > 1:
+        raise ValueError
+    return number
+
+
 def is_on(value: object) -> bool:
     """true, on, 1, yes, or their contraries."""
     text = str(value).strip().lower()
@@ -72,9 +80,28 @@ def words(value: object) -> tuple[str, ...]:
     return tuple(str(part) for part in parts)
 
 
-def number_text(value: object) -> str:
-    """A number as it is typed: 0.9, 3."""
-    return repr(value)
+def count_text(value: object) -> str:
+    """A count as it is typed; ValueError for what is none."""
+    return str(positive(value))
+
+
+def switched(args: Mapping[str, object], name: str) -> bool:
+    """Whether a flag that stands alone was given; what it is called is its name in logs."""
+    value = args.get(name)
+    if value is None:
+        return False
+    try:
+        return is_on(value)
+    except ValueError:
+        raise refused(f"--{name.replace('_', '-')}", value, "on or off") from None
+
+
+def counted(flag: str, value: object) -> int:
+    """A whole number above 0, or the error for what is none."""
+    try:
+        return positive(value)
+    except (ValueError, OverflowError):
+        raise refused(flag, value, "a positive whole number") from None
 
 
 def tree(value: object, flag: str) -> dict[str, Any]:
@@ -83,7 +110,7 @@ def tree(value: object, flag: str) -> dict[str, Any]:
         return dict(value)
     try:
         read = json.loads(str(value))
-    except ValueError:
+    except (ValueError, RecursionError):
         read = None
     if not isinstance(read, dict):
         raise InputError(f"`{flag}` has no JSON object as its value", hint="write it like '{\"key\": 1}'")
@@ -108,10 +135,15 @@ def dtype_value(spellings: Mapping[str, str]) -> Value:
     return _formats(lambda text: parse_dtype(text).name, spellings)
 
 
-def kv_dtype_value(spellings: Mapping[str, str], meanings: Mapping[str, str] | None = None) -> Value:
-    """Formats of the cache; `spellings`: kvplan's name → the engine's; `meanings`: words that mean another one."""
-    more = meanings or {}
-    return _formats(lambda text: parse_kv_dtype(more.get(text, text)).name, spellings)
+def state_dtype_value(spellings: Mapping[str, str]) -> Value:
+    """Formats of recurrent states; `auto` is the engine's default."""
+    value = dtype_value(spellings)
+    return Value(lambda text: None if str(text) == "auto" else value.read(text), value.write, value.what)
+
+
+def kv_dtype_value(spellings: Mapping[str, str]) -> Value:
+    """Formats of the cache; `spellings`: kvplan's name → the engine's."""
+    return _formats(lambda text: parse_kv_dtype(text).name, spellings)
 
 
 def _formats(parse: Callable[[str], str], spellings: Mapping[str, str]) -> Value:
@@ -127,10 +159,11 @@ def _formats(parse: Callable[[str], str], spellings: Mapping[str, str]) -> Value
     def write(value: object) -> str:
         if value == "auto":
             return "auto"
-        if value not in spellings:
+        name = parse(word(value))
+        if name not in spellings:
             hint = f"one of auto, {', '.join(spellings)}"
-            raise InputError(f"`{value}` is not a number format that this engine can be told", hint=hint)
-        return spellings[str(value)]
+            raise InputError(f"`{name}` is not a number format that this engine can be told", hint=hint)
+        return spellings[name]
 
     return Value(read, write, "a number format")
 
@@ -161,11 +194,11 @@ _AS_STORED = names(
     "deepseek_v4_fp8 unquant"
 )
 
-WHOLE = Value(whole, number_text, "a whole number")
-COUNT = Value(positive, number_text, "a positive whole number")
-COUNT_OR_DEFAULT = Value(positive_or_default, number_text, "a whole number")
-SHARE = Value(share, number_text, "a positive number")
-WORD = Value(word, str, "a word")
+COUNT = Value(positive, count_text, "a positive whole number")
+COUNT_OR_DEFAULT = Value(positive_or_default, count_text, "a whole number")
+SHARE = Value(share, lambda value: repr(share(value)), "a positive number")
+FRACTION = Value(fraction, lambda value: repr(fraction(value)), "a number above 0, at most 1")
+WORD = Value(word, word, "a word")
 WORDS = Value(words, lambda value: " ".join(words(value)), "a list", many=True)
 ON = Value(is_on, lambda value: "", "on or off", bare=True)
 """True where the flag stands."""

@@ -1,6 +1,7 @@
 """vLLM's arguments. Source: vllm/engine/arg_utils.py and vllm/config of 0.33.0, and what 0.8.5 and 0.11.0 had."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,21 +9,23 @@ from kvplan.core.errors import InputError
 from kvplan.runtime.flags.argument import Argument, Dialect, Options, UnknownValueError, Value, Variable, names, spelled
 from kvplan.runtime.flags.values import (
     COUNT,
+    FRACTION,
     OFF,
     ON,
     QUANTIZATION,
-    SHARE,
     WORD,
     WORDS,
+    count_text,
     dtype_value,
-    is_on,
     kv_dtype_value,
-    number_text,
     positive,
     refused,
     stages,
     stages_text,
+    state_dtype_value,
+    switched,
     tree,
+    word,
     words,
 )
 from kvplan.runtime.flags.vllm_silent import SILENT, SILENT_BARE, SILENT_MANY
@@ -51,9 +54,15 @@ def _length(value: object) -> int:
     return _human(value)
 
 
+def _backend(value: object) -> str:
+    """FLASH_ATTN, also where a log prints `<AttentionBackendEnum.FLASH_ATTN: '…'>`."""
+    found = re.search(r"AttentionBackendEnum\.(\w+)", str(value))
+    return found[1] if found else word(value).upper()
+
+
 _SIZES = "a positive whole number, such as 8192, 8k (8000) or 8K (8192)"
-_HUMAN = Value(_human, number_text, _SIZES)
-_LENGTH = Value(_length, number_text, _SIZES)
+_HUMAN = Value(_human, count_text, _SIZES)
+_LENGTH = Value(_length, count_text, _SIZES)
 
 _ARGUMENTS = (
     Argument("max_model_len", ("--max-model-len",), _LENGTH),
@@ -65,7 +74,7 @@ _ARGUMENTS = (
     Argument("dtype", ("--dtype",), dtype_value(_FORMATS)),
     Argument("kv_dtype", ("--kv-cache-dtype",), kv_dtype_value(_KV_FORMATS)),
     Argument("quant", ("--quantization", "-q"), QUANTIZATION),
-    Argument("gpu_memory_utilization", ("--gpu-memory-utilization", "--device-memory-utilization"), SHARE),
+    Argument("gpu_memory_utilization", ("--gpu-memory-utilization", "--device-memory-utilization"), FRACTION),
     Argument("kv_memory_bytes", ("--kv-cache-memory-bytes",), _HUMAN),
     Argument("max_num_seqs", ("--max-num-seqs",), COUNT),
     Argument("max_num_batched_tokens", ("--max-num-batched-tokens",), _HUMAN),
@@ -75,10 +84,10 @@ _ARGUMENTS = (
     Argument("hybrid_manager", ("--disable-hybrid-kv-cache-manager",), OFF, ("--no-disable-hybrid-kv-cache-manager",)),
     Argument("async_scheduling", ("--async-scheduling",), ON, ("--no-async-scheduling",)),
     Argument("num_gpu_blocks_override", ("--num-gpu-blocks-override",), COUNT),
-    Argument("attention_backend", ("--attention-backend",), WORD),
+    Argument("attention_backend", ("--attention-backend",), Value(_backend, str, "a backend")),
     Argument("kv_cache_dtype_skip_layers", ("--kv-cache-dtype-skip-layers",), WORDS),
-    Argument("state_dtype", ("--mamba-ssm-cache-dtype",), dtype_value(_FORMATS)),
-    Argument("conv_dtype", ("--mamba-cache-dtype",), dtype_value(_FORMATS)),
+    Argument("state_dtype", ("--mamba-ssm-cache-dtype",), state_dtype_value(_FORMATS)),
+    Argument("conv_dtype", ("--mamba-cache-dtype",), state_dtype_value(_FORMATS)),
     Argument("expert_parallel", ("--enable-expert-parallel", "-ep"), ON, ("--no-enable-expert-parallel",)),
     Argument("cuda_graph_max_bs", ("--max-cudagraph-capture-size",), COUNT),
     Argument(None, ("--cudagraph-capture-sizes", "--cuda-graph-sizes"), WORDS, older=("cuda_graph_sizes",)),
@@ -96,6 +105,7 @@ _ARGUMENTS = (
     Argument(None, ("--compilation-config", "-cc"), WORD),
     Argument(None, ("--optimization-level",), WORD),
     Argument(None, ("--attention-config", "-ac"), WORD),
+    Argument(None, ("--config",), WORD),
     Argument(None, ("--enable-chunked-prefill",), ON, ("--no-enable-chunked-prefill",)),
 )
 _JOINT = frozenset({
@@ -111,8 +121,10 @@ def _joint_read(args: Mapping[str, object]) -> tuple[Options, tuple[str, ...]]:
         found, unclear = read({name: value for name, value in args.items() if value is not None})
         options |= found
         unread += unclear
-    if not is_on(args.get("enable_chunked_prefill", True) or False):
+    if args.get("enable_chunked_prefill") is not None and not switched(args, "enable_chunked_prefill"):
         unread.append("--no-enable-chunked-prefill")  # the longest prompt is then one pass
+    if args.get("config"):
+        unread.append(spelled("config", args["config"]))  # a file of further arguments
     return options | _adapters(args), tuple(unread)
 
 
@@ -170,7 +182,7 @@ def _graphs(args: Mapping[str, object]) -> tuple[Options, list[str]]:
     unread: list[str] = []
     if config.get("max_cudagraph_capture_size"):
         found["cuda_graph_max_bs"] = _counted("--compilation-config", config["max_cudagraph_capture_size"])
-    elif sizes:
+    elif sizes and words(sizes):
         found["cuda_graph_max_bs"] = max(_counted("--cudagraph-capture-sizes", size) for size in words(sizes))
     mode = str(config.get("cudagraph_mode") or "").upper()
     if "NONE" in mode or level == "0" or config.get("use_cudagraph") is False:
@@ -179,6 +191,8 @@ def _graphs(args: Mapping[str, object]) -> tuple[Options, list[str]]:
         unread.append(spelled("--compilation-config.cudagraph_mode", mode))
     if level == "1":
         unread.append("-O1")
+    if str(config.get("mode")).endswith(("0", "NONE", "NONE: 0>")) and not mode:
+        unread.append(spelled("--compilation-config.mode", config["mode"]))
     return found, unread
 
 
@@ -188,11 +202,11 @@ def _attention(args: Mapping[str, object]) -> tuple[Options, list[str]]:
     unread = [
         spelled(f"--attention-config.{key}", value) for key, value in config.items() if value not in (None, False)
     ]
-    return ({} if backend is None else {"attention_backend": str(backend)}), unread
+    return ({} if backend is None else {"attention_backend": _backend(backend)}), unread
 
 
 def _adapters(args: Mapping[str, object]) -> Options:
-    if not is_on(args.get("enable_lora") or False):
+    if not switched(args, "enable_lora"):
         return {}
     found: Options = {"max_loras": _counted("--max-loras", args.get("max_loras") or 1)}
     if args.get("max_lora_rank") is not None:
@@ -203,12 +217,13 @@ def _adapters(args: Mapping[str, object]) -> Options:
 def _images(args: Mapping[str, object]) -> tuple[Options, list[str]]:
     """A vision tower is left out where every kind of input that it reads is limited to 0 (vllm/config/multimodal.py):
     0 images alone do not do that for a model that reads videos, which have a limit of their own."""
-    if is_on(args.get("language_model_only") or False):
+    if switched(args, "language_model_only"):
         return {"no_images": True}, []
     given = args.get("limit_mm_per_prompt") or {}
     if isinstance(given, str) and "=" in given:
         given = dict(pair.partition("=")[::2] for pair in given.split(","))  # up to 0.8: image=0,video=0
-    limits = {kind: _limit(value) for kind, value in tree(given, "--limit-mm-per-prompt").items()}
+    given = tree(given, "--limit-mm-per-prompt")
+    limits = {kind: _limit(value) for kind, value in given.items()}
     if limits.get("image") == limits.get("video") == "0":
         return {"no_images": True}, []
     return {}, [spelled("--limit-mm-per-prompt", json.dumps(given))] if "0" in limits.values() else []
@@ -229,9 +244,9 @@ def _joint_write(options: Mapping[str, object]) -> list[str]:
     config = {key: value for key, value in named.items() if value is not None}
     line = ["--speculative-config", json.dumps(config)] if config else []
     if options.get("max_loras"):
-        line += ["--enable-lora", "--max-loras", number_text(options["max_loras"])]
+        line += ["--enable-lora", "--max-loras", count_text(options["max_loras"])]
         rank = options.get("max_lora_rank")
-        line += [] if rank is None else ["--max-lora-rank", number_text(rank)]
+        line += [] if rank is None else ["--max-lora-rank", count_text(rank)]
     return [*line, "--language-model-only"] if options.get("no_images") else line
 
 
@@ -269,7 +284,7 @@ DIALECT = Dialect(
     expand=_expand,
     environment={
         "VLLM_PP_LAYER_PARTITION": stages,
-        "VLLM_ATTENTION_BACKEND": lambda text: {"attention_backend": text},
+        "VLLM_ATTENTION_BACKEND": lambda text: {"attention_backend": _backend(text)},
         "VLLM_USE_V1": _v1,
         "VLLM_MLA_DISABLE": _unread,
         "VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE": _unread,

@@ -1,6 +1,6 @@
 """kvplan's options → the words of an engine's command line."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kvplan.core.engines.deployment import Switches
@@ -8,7 +8,7 @@ from kvplan.core.errors import InputError
 from kvplan.core.text import printable
 from kvplan.runtime.flags.argument import Argument, Dialect
 from kvplan.runtime.flags.table import find_dialect
-from kvplan.runtime.flags.values import OFF, ON
+from kvplan.runtime.flags.values import ON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +45,13 @@ def words_from_options(engine: str, options: Mapping[str, object]) -> Written:
             environment[variable.name] = _written(variable.write, name, value)
         elif not _is_default(name, value):
             raise InputError(f"{engine} cannot be told `{printable(name)}`", hint=f"it takes {_known(dialect)}")
-    words += dialect.joint_write(given)
-    return Written(words=words, environment=environment, settings=_tree(settings | dialect.joint_settings(given)))
+    try:
+        words += dialect.joint_write(given)
+        settings |= dialect.joint_settings(given)
+    except ValueError:
+        hint = "give whole numbers above 0"
+        raise InputError(f"an option is not the count that {engine} takes it for", hint=hint) from None
+    return Written(words=words, environment=environment, settings=_tree(settings))
 
 
 def _known(dialect: Dialect) -> str:
@@ -73,19 +78,17 @@ def _flag(argument: Argument, name: str, value: object) -> list[str]:
 
 
 def _setting(argument: Argument, value: object) -> object:
-    if argument.value is OFF:
-        return not value
-    if isinstance(value, (bool, int, float)):
-        return value
-    return list(value) if isinstance(value, tuple) else _written(argument.value.write, argument.key, value)
+    if argument.value.bare:
+        return bool(value) is (argument.value is ON)
+    text = _written(argument.value.write, argument.key, value)
+    return value if isinstance(value, (int, float)) else text
 
 
-def _written(write: object, name: str, value: object) -> str:
+def _written(write: Callable[[object], str], name: str, value: object) -> str:
     try:
-        text = write(value) if callable(write) else ""
+        return write(value)
     except ValueError:
         raise InputError(f"`{name}` cannot be {printable(str(value))}", hint=f"give `{name}` another value") from None
-    return str(text)
 
 
 def _tree(dotted: Mapping[str, object]) -> dict[str, object]:
