@@ -34,6 +34,12 @@ class Pooled:
     """Of the device's memory, where the user says nothing."""
     switches: frozenset[str]
     """The names of `Switches` that the engine has."""
+    runs_at_once: "Callable[[Deployment], int] | None" = None
+    """Requests that run at once by the engine's limit; None where `KVPool.max_concurrency` counts that already."""
+    stages: "Callable[[ModelSpec, Deployment], list[tuple[int, int]]] | None" = None
+    """[start, stop) of the layers of each pipeline stage, where the engine deals them out in a way of its own."""
+    shares_length: bool = False
+    """`max_model_len` is the context of all requests together (llama.cpp `-c`), not that of one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,4 +60,4 @@ class Engine:
     """The cache formats that it can hold; None = all."""
     pooled: Pooled | None = None
     newer: str | None = None
-    """The version that was asked for, where it is newer than the newest that the profile was checked against."""
+    """The version that was asked for, where the profile was checked against another one only."""

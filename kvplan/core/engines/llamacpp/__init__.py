@@ -59,6 +59,7 @@ LLAMACPP = Engine(
         check=check,
         default_share=None,
         switches=_SWITCHES,
+        shares_length=True,
     ),
 )
 

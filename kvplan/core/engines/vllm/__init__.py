@@ -12,7 +12,8 @@ from kvplan.core.engines.engine import Engine, Pooled
 from kvplan.core.engines.vllm import pool
 from kvplan.core.engines.vllm.budget import budget
 from kvplan.core.engines.vllm.check import check
-from kvplan.core.engines.vllm.rules import rules_of
+from kvplan.core.engines.vllm.defaults import default_max_num_seqs
+from kvplan.core.engines.vllm.rules import numbers, rules_of
 from kvplan.core.mixers import Mixer
 
 DATE = "2026-11-22"
@@ -46,8 +47,10 @@ def profile(version: str | None) -> Engine:
             held=partial(pool.held, rules=rules),
             kinds=partial(pool.kinds, rules=rules),
             check=partial(check, rules=rules),
+            stages=pool.stages,
             default_share=rules.default_share,
             switches=frozenset(Switches.__dataclass_fields__) - _FOREIGN,
+            runs_at_once=partial(default_max_num_seqs, release=numbers(rules)),
         ),
         newer=newer,
     )  # fmt: skip

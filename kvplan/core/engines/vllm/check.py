@@ -23,6 +23,8 @@ REMOVED = {
 """Model types that vLLM does not run from these releases on (model_executor/models/registry.py 861-898)."""
 NATIVE_FP8 = 8.9
 """The compute capability from which kernels read fp8 themselves."""
+FP4_KERNELS = 10.0
+"""The one that FlashInfer's kernels for an nvfp4 cache want (v1/attention/backends/flashinfer.py 558-570)."""
 
 
 def check(model: ModelSpec, deployment: Deployment, rules: Rules) -> None:
@@ -97,12 +99,15 @@ def _check_formats(deployment: Deployment, rules: Rules) -> None:
     if deployment.key_dtype.name == "fp8" and arch < NATIVE_FP8 and numbers(rules) >= (0, 33):
         message = f"an fp8 KV cache needs compute capability {NATIVE_FP8}, this GPU has {arch}"
         raise InputError(message, hint="`--kv-dtype int8` or that of the model")
+    if deployment.key_dtype.name == "nvfp4" and arch < FP4_KERNELS:
+        message = f"an nvfp4 KV cache needs compute capability {FP4_KERNELS:.1f}, this GPU has {arch}"
+        raise InputError(message, hint="`--kv-dtype fp8` or int4")
 
 
 def _check_scheduler(deployment: Deployment, rules: Rules) -> None:
     sequences = deployment.switches.max_num_seqs
     tokens = default_max_num_batched_tokens(deployment, numbers(rules))
-    if sequences is not None and deployment.switches.max_num_batched_tokens is not None and tokens < sequences:
+    if sequences is not None and tokens < sequences:
         message = f"`max_num_batched_tokens` {tokens} is less than `max_num_seqs` {sequences}"
         raise InputError(message, hint="raise the one or lower the other")
 

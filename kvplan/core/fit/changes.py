@@ -1,0 +1,237 @@
+"""What would make it fit: each change that does alone, the cheapest first, and the cheap ones together."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+from kvplan.core.fit.answer import Change
+from kvplan.core.fit.places import counts, formats, layouts
+from kvplan.core.fit.search import least_share, longest, most_requests, point, safe_share
+from kvplan.core.fit.trial import Case, Trial
+from kvplan.core.hardware import Gpu
+from kvplan.core.model import ModelSpec
+from kvplan.core.serving import Serving
+from kvplan.core.weights import parse_quant
+
+SMALLER_STEPS = (4096, 2048, 1024, 512)
+"""Tokens of one pass that are tried; fewer read prompts in too slowly."""
+FEW_REQUESTS = 16
+"""A limit of requests at once that takes next to no memory, where nobody asked for a number."""
+Found = Iterator[Change]
+Options = Mapping[str, object]
+Step = tuple[Options, Callable[[Serving], Serving]]
+"""(options, what they make of a serving)."""
+
+
+def changes(case: Case, length: int, requests: int | None, bigger: tuple[Gpu, ...]) -> tuple[Change, ...]:
+    """Each change after which `requests` of `length` tokens (None: one) are held, from the cheapest."""
+    asked = _Asked(case, length, requests)
+    cheap = [change for kind in (_share, _limit, _steps, _eager, _images, _format) for change in kind(asked)]
+    if not any(change.code != "kv_dtype" for change in cheap):
+        cheap += _together(asked)
+    dear = [change for kind in (_shorter, _fewer, _weights, _gpus) for change in kind(asked)]
+    return (*cheap, *dear, *_bigger(asked, bigger))
+
+
+class _Asked:
+    """What has to be held, and how a start is judged by it."""
+
+    def __init__(self, case: Case, length: int, requests: int | None) -> None:
+        self.case, self.length, self.requests = case, length, requests
+
+    @property
+    def serving(self) -> Serving:
+        return self.case.serving
+
+    @property
+    def model(self) -> ModelSpec:
+        return self.case.model
+
+    def start(self, serving: Serving) -> Trial:
+        return point(replace(self.case, serving=serving), self.length, self.requests)
+
+    def holds(self, serving: Serving) -> bool:
+        return self.start(serving).concurrency >= (self.requests or 1)
+
+    def has(self, switch: str) -> bool:
+        pooled = self.serving.engine.pooled
+        return pooled is not None and switch in pooled.switches
+
+    def change(self, code: str, options: Options, cost: str, trial: Trial) -> Change:
+        """What a start yields, with the limit of requests where it had to be told."""
+        limit = trial.serving.switches.max_num_seqs
+        if limit != self.serving.switches.max_num_seqs:
+            options = {**options, "max_num_seqs": limit}
+        return Change(
+            code=code, options=options, cost=cost, max_model_len=trial.length, concurrency=trial.concurrency,
+            serving=trial.serving,
+        )  # fmt: skip
+
+
+def _switched(serving: Serving, **values: object) -> Serving:
+    return replace(serving, switches=replace(serving.switches, **values))  # type: ignore[arg-type]
+
+
+def _first(asked: _Asked, code: str, cost: str, tried: Iterator[tuple[Options, Serving]]) -> Found:
+    """The first of several settings that does."""
+    for options, serving in tried:
+        if asked.holds(serving):
+            yield asked.change(code, options, cost, asked.start(serving))
+            return
+
+
+def _share(asked: _Asked) -> Found:
+    """A larger share, up to what is safe."""
+    trial = asked.start(asked.serving)
+    safe = safe_share(asked.case, trial)
+    found = None if safe is None else least_share(asked.case, asked.length, asked.requests, safe)
+    if found is not None:
+        share = found.serving.gpu_memory_utilization
+        less = share < asked.serving.gpu_memory_utilization
+        cost = "what lies outside the share finds room" if less else "less room for other processes"
+        yield asked.change("share", {"gpu_memory_utilization": share}, cost, found)
+
+
+def _limit(asked: _Asked) -> Found:
+    """Fewer requests at once, where the user set their limit: just those that were asked for, else the most that do."""
+    held = asked.serving.switches.max_num_seqs
+    if held is None:
+        return
+    wanted = [asked.requests] if asked.requests else [1 << power for power in range(held.bit_length() - 1, -1, -1)]
+    tried = ((_told(limit), _switched(asked.serving, **_told(limit))) for limit in wanted if limit != held)
+    yield from _first(asked, "max_num_seqs", "another limit of requests at once", tried)
+
+
+def _told(limit: int) -> Options:
+    return {"max_num_seqs": limit}
+
+
+def _steps(asked: _Asked) -> Found:
+    """Shorter passes."""
+    if not asked.has("max_num_batched_tokens"):
+        return
+    now = asked.serving.switches.max_num_batched_tokens or asked.serving.engine.max_pass_tokens or 0
+    tried = (
+        ({"max_num_batched_tokens": n}, _switched(asked.serving, max_num_batched_tokens=n))
+        for n in SMALLER_STEPS
+        if n < now and n >= (asked.requests or 1)
+    )
+    yield from _first(asked, "max_num_batched_tokens", "prompts are read in more slowly", tried)
+
+
+def _eager(asked: _Asked) -> Found:
+    if asked.has("enforce_eager") and not asked.serving.switches.enforce_eager:
+        tried = iter([({"enforce_eager": True}, _switched(asked.serving, enforce_eager=True))])
+        yield from _first(asked, "enforce_eager", "no CUDA graphs: slower steps of few requests", tried)
+
+
+def _images(asked: _Asked) -> Found:
+    sees = any(weight.part == "vision" for weight in asked.model.embeddings)
+    if sees and asked.has("no_images") and not asked.serving.switches.no_images:
+        tried = iter([({"no_images": True}, _switched(asked.serving, no_images=True))])
+        yield from _first(asked, "no_images", "text alone", tried)
+
+
+def _format(asked: _Asked) -> Found:
+    tried = (({"kv_dtype": told.kv_dtype.name}, told) for told in formats(asked.model, asked.serving))
+    yield from _first(asked, "kv_dtype", "a coarser cache", tried)
+
+
+def _together(asked: _Asked) -> Found:
+    """The cheap changes one after another until they do; those that turn out not to be needed are left out again."""
+    steps = _cheap_steps(asked)
+    if not asked.holds(_after(asked.serving, steps)):
+        return
+    for step in reversed(list(steps)):
+        fewer = [other for other in steps if other is not step]
+        if asked.holds(_after(asked.serving, fewer)):
+            steps = fewer
+    if len(steps) > 1:
+        options: dict[str, object] = {name: value for told, _ in steps for name, value in told.items()}
+        trial = asked.start(_after(asked.serving, steps))
+        if "gpu_memory_utilization" in options:
+            most = round(100 * trial.serving.gpu_memory_utilization)
+            case = replace(asked.case, serving=_after(asked.serving, steps))
+            trial = least_share(case, asked.length, asked.requests, most) or trial
+            options["gpu_memory_utilization"] = trial.serving.gpu_memory_utilization
+        yield asked.change("together", options, "all of these together", trial)
+
+
+def _cheap_steps(asked: _Asked) -> list[Step]:
+    """The safe share, shorter passes, few requests at once, no graphs, a narrower cache: where they change anything."""
+    steps: list[Step] = []
+    held, trial = asked.serving.switches, asked.start(asked.serving)
+    safe = safe_share(asked.case, trial)
+    if safe is not None and trial.boot.accounts[0].usable_bytes < trial.boot.accounts[0].device_bytes * safe // 100:
+        share = safe / 100
+        told = {"gpu_memory_utilization": share}
+        steps.append((told, lambda serving: replace(serving, gpu_memory_utilization=share, share_stated=True)))
+    if asked.has("max_num_batched_tokens") and held.max_num_batched_tokens is None:
+        tokens = max(2048, asked.requests or 1)
+        steps.append(_step(max_num_batched_tokens=tokens))
+    if asked.has("max_num_seqs") and asked.requests is None and held.max_num_seqs is None:
+        steps.append(_step(max_num_seqs=FEW_REQUESTS))
+    if asked.has("enforce_eager") and not held.enforce_eager:
+        steps.append(_step(enforce_eager=True))
+    narrow = next(formats(asked.model, asked.serving), None)
+    if narrow is not None:
+        dtype = narrow.kv_dtype
+        steps.append(
+            (
+                {"kv_dtype": dtype.name},
+                lambda serving: replace(serving, kv_dtype=dtype, value_dtype=dtype, kv_dtype_stated=True),
+            )
+        )
+    return steps
+
+
+def _step(**values: object) -> Step:
+    return values, lambda serving: _switched(serving, **values)
+
+
+def _after(serving: Serving, steps: list[Step]) -> Serving:
+    for _, change in steps:
+        serving = change(serving)
+    return serving
+
+
+def _shorter(asked: _Asked) -> Found:
+    found = longest(asked.case, asked.requests)
+    if found is not None and found.length < asked.length:
+        yield asked.change("shorter", {"max_model_len": found.serving.seq_len}, "shorter requests", found)
+
+
+def _fewer(asked: _Asked) -> Found:
+    found = most_requests(asked.case, asked.length)
+    if found is not None and asked.requests and found.concurrency < asked.requests:
+        yield asked.change("fewer", {"concurrency": found.concurrency}, "fewer requests at once", found)
+
+
+def _weights(asked: _Asked) -> Found:
+    """Quantised weights, where the checkpoint has none."""
+    if asked.serving.quant is not None:
+        return
+    tried = (
+        ({"quant": name}, replace(asked.serving, quant=parse_quant(name), quant_planned=True))
+        for name in ("fp8", "int4")
+    )
+    yield from _first(asked, "quant", "coarser weights: another checkpoint, or quantised when loaded", tried)
+
+
+def _gpus(asked: _Asked) -> Found:
+    """The next layout over more GPUs that does."""
+    if asked.case.kv_memory_bytes is not None:
+        return
+    tried = (
+        ({"num_gpus": laid.num_gpus, "tp": laid.tp, "pp": laid.pp}, laid)
+        for count in counts(asked.model, asked.serving, above=asked.serving.num_gpus)
+        for laid in layouts(asked.model, asked.serving, count)
+    )
+    yield from _first(asked, "num_gpus", "more GPUs", tried)
+
+
+def _bigger(asked: _Asked, gpus: tuple[Gpu, ...]) -> Found:
+    """The smallest of other GPUs that does."""
+    if asked.case.kv_memory_bytes is not None:
+        return
+    tried = (({"gpu": gpu.name}, replace(asked.serving, gpu=gpu)) for gpu in gpus)
+    yield from _first(asked, "gpu", "a bigger GPU", tried)

@@ -1,0 +1,242 @@
+"""The inverse of a plan: lengths, requests, GPUs, shares and formats, by search over how the engine starts."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from kvplan.core.boot import boot
+from kvplan.core.errors import InputError
+from kvplan.core.fit.answer import Bound, Change, CurvePoint, Fit, Share, Wanted
+from kvplan.core.fit.changes import changes
+from kvplan.core.fit.places import counts, formats, layouts
+from kvplan.core.fit.search import least_share, longest, most_requests, point, safe_share
+from kvplan.core.fit.trial import UNLIMITED, Case, Trial
+from kvplan.core.hardware import Gpu
+from kvplan.core.model import ModelSpec
+from kvplan.core.serving import Serving
+from kvplan.core.units import format_bytes
+
+SHORTEST_OF_CURVE = 256
+
+
+def fit(
+    model: ModelSpec,
+    serving: Serving,
+    want: Wanted,
+    *,
+    kv_memory_bytes: int | None = None,
+    bigger: tuple[Gpu, ...] = (),
+) -> Fit:
+    """What `want` leaves open, found by search over `core.boot.boot`; exact to one token, one request, 0.01 of a share.
+
+    `serving` is held but for its length, and its layout or cache format where `want` says so. `kv_memory_bytes` is a
+    pool of a known size instead of a GPU; `bigger` are GPUs to name where it does not fit, from small to large. Raises
+    InputError for an engine without a pool, a GPU of unknown memory, and a model that keeps no cache.
+    """
+    _check(model, serving, want, kv_memory_bytes)
+    base = Case(model=model, serving=serving, kv_memory_bytes=kv_memory_bytes)
+    case = _chosen(base, want)
+    trial = _answer(case, want)
+    asked = want.concurrency or 1
+    length_is_open = want.max_model_len is None
+    fits = trial is not None and trial.concurrency >= asked
+    shown = trial if trial is not None and fits else point(case, _target(case, want), want.concurrency)
+    bound, reason = _bound(case, want, shown, fits=fits)
+    sure = longest(replace(case, at_low_end=True), want.concurrency) if fits and length_is_open else None
+    return Fit(
+        model=model,
+        want=want,
+        fits=fits,
+        serving=shown.serving,
+        boot=shown.boot,
+        max_model_len=shown.length,
+        concurrency=shown.concurrency,
+        max_concurrency=shown.max_concurrency,
+        concurrency_range=_range(case, shown),
+        sure_max_model_len=sure.length if sure is not None and shown.boot.accounts else None,
+        bound=bound,
+        reason=reason,
+        share=_shares(case, want, shown),
+        curve=_curve(case, shown),
+        changes=_changes(case, want, shown, bigger, fits=fits),
+        kv_memory_bytes=kv_memory_bytes,
+        notes=_notes(model, shown),
+    )
+
+
+def _check(model: ModelSpec, serving: Serving, want: Wanted, kv_memory_bytes: int | None) -> None:
+    """Raises InputError for what cannot be answered."""
+    pooled = serving.engine.pooled
+    if pooled is None:
+        message = f"engine `{serving.engine.name}` reserves no pool, so there is nothing to fit"
+        raise InputError(message, hint="vllm, sglang, trtllm and llamacpp do")
+    if kv_memory_bytes is None and serving.gpu is None:
+        raise InputError("a fit needs a GPU, or the bytes of the pool", hint="`--gpu H100`, or `--kv-memory 20GiB`")
+    if kv_memory_bytes is None and serving.capacity_bytes is None:
+        name = serving.gpu.name if serving.gpu else ""
+        raise InputError(f"no memory is known of {name}", hint="say how much it has, e.g. `--gpu-memory 96GiB`")
+    if want.max_model_len is not None and want.longest:
+        raise InputError("a length is given, and the longest is asked for", hint="leave one of them out")
+    if not sum(pooled.held(model, replace(serving, tp=1, pp=1, dcp=1, pcp=1).deployment, 16, 1)):
+        raise InputError(f"`{model.id}` keeps no cache, so no number of requests fills it", hint="`kvplan estimate`")
+
+
+def _target(case: Case, want: Wanted) -> int:
+    """The length that is asked for: given, or the model's own."""
+    open_ended = want.longest or case.model.max_seq_len is None
+    return want.max_model_len or (1 if open_ended else case.longest)
+
+
+def _chosen(base: Case, want: Wanted) -> Case:
+    """The first place, from few GPUs to many and from wide formats to narrow ones, where what is asked for is held.
+
+    Where none does, the first; of a given number of GPUs the widest tp.
+    """
+    target, first = _target(base, want), None
+    for serving in _places(base, want):
+        case = replace(base, serving=serving)
+        first = first or case
+        if point(case, target, want.concurrency or _open(want)).concurrency >= (want.concurrency or 1):
+            return case
+    if first is None:
+        message = f"no layout over {want.num_gpus} GPUs is one that {base.serving.engine.name} accepts"
+        raise InputError(message, hint="another number of GPUs: heads and matrices have to divide over tp")
+    return first
+
+
+def _open(want: Wanted) -> int | None:
+    """One request where their number is searched for a given length, so that the limit may be lowered to it."""
+    return 1 if want.max_model_len is not None else None
+
+
+def _places(base: Case, want: Wanted) -> Iterator[Serving]:
+    for laid in _layouts(base, want):
+        yield laid
+        if want.best_kv_dtype:
+            yield from formats(base.model, laid)
+
+
+def _layouts(base: Case, want: Wanted) -> Iterator[Serving]:
+    if not want.search_layout:
+        yield base.serving
+        return
+    for count in counts(base.model, base.serving) if want.num_gpus is None else (want.num_gpus,):
+        yield from layouts(base.model, base.serving, count)
+
+
+def _answer(case: Case, want: Wanted) -> Trial | None:
+    """The start that answers, None where nothing that was asked for can be held.
+
+    Given a length, the most requests; given requests, the longest length; given neither, the model's own length with
+    the engine's own limit, else the longest.
+    """
+    if want.max_model_len is not None:
+        if want.concurrency is None:
+            return most_requests(case, want.max_model_len)
+        return point(case, want.max_model_len, want.concurrency)
+    return longest(case, want.concurrency)
+
+
+def _bound(case: Case, want: Wanted, trial: Trial, *, fits: bool) -> tuple[Bound, str]:
+    """What keeps the answer from being larger."""
+    if trial.refused:
+        return "engine", trial.boot.reasons[0]
+    if trial.boot.pool is None or not trial.boot.starts:
+        return "memory", "; ".join(trial.boot.reasons)
+    searched = trial.serving.switches.max_num_seqs != case.serving.switches.max_num_seqs
+    if fits and want.max_model_len is None and trial.length >= case.longest:
+        if case.model.max_seq_len is None:
+            return "model", f"the model states no longest length; {UNLIMITED:,} tokens are the most that is searched"
+        return "model", f"the model takes requests of {case.longest:,} tokens at most"
+    if trial.limit < trial.max_concurrency and not searched:
+        return "max_num_seqs", f"{int(trial.limit):,} requests run at once at most (`max_num_seqs`)"
+    left, wanted = format_bytes(trial.boot.kv_memory_bytes), "" if fits else f"; {want.concurrency:,} are wanted"
+    return "cache", (
+        f"{left} of each GPU are left for the cache, which holds {trial.max_concurrency:,.2f} requests of"
+        f" {trial.length:,} tokens{wanted}"
+    )
+
+
+def _range(case: Case, trial: Trial) -> tuple[float, float]:
+    """Requests at once at the low and at the high end of the account's spread."""
+    found = trial.boot
+    if not found.accounts or found.pool is None:
+        return trial.max_concurrency, trial.max_concurrency
+    ends = []
+    for change in (-found.spread_bytes, found.spread_bytes):
+        judged = boot(case.model, trial.serving, max(1, found.kv_memory_bytes + change))
+        pool = judged.pool if judged.starts else None
+        shares = trial.serving.engine.pooled is not None and trial.serving.engine.pooled.shares_length
+        held = 0.0 if pool is None else pool.num_tokens / trial.length if shares else pool.max_concurrency
+        ends.append(held if found.starts else 0.0)
+    return ends[0], ends[1]
+
+
+def _shares(case: Case, want: Wanted, trial: Trial) -> Share | None:
+    safe = safe_share(case, trial)
+    if safe is None:
+        return None
+    least = least_share(case, trial.length, want.concurrency, safe)
+    account = trial.boot.accounts[0]
+    stated = trial.serving.share_stated or trial.serving.engine.pooled is None
+    used = trial.serving.gpu_memory_utilization if stated else account.usable_bytes / account.device_bytes
+    return Share(
+        least=None if least is None else least.serving.gpu_memory_utilization,
+        safe=safe / 100,
+        used=round(used, 4),
+    )
+
+
+def _curve(case: Case, trial: Trial) -> tuple[CurvePoint, ...]:
+    """Powers of two up to the model's limit, the answer, and where a window is full."""
+    top = case.longest if case.model.max_seq_len else max(4 * trial.length, 4096)
+    lengths = {1 << power for power in range(SHORTEST_OF_CURVE.bit_length() - 1, top.bit_length())}
+    groups = trial.boot.pool.groups if trial.boot.pool else ()
+    lengths |= {group.blocks_per_request * group.block_size for group in groups if group.window is not None}
+    lengths |= {trial.length, top}
+    shares = case.serving.engine.pooled is not None and case.serving.engine.pooled.shares_length
+    points = []
+    for length in sorted(length for length in lengths if length <= top):
+        limit = trial.serving.switches.max_num_seqs
+        found = most_requests(case, length) if shares else case.at(length, limit)
+        held = found.max_concurrency if found is not None else 0.0
+        points.append(
+            CurvePoint(
+                max_model_len=length,
+                max_concurrency=held,
+                concurrency=found.concurrency if found is not None else 0,
+            )
+        )
+    return tuple(points)
+
+
+def _changes(case: Case, want: Wanted, trial: Trial, bigger: tuple[Gpu, ...], *, fits: bool) -> tuple[Change, ...]:
+    if not fits:
+        return changes(case, trial.length, want.concurrency, bigger)
+    return _with_fewer(case, want) if want.search_layout and want.num_gpus is None else ()
+
+
+def _with_fewer(case: Case, want: Wanted) -> tuple[Change, ...]:
+    """What fewer GPUs hold, where the engine starts on them."""
+    found = []
+    for count in counts(case.model, case.serving):
+        if count >= case.serving.num_gpus:
+            break
+        laid = next(layouts(case.model, case.serving, count), None)
+        trial = None if laid is None else longest(replace(case, serving=laid), want.concurrency)
+        if laid is not None and trial is not None:
+            options: dict[str, object] = {"num_gpus": count, "tp": laid.tp, "pp": laid.pp}
+            found.append(
+                Change(
+                    code="fewer_gpus", options={**options, "max_model_len": trial.length}, cost="shorter requests",
+                    max_model_len=trial.length, concurrency=trial.concurrency, serving=trial.serving,
+                )
+            )  # fmt: skip
+    return tuple(found)
+
+
+def _notes(model: ModelSpec, trial: Trial) -> tuple[str, ...]:
+    notes = list(trial.boot.pool.notes) if trial.boot.pool else []
+    notes += [reason for reason in trial.boot.reasons if trial.boot.starts]
+    if model.max_seq_len is not None and trial.length > model.max_seq_len:
+        notes.append(f"{trial.length:,} tokens are more than the {model.max_seq_len:,} that the model states")
+    return tuple(notes)
