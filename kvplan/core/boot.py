@@ -1,6 +1,6 @@
 """Whether an engine starts: its account of each GPU, the pool that is left, and one request that has to fit into it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kvplan.core.engines.pool import Budget, KVPool
 from kvplan.core.errors import InputError
@@ -48,7 +48,8 @@ def engine_accounts(model: ModelSpec, serving: Serving) -> tuple[Budget, ...]:
     pooled = serving.engine.pooled
     if pooled is None or serving.capacity_bytes is None:
         return ()
-    return pooled.budget(model, serving.deployment, stage_weights(model, serving))
+    planned = replace(model, quantization=serving.quant) if serving.quant_planned else model
+    return pooled.budget(planned, serving.deployment, stage_weights(model, serving))
 
 
 def engine_pool(model: ModelSpec, serving: Serving, accounts: tuple[Budget, ...]) -> KVPool | None:

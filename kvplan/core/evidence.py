@@ -70,8 +70,8 @@ def _engine(serving: Serving, started: Boot | None) -> list[tuple[str, str]]:
     """A version that is newer than the profile, and what would keep the engine from starting."""
     engine, found = serving.engine, []
     if engine.newer:
-        message = f"{engine.name} {engine.newer} is newer than kvplan knows; it is planned as of {engine.date}"
-        found.append(("engine-newer", message))
+        message = f"{engine.name} {engine.newer} is planned by the rules of {engine.version}, checked on {engine.date}"
+        found.append(("engine-version", message))
     if started is not None:
         code = "engine-tight" if started.starts else "engine-does-not-start"
         found += [(code, reason) for reason in started.reasons]

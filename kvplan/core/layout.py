@@ -119,12 +119,11 @@ def row_of(name: str) -> str:
 
 
 def stages_of(model: ModelSpec, serving: Serving) -> list[tuple[int, int]]:
-    """[start, stop) of each stage: as the user dealt the layers out, else as engines do."""
-    given = serving.switches.stage_layers
-    if not given:
-        return stage_bounds(model.num_layers, serving.pp)
-    starts = [sum(given[:i]) for i in range(len(given))]
-    return [(start, start + count) for start, count in zip(starts, given, strict=True)]
+    """[start, stop) of each stage, as the engine deals the layers out."""
+    pooled = serving.engine.pooled
+    if pooled is not None and pooled.stages is not None:
+        return pooled.stages(model, serving.deployment)
+    return stage_bounds(model.num_layers, serving.pp)
 
 
 def stage_weights(model: ModelSpec, serving: Serving) -> tuple[int, ...]:

@@ -145,7 +145,7 @@ def resolve(
     replicas = pcp * (1 if switches.attention_dp else dp)
     tp = _tensor_parallel(tp, pp, num_gpus, replicas)
     _check_layout(model, tp, pp * replicas, pp)
-    profile = find_engine(engine)
+    profile = find_engine(engine, switches.cache)
     share = _default_share(profile) if gpu_memory_utilization is None else gpu_memory_utilization
     _check_choices(attention, share)
     model_dtype = parse_dtype(dtype) if dtype else (model.dtype or BF16)
@@ -196,6 +196,8 @@ def _check_engine(model: ModelSpec, serving: Serving) -> None:
     """What the engine would refuse, and switches that it does not have."""
     pooled, switches = serving.engine.pooled, serving.switches
     known = pooled.switches if pooled else frozenset({"max_num_batched_tokens"})
+    if serving.engine.name == "transformers":
+        known |= {"cache", "max_num_batched_tokens"}
     if foreign := sorted(switches.given - known):
         message = f"engine `{serving.engine.name}` has no option `{foreign[0]}`"
         raise InputError(message, hint=f"it has {join_words(tuple(sorted(known)))}")

@@ -18,14 +18,18 @@ ENGINES = {
 _ALIASES = {"llama.cpp": "llamacpp", "llama-server": "llamacpp", "tensorrt-llm": "trtllm", "hf": "transformers"}
 
 
-def find_engine(text: str) -> Engine:
+def find_engine(text: str, cache: str | None = None) -> Engine:
     """The engine that `NAME[@VERSION]` names; without a version the newest that kvplan knows.
 
-    A newer version than that has its profile, and the profile says so (`Engine.newer`).
+    A version that the profile was not checked against has it all the same, and the profile says so (`Engine.newer`).
+    `cache` chooses among transformers' caches; of others there is one.
     """
     name, _, version = text.strip().lower().partition("@")
     home = ENGINES.get(_ALIASES.get(name, name))
     if home is None:
         raise InputError(f"`{text[:40]}` is not an engine that kvplan knows", hint=f"one of {', '.join(ENGINES)}")
-    engine: Engine = import_module(home).profile(version or None)
+    if cache is not None and home != ENGINES["transformers"]:
+        raise InputError(f"engine `{name}` has no option `cache`", hint="`--engine transformers` has")
+    chosen = {} if cache is None else {"cache": cache}
+    engine: Engine = import_module(home).profile(version or None, **chosen)
     return engine

@@ -410,5 +410,7 @@ def test_pages_of_backends():
 def test_version():
     assert find_engine("sglang@0.5.23").version == "0.5.23"
     assert find_engine("sglang@0.6").newer == "0.6"
-    with pytest.raises(InputError, match=r"0\.4"):
-        find_engine("sglang@0.4")
+    assert find_engine("sglang@0.5.17").newer == "0.5.17"
+    with pytest.raises(InputError, match=r"0\.3"):
+        find_engine("sglang@0.3")
+    assert find_engine("sglang").newer is None

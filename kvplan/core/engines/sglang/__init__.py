@@ -12,6 +12,7 @@ from kvplan.core.cache import Cache
 from kvplan.core.engines.engine import Engine, Pooled
 from kvplan.core.engines.sglang.budget import budget
 from kvplan.core.engines.sglang.checks import check
+from kvplan.core.engines.sglang.layers import dealt
 from kvplan.core.engines.sglang.pool import ENGINE, VERSION, held, kinds, pool
 from kvplan.core.engines.versions import chosen
 from kvplan.core.mixers import Mixer
@@ -22,6 +23,8 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
     return cache if cache.max_tokens is None else replace(cache, max_tokens=None)
 
 
+OLDEST = "0.4"
+"""From here on the pools are laid out alike, as far as public logs show."""
 SWITCHES = frozenset({
     "max_num_seqs", "max_num_batched_tokens", "block_size", "prefix_caching", "enforce_eager", "attention_backend",
     "state_dtype", "conv_dtype", "num_speculative_tokens", "speculative_method", "draft_model", "stage_layers",
@@ -36,11 +39,21 @@ SGLANG = Engine(
     reserve=_reserve,
     max_pass_tokens=8192,
     kv_dtypes=("fp32", "bf16", "fp16", "fp8", "nvfp4", "mxfp4", "mxfp8"),
-    pooled=Pooled(pool=pool, budget=budget, held=held, kinds=kinds, check=check, default_share=None, switches=SWITCHES),
+    pooled=Pooled(
+        pool=pool,
+        budget=budget,
+        held=held,
+        kinds=kinds,
+        check=check,
+        stages=dealt,
+        default_share=None,
+        switches=SWITCHES,
+    ),
 )
 
 
 def profile(version: str | None) -> Engine:
-    """The one that kvplan knows."""
-    _, newer = chosen(ENGINE, version, (VERSION,))
-    return replace(SGLANG, newer=newer) if newer else SGLANG
+    """The one that kvplan knows, also for older versions, which it was not checked against."""
+    found, newer = chosen(ENGINE, version, (OLDEST, VERSION))
+    asked = version if found == OLDEST else newer
+    return replace(SGLANG, newer=asked) if asked else SGLANG

@@ -134,6 +134,13 @@ def stages(model: ModelSpec, deployment: Deployment) -> tuple[Stage, ...]:
     return tuple(_stage(model, deployment, decoder[start:stop]) for start, stop in pp_bounds(len(decoder), deployment))
 
 
+def dealt(model: ModelSpec, deployment: Deployment) -> list[tuple[int, int]]:
+    """[start, stop) of each stage's layers; those of an encoder stand on the first."""
+    first = _first_decoder_layer(model)
+    bounds = pp_bounds(model.num_layers - first, deployment)
+    return [(first + start if start else 0, first + stop) for start, stop in bounds]
+
+
 def pp_bounds(num_layers: int, deployment: Deployment) -> list[tuple[int, int]]:
     """[start, stop) of each stage: ⌊L / pp⌋ layers each, one more on each of the last L mod pp stages.
 

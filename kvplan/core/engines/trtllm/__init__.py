@@ -13,7 +13,7 @@ from kvplan.core.cache import Cache
 from kvplan.core.engines.engine import Engine, Pooled
 from kvplan.core.engines.trtllm.budget import DEFAULT_SHARE, budget
 from kvplan.core.engines.trtllm.checks import check
-from kvplan.core.engines.trtllm.layers import MAX_NUM_TOKENS, TOKENS_PER_BLOCK
+from kvplan.core.engines.trtllm.layers import MAX_NUM_TOKENS, TOKENS_PER_BLOCK, dealt
 from kvplan.core.engines.trtllm.pool import VERSIONS, held, kinds, pool
 from kvplan.core.engines.versions import chosen, release
 from kvplan.core.mixers import (
@@ -57,6 +57,7 @@ def profile(version: str | None) -> Engine:
             held=held,
             kinds=kinds,
             check=check,
+            stages=dealt,
             default_share=DEFAULT_SHARE,
             switches=SWITCHES,
         ),

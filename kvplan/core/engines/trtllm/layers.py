@@ -54,20 +54,24 @@ class Stage:
     state_bytes: int
 
 
-def stages_of(model: ModelSpec, deployment: Deployment) -> list[Stage]:
-    """Layers in order, the first L mod pp stages with one more; drafting's layers on the last.
+def dealt(model: ModelSpec, deployment: Deployment) -> list[tuple[int, int]]:
+    """[start, stop) of each pipeline stage's layers: the first L mod pp stages have one more.
 
     Source: tensorrt_llm/mapping.py `Mapping.pp_layers` (`torch.tensor_split`)
     """
     base, remainder = divmod(model.num_layers, deployment.pp)
-    stages, start = [], 0
-    for number in range(deployment.pp):
-        stop = start + base + (number < remainder)
+    starts = [number * base + min(number, remainder) for number in range(deployment.pp + 1)]
+    return list(zip(starts[:-1], starts[1:], strict=True))
+
+
+def stages_of(model: ModelSpec, deployment: Deployment) -> list[Stage]:
+    """What each stage holds; drafting's layers on the last."""
+    stages = []
+    for start, stop in dealt(model, deployment):
         layers = [model.layers[i] for i in model.layer_order[start:stop]]
         mixers = [mixer for layer in layers if not layer.in_encoder for mixer in layer.mixers]
-        drafts = _draft_layers(model, deployment) if number == deployment.pp - 1 else 0
+        drafts = _draft_layers(model, deployment) if stop == model.num_layers else 0
         stages.append(_stage(mixers, deployment, drafts))
-        start = stop
     return stages
 
 
