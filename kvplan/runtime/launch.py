@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from kvplan.core.errors import InputError
 from kvplan.core.text import printable
+from kvplan.runtime.flags.argument import names
 from kvplan.runtime.shell import ASSIGNMENT, simple_commands
 
 _EXAMPLES = "paste one that starts with `vllm serve`, `sglang serve`, `llama-server` or `trtllm-serve`"
@@ -23,6 +24,11 @@ _WRAPPERS = frozenset(
     }
 )  # fmt: skip
 _CONTAINERS = frozenset({"docker", "podman", "nerdctl", "apptainer", "singularity"})
+_ALONE = names(
+    "-d --detach -i --interactive -t --tty -it -ti -itd -dit -tid --rm --privileged --init --read-only -P "
+    "--publish-all --nv --rocm --replace"
+)
+"""Flags of `docker run` that take no value."""
 _SHELLS = frozenset({"bash", "sh", "zsh", "dash", "fish"})
 _IMAGES = (
     (re.compile(r"(?:^|/)vllm/vllm-openai(?:-rocm|-cpu)?(?:[:@]|$)"), "vllm"),
@@ -76,7 +82,7 @@ def _launch(words: list[str], exported: dict[str, str]) -> Launch | None:
     for index in range(first, len(words)):
         if index > first and program not in _WRAPPERS | _SHELLS:
             return None
-        if program in _CONTAINERS and (image := _image(words[index])) is not None:
+        if program in _CONTAINERS and (image := _image(words, index)) is not None:
             return _in_container(image, words, index, exported)
         if (found := _program(words, index)) is not None:
             engine, rest = found
@@ -128,8 +134,12 @@ def _nested(script: str, environment: dict[str, str]) -> Launch:
     )
 
 
-def _image(word: str) -> str | None:
-    return next((engine for pattern, engine in _IMAGES if pattern.search(word)), None)
+def _image(words: list[str], index: int) -> str | None:
+    """The engine of an image; a word behind a flag is that flag's, such as a volume or a name."""
+    flag = words[index - 1]
+    if flag.startswith("-") and "=" not in flag and flag not in _ALONE:
+        return None
+    return next((engine for pattern, engine in _IMAGES if pattern.search(words[index])), None)
 
 
 def _in_container(image: str, words: list[str], index: int, exported: dict[str, str]) -> Launch:
@@ -137,7 +147,8 @@ def _in_container(image: str, words: list[str], index: int, exported: dict[str, 
     environment = _passed_variables(before, exported | _assignments(before))
     tag = _OWN_TAGS.search(words[index]) or _BUILD.search(words[index])
     version = tag[1] if tag else None
-    launch = _launch(after, environment) if after else None
+    # `--entrypoint python3 IMAGE -m …`
+    launch = _launch(["python3", *after] if after[:1] == ["-m"] else after, environment) if after else None
     if launch is None:
         if image == "sglang":
             hint = "put `sglang serve --model-path MODEL` behind the image"

@@ -12,7 +12,10 @@ ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(?!=)(.*)", re.DOTALL | re.ASCII)
 _QUOTED = re.compile(r"""('[^']*'|"(?:[^"\\]|\\.)*")""", re.DOTALL)
 _REDIRECTION = re.compile(r"(?:(?<=\s)|^)\d?(?:&>>?|>>?&?|<&?)\s*&?[^\s'\"|;&]+")
 _CONTINUED = re.compile(r"[ \t]*\\[ \t]*\r?\n")
-_PROMPT = re.compile(r"^[ \t]*[$>%][ \t]+(?=\S)", re.MULTILINE)
+# `$ `, `(venv) $ `, `root@host:~/dir# `
+_PROMPT = re.compile(
+    r"^[ \t]*(?:\([\w.-]+\)[ \t]*)?(?:[\w.-]+@[\w.-]+(?::[^\n$#]*)?[$#]|[$>%])[ \t]+(?=\S)", re.MULTILINE
+)
 _COMMENT = re.compile(r"^[ \t]*#[^\n]*$", re.MULTILINE)
 _MORE_FLAGS = re.compile(r"\n[ \t]*(?=-)")
 

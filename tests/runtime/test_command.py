@@ -83,7 +83,17 @@ READ: list[tuple[str, str, str | None, dict[str, object], tuple[str, ...]]] = [
      {"max_model_len": 8192}, ()),
     ("docker run -d -e VLLM_PP_LAYER_PARTITION=3,4 vllm/vllm-openai:latest Qwen/Qwen3-8B --tensor-parallel-size 1",
      "vllm", "Qwen/Qwen3-8B", {"stage_layers": (3, 4), "tp": 1}, ()),
+    ("docker run --name vllm-openai -v /x/lmsysorg/sglang:/y --rm vllm/vllm-openai:v0.11.0 --model a/b", "vllm", "a/b",
+     {}, ()),
+    ("root@6aa49b1572ea:~/llm# CUDA_VISIBLE_DEVICES=1,2,3 vllm serve /root/llm/c4ai-command-a-03-2025 -tp=2 "
+     "--swap-space 8 --max-num-seqs=1", "vllm", "/root/llm/c4ai-command-a-03-2025", {"tp": 2, "max_num_seqs": 1}, ()),
+    ("(venv) $ vllm serve a/b --no-enable-log-requests --disable-custom-all-reduce --load_format mistral", "vllm",
+     "a/b", {}, ()),
+    ("```bash\nvllm serve openai/gpt-oss-20b --async-scheduling\n```", "vllm", "openai/gpt-oss-20b",
+     {"async_scheduling": True}, ()),
     # SGLang
+    ("docker run --gpus all --entrypoint python3 lmsysorg/sglang:v0.5.9 -m sglang.launch_server --model-path a/b "
+     "--pp-size 4", "sglang", "a/b", {"pp": 4}, ()),
     ("python -m sglang.launch_server --model-path deepseek-ai/DeepSeek-V3 --tp 8 --trust-remote-code", "sglang",
      "deepseek-ai/DeepSeek-V3", {"tp": 8}, ()),
     ("sglang serve Qwen/Qwen3-8B --mem-fraction-static 0.85 --context-length 32768 --disable-radix-cache", "sglang",

@@ -6,7 +6,7 @@ Source: tensorrt_llm/commands/serve.py and llmapi/llm_args.py, as in 1.0 to 1.2.
 from collections.abc import Mapping
 
 from kvplan.core.errors import InputError
-from kvplan.runtime.flags.argument import Argument, Dialect, Options, names, spelled
+from kvplan.runtime.flags.argument import Argument, Dialect, Options, names
 from kvplan.runtime.flags.trtllm_silent import DEFAULTS, SILENT, SILENT_BARE
 from kvplan.runtime.flags.values import (
     COUNT,
@@ -64,12 +64,7 @@ _JOINT = names("enforce_eager expert_parallel num_speculative_tokens speculative
 
 def _joint_read(args: Mapping[str, object]) -> tuple[Options, tuple[str, ...]]:
     given = {name: value for name, value in args.items() if value is not None}
-    unread = [
-        spelled(name, given[name])
-        for name in ("speculative_config.eagle_choices", "speculative_config.use_dynamic_tree")
-        if given.get(name)
-    ]
-    return _graphs(args) | _experts(given) | _speculation(given), tuple(unread)
+    return _graphs(args) | _experts(given) | _speculation(given), ()
 
 
 def _number(args: Mapping[str, object], *names: str) -> int | None:
@@ -122,7 +117,7 @@ def _joint_settings(options: Mapping[str, object]) -> dict[str, object]:
         named["speculative_config.decoding_type"] = _DECODING_TYPES[str(method)]
     if drafted:
         length = "num_nextn_predict_layers" if method == "mtp" else "max_draft_len"
-        named[f"speculative_config.{length}"] = drafted
+        named[f"speculative_config.{length}"] = positive(drafted)
     return named
 
 

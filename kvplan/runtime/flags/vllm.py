@@ -28,7 +28,7 @@ from kvplan.runtime.flags.values import (
     word,
     words,
 )
-from kvplan.runtime.flags.vllm_silent import SILENT, SILENT_BARE, SILENT_MANY
+from kvplan.runtime.flags.vllm_silent import DEFAULTS, SILENT, SILENT_BARE, SILENT_MANY
 
 _FORMATS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _KV_FORMATS = {
@@ -108,10 +108,7 @@ _ARGUMENTS = (
     Argument(None, ("--config",), WORD),
     Argument(None, ("--enable-chunked-prefill",), ON, ("--no-enable-chunked-prefill",)),
 )
-_JOINT = frozenset({
-    "num_speculative_tokens", "speculative_method", "draft_model", "max_loras", "max_lora_rank", "no_images", "usage",
-    "cuda_graph_max_bs",
-})  # fmt: skip
+_JOINT = names("num_speculative_tokens speculative_method draft_model max_loras max_lora_rank no_images usage")
 
 
 def _joint_read(args: Mapping[str, object]) -> tuple[Options, tuple[str, ...]]:
@@ -184,8 +181,8 @@ def _graphs(args: Mapping[str, object]) -> tuple[Options, list[str]]:
         found["cuda_graph_max_bs"] = _counted("--compilation-config", config["max_cudagraph_capture_size"])
     elif sizes and words(sizes):
         found["cuda_graph_max_bs"] = max(_counted("--cudagraph-capture-sizes", size) for size in words(sizes))
-    mode = str(config.get("cudagraph_mode") or "").upper()
-    if "NONE" in mode or level == "0" or config.get("use_cudagraph") is False:
+    mode = "" if config.get("cudagraph_mode") is None else str(config["cudagraph_mode"]).upper()
+    if "NONE" in mode or mode == "0" or level == "0" or config.get("use_cudagraph") is False:
         found["enforce_eager"] = True
     elif mode and "FULL_AND_PIECEWISE" not in mode:
         unread.append(spelled("--compilation-config.cudagraph_mode", mode))
@@ -236,10 +233,11 @@ def _limit(value: Any) -> str:
 def _joint_write(options: Mapping[str, object]) -> list[str]:
     if options.get("usage") not in (None, "server"):
         raise InputError("vLLM's Python class has no command line", hint="leave `usage` out, or say `server`")
+    tokens = options.get("num_speculative_tokens")
     named = {
         "method": options.get("speculative_method"),
         "model": options.get("draft_model"),
-        "num_speculative_tokens": options.get("num_speculative_tokens") or None,
+        "num_speculative_tokens": positive(tokens) if tokens else None,
     }
     config = {key: value for key, value in named.items() if value is not None}
     line = ["--speculative-config", json.dumps(config)] if config else []
@@ -277,7 +275,8 @@ DIALECT = Dialect(
     silent=SILENT,
     silent_bare=SILENT_BARE,
     silent_many=SILENT_MANY,
-    joint_options=_JOINT - {"cuda_graph_max_bs"},
+    defaults=DEFAULTS,
+    joint_options=_JOINT,
     joint_read=_joint_read,
     joint_write=_joint_write,
     variables={"stage_layers": Variable("VLLM_PP_LAYER_PARTITION", stages_text)},

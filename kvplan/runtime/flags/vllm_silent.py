@@ -38,6 +38,8 @@ SILENT = names(
     "rope_theta max_seq_len_to_capture tokenizer_pool_size tokenizer_pool_type tokenizer_pool_extra_config "
     "mamba_cache_philox_rounds dcp_comm_backend cp_kv_cache_interleave_size dcp_kv_cache_interleave_size "
     "mm_hasher_algorithm mm_shm_cache_max_object_size_mb media_io_kwargs mm_tensor_ipc "
+    # The parser's own.
+    "subparser dispatch_function "
     # Short forms.
     "n r dpn dpr dpl dpa dpp dpb asc"
 )
@@ -66,3 +68,9 @@ SILENT_MANY = names(
     "served_model_name lora_modules api_key middleware allowed_media_domains logits_processors ignore_patterns "
     "reasoning_effort_map numa_bind_nodes numa_bind_cpus collect_detailed_traces sleep_preserve_parameter_names"
 )
+
+DEFAULTS = {
+    "lora_extra_vocab_size": 256, "max_prompt_adapters": 1, "spec_decoding_acceptance_method": "rejection_sampler",
+    "typical_acceptance_sampler_posterior_threshold": 0.09, "offload_num_in_group": 1, "offload_prefetch_step": 1,
+}  # fmt: skip
+"""Of what is neither read nor silent: releases that print every argument print these when nothing was set."""
