@@ -18,6 +18,7 @@ from kvplan.runtime.flags.values import (
     counted,
     dtype_value,
     kv_dtype_value,
+    positive,
     state_dtype_value,
     switched,
 )
