@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from kvplan.core.errors import HubError, InputError, KvplanError, UnsupportedError
     from kvplan.core.hardware import Gpu
     from kvplan.core.model import ModelSpec
+    from kvplan.inverse import FitPlan, fit
 
 _HOMES = {
+    "FitPlan": "kvplan.inverse",
     "MemoryPlan": "kvplan.api",
     "curve": "kvplan.api",
     "estimate": "kvplan.api",
+    "fit": "kvplan.inverse",
     "kv_pool": "kvplan.api",
     "load_model": "kvplan.api",
     "Gpu": "kvplan.core.hardware",
@@ -30,6 +33,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "FitPlan",
     "Gpu",
     "HubError",
     "InputError",
@@ -41,6 +45,7 @@ __all__ = [
     "__version__",
     "curve",
     "estimate",
+    "fit",
     "kv_pool",
     "load_model",
 ]

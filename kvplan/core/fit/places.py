@@ -24,8 +24,9 @@ def layouts(model: ModelSpec, serving: Serving, num_gpus: int) -> Iterator[Servi
     ranks = num_gpus // replicas
     if ranks * replicas != num_gpus:
         return
+    step = serving.dp if serving.switches.attention_dp else 1
     for tp in range(min(NODE, ranks), 0, -1):
-        if ranks % tp == 0 and ranks // tp <= model.num_layers:
+        if ranks % tp == 0 and tp % step == 0 and ranks // tp <= model.num_layers:
             laid = replace(serving, tp=tp, pp=ranks // tp)
             if accepts(model, laid):
                 yield laid

@@ -1,0 +1,31 @@
+"""What an engine has to be told to be started so: options under kvplan's names, where they differ from its defaults."""
+
+from kvplan.core.dtypes import TURBOQUANT
+from kvplan.core.engines.deployment import Switches
+from kvplan.core.model import ModelSpec
+from kvplan.core.serving import Serving
+
+
+def told(model: ModelSpec, serving: Serving) -> dict[str, object]:
+    """Length, format, layout, share and switches; what the engine does by itself is left out."""
+    switches = serving.switches
+    options: dict[str, object] = {
+        "max_model_len": serving.seq_len,
+        "max_num_seqs": switches.max_num_seqs,
+        "gpu_memory_utilization": serving.gpu_memory_utilization if serving.share_stated else None,
+        "dtype": None if serving.dtype == model.dtype else serving.dtype.name,
+        "kv_dtype": _kv_dtype(serving),
+        "quant": serving.quant.method if serving.quant is not None and serving.quant_planned else None,
+    }
+    for name in ("tp", "pp", "dp", "dcp", "pcp"):
+        degree = getattr(serving, name)
+        options[name] = degree if degree > 1 else None
+    options |= {name: getattr(switches, name) for name in Switches.__dataclass_fields__ if name in switches.given}
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _kv_dtype(serving: Serving) -> str | None:
+    key, value = serving.kv_dtype, serving.value_dtype
+    if key == value:
+        return None if key == serving.dtype else key.name
+    return key.name if key == TURBOQUANT[0] else f"{key.name}/{value.name}"

@@ -1,0 +1,46 @@
+"""The line that starts an engine as a serving says."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kvplan.core.errors import InputError
+from kvplan.core.fit import told
+from kvplan.core.model import ModelSpec
+from kvplan.core.serving import Serving
+from kvplan.runtime.command import write_command
+
+_NOT_SAID = {"llamacpp": ("pp", "dp", "dtype", "gpu_memory_utilization"), "trtllm": ("dp",)}
+"""What an engine takes from the machine: llama.cpp splits layers over the devices that it sees."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartLine:
+    """A line to paste."""
+
+    text: str | None
+    """None where the engine's command line cannot say it."""
+    notes: tuple[str, ...] = ()
+
+
+def start_line(model: ModelSpec, serving: Serving, kv_memory_bytes: int | None = None) -> StartLine:
+    """What starts the engine so; weights that are planned in a format that it cannot make need another checkpoint."""
+    engine = serving.engine.name
+    options = {name: value for name, value in told(model, serving).items() if name not in _NOT_SAID.get(engine, ())}
+    notes = []
+    if kv_memory_bytes is not None and engine in ("vllm", "trtllm"):
+        options["kv_memory_bytes"] = kv_memory_bytes
+    if options.get("quant") not in (None, "fp8") or (engine in ("llamacpp", "trtllm") and "quant" in options):
+        notes.append(f"put a checkpoint in {options.pop('quant')} in the place of `{model.id}`")
+    try:
+        return StartLine(text=write_command(engine, _name(model, engine), options), notes=tuple(notes))
+    except InputError as error:
+        return StartLine(text=None, notes=(*notes, f"no command line can be given: {error}"))
+
+
+def _name(model: ModelSpec, engine: str) -> str:
+    """As the engine takes it: a name of the Hub, a folder, a GGUF file."""
+    source = model.source
+    if source.kind in ("catalog", "hub"):
+        return f"{model.id.rpartition('/')[2]}.gguf" if engine == "llamacpp" else model.id
+    path = Path(source.location)
+    return str(path.parent) if path.suffix == ".json" and engine != "llamacpp" else str(path)
