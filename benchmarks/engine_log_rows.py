@@ -263,4 +263,5 @@ def _terms(budget: Budget) -> dict[str, float]:
         "non-torch": found["non-torch"],
         "graphs": graphs,
         "pool": budget.kv_memory_bytes / GIB,
+        "margin": budget.spread_bytes / GIB,
     }

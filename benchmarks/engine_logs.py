@@ -104,9 +104,20 @@ def from_flags(rows: list[Row], *, every: bool) -> None:
             pairs = [(a.predicted[term], a.printed[term]) for a in found if a.printed.get(term)]
             if pairs:
                 print(f"  {name:34} {term:12} {spread(pairs, relative=term in RELATIVE)}")
+    beyond_the_margin(accounts)
     for account in accounts if every else ():
         shown = (f"{term} {account.predicted[term]:.2f} ({account.printed[term]:g})" for term in account.printed)
         print(f"    {account.row['id']} {account.row['checkpoint']}: {', '.join(shown)}")
+
+
+def beyond_the_margin(accounts: list[Account]) -> None:
+    """Pools that kvplan takes for larger than they were, the dangerous direction, by more than the stated spread."""
+    pools = [a for a in accounts if a.printed.get("pool") and not a.row["inferred"]]
+    over = [a for a in pools if a.predicted["pool"] - a.printed["pool"] > a.predicted["margin"] + 0.01]
+    print(f"  pools larger than printed by more than the stated margin: {len(over)} of {len(pools)}")
+    for account in over:
+        ours = f"{account.predicted['pool']:.2f} ± {account.predicted['margin']:.2f} GiB"
+        print(f"    {account.row['id']} {account.row['checkpoint']}: {ours}, printed {account.printed['pool']:.2f}")
 
 
 def accounts_of(rows: list[Row]) -> list[Account]:
