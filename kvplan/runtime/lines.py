@@ -35,7 +35,10 @@ class Line:
 
 
 def raw_lines(source: Iterable[str] | str | os.PathLike[str] | BinaryIO) -> Iterator[str]:
-    """The lines as they stand, each cut at `MAX_LINE`; gzip and UTF-16 are told by their first bytes."""
+    """The lines as they stand, each cut at `MAX_LINE`; gzip and UTF-16 are told by their first bytes.
+
+    One without an end of line was cut, there or where the log was.
+    """
     if isinstance(source, (str, os.PathLike)):
         try:
             with Path(source).open("rb") as stream:
@@ -47,7 +50,7 @@ def raw_lines(source: Iterable[str] | str | os.PathLike[str] | BinaryIO) -> Iter
         yield from _stream_lines(cast("BinaryIO", source))
     else:
         for line in source:
-            yield line[:MAX_LINE]
+            yield line[:MAX_LINE] if len(line) > MAX_LINE or line.endswith("\n") else line + "\n"
 
 
 class _Joined(io.RawIOBase):
@@ -133,8 +136,12 @@ _RANKS = (
 
 
 def unwrap(raw: str, number: int) -> list[Line]:
-    """What an engine wrote in one line of the log: mostly one line, several where a wrapper holds several."""
-    text = _COLOUR.sub("", raw) if "[" in raw else raw
+    """What an engine wrote in one line of the log: mostly one line, several where a wrapper holds several.
+
+    A number that a line was cut in, or may have been, is left out.
+    """
+    text = raw if raw.endswith("\n") else raw.rstrip("0123456789.,")
+    text = _COLOUR.sub("", text) if "[" in text else text
     prefix, inner = _out_of_json(text)
     source = _source(prefix or inner)
     lines = []

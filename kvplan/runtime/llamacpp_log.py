@@ -170,8 +170,8 @@ def _read_total(start: Start, found: re.Match[str], line: Line) -> None:
 
 def _read_layers(start: Start, found: re.Match[str], line: Line) -> None:
     if not _is_draft(start):
-        start.add("gpu_layers", found["x_gpu_layers"], "layers", line, rank="")
-        start.add("model_layers", found["x_all_layers"], "layers", line, rank="")
+        start.add("gpu_layers", found["x_gpu_layers"], "layers", line)
+        start.add("model_layers", found["x_all_layers"], "layers", line)
         start.options["num_gpu_layers"] = int(found["x_gpu_layers"])
 
 
@@ -190,8 +190,8 @@ def _read_fact(start: Start, found: re.Match[str], line: Line) -> None:
 
 
 _BEGINNINGS = (
-    wording("build", r"\bbuild(?:_info)?: b?(?P<x_build>\d{3,6})\b", "b1600+", begins="process", then=_read_build),
-    wording("main: build =", r"main: build = (?P<x_build>\d{3,6})\b", "to b4000", begins="process", then=_read_build),
+    wording("build", r"\bbuild(?:_info)?: b?(?P<x_build>\d{3,6})\b", "b1600+", begins="banner", then=_read_build),
+    wording("main: build =", r"main: build = (?P<x_build>\d{3,6})\b", "to b4000", begins="banner", then=_read_build),
     wording(
         "loaded meta data with",
         r"llama_model_loader: loaded meta data with \d+ key-value pairs and \d+ tensors from (?P<x_path>.+?) \(version",
@@ -215,7 +215,7 @@ _DEVICES = (
         r"Device (?P<x_index>\d+): (?P<x_gpu>[^,]+), compute capability [\d.]+(?:, VMM: \w+)?"
         r"(?:.{0,80}?VRAM: (?P<x_total>\d+) MiB)?",
         "b1600+, CUDA",
-        begins="process",
+        begins="banner",
         then=_read_total,
     ),
 )
@@ -246,7 +246,7 @@ _MODEL = (
         then=_read_layers,
     ),
     _buffer("model_buffer", "model buffer size", "b4500+"),
-    _buffer("model_buffer", " buffer size", "b1600 to b3800", before="llm_load_tensors: +"),
+    _buffer("model_buffer", " buffer size", "b1600 to b3800", pattern="buffer size", before="llm_load_tensors: +"),
 )
 
 _CONTEXT = (
@@ -346,6 +346,14 @@ _READY = (
 )
 
 
+def _carry(before: Start, start: Start) -> None:
+    """Ollama says once, for all models that it loads, which version it is and which GPUs there are."""
+    if "ollama" in before.facts:
+        start.facts["ollama"] = before.facts["ollama"]
+        start.gpus, start.num_gpus = dict(before.gpus), before.num_gpus
+        start.figures = {name: list(before.figures[name]) for name in ("device_total",) if name in before.figures}
+
+
 def _finish(start: Start) -> None:
     """`max_model_len` is `-c`, as in `core.engines.llamacpp`: the cells of all sequences together."""
     if start.facts.get("n_ctx", "").isdigit():
@@ -369,5 +377,6 @@ DIALECT = Dialect(
         *OUT_OF_MEMORY,
     ),
     finish=_finish,
+    carry=_carry,
     ranks_are_devices=True,
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
+from kvplan.core.errors import InputError
 from kvplan.runtime import llamacpp_log, sglang_log, trtllm_log, vllm_log
 from kvplan.runtime.flags import options_from_args
 from kvplan.runtime.lines import Line, raw_lines, unwrap
@@ -21,6 +22,14 @@ _GPU = re.compile(
 """A row of nvidia-smi, or a line of `nvidia-smi -L`."""
 _GPU_KEY = "NVIDIA "
 KEYS = tuple(dict.fromkeys([*(said.key for _, said in _WORDINGS), _GPU_KEY]))
+GIST = (
+    "emory", "size", " is ", "block", "odel", "e to", "for ", "version", "start", "failed", "max ", "num_", "Args",
+    "Load ", "ttention ", " compute", " device", "layers", "args: ", "raph ", "build", "type", "arch", "in KV",
+    "loaded ", "usage is", "To serve", "dynamic", "Maximum", "Listening", "engine (", "_info: ", "construct",
+    "/snapshots/", "kv_uni", "flash_", "Operation:", "general.", "cells", "NVIDIA", "backend", "batch ", "n_ctx",
+    "S (f",
+)  # fmt: skip
+"""Each key holds one of these: most lines of a server at work hold none, or few."""
 _MAX_SOURCES = 64
 
 
@@ -33,12 +42,20 @@ def read_log(source: Iterable[str] | str | os.PathLike[str] | BinaryIO) -> list[
     """
     reader = _Reader()
     for number, raw in enumerate(raw_lines(source), 1):
-        for key in KEYS:
-            if key in raw:
-                for line in unwrap(raw, number):
-                    reader.read(line)
-                break
+        if _may_tell(raw):
+            for line in unwrap(raw, number):
+                reader.read(line)
     return reader.observations()
+
+
+def _may_tell(raw: str) -> bool:
+    """Whether a line holds any key: the cheap test that most lines end with."""
+    for word in GIST:
+        if word in raw:
+            break
+    else:
+        return False
+    return any(key in raw for key in KEYS)
 
 
 @dataclass(slots=True)
@@ -99,8 +116,7 @@ class _Reader:
 
 def _observation(dialect: Dialect, start: Start, source: _Source) -> Observation:
     dialect.finish(start)
-    options, unread = options_from_args(start.engine, start.args) if start.args else ({}, ())
-    options = {**options, **start.options}
+    options, unread = _read_args(start)
     gpus = list(dict.fromkeys((start.gpus or source.gpus).values()))
     figures = start.figures if dialect.ranks_are_devices else _with_plain_ranks(start.figures)
     return Observation(
@@ -117,6 +133,25 @@ def _observation(dialect: Dialect, start: Start, source: _Source) -> Observation
         first_line=start.first_line,
         last_line=max(start.last_line, start.first_line),
     )
+
+
+def _read_args(start: Start) -> tuple[dict[str, object], tuple[str, ...]]:
+    """What it was told and what it said that it decided; a value that no engine takes (a cut line) is unread."""
+    bad = [name for name, value in start.args.items() if not _is_read(start.engine, {name: value})]
+    args = {name: value for name, value in start.args.items() if name not in bad}
+    if args and _is_read(start.engine, args):
+        options, unread = options_from_args(start.engine, args)
+    else:
+        options, unread, bad = {}, (), list(start.args)
+    return {**options, **start.options}, (*unread, *bad)
+
+
+def _is_read(engine: str, args: Mapping[str, object]) -> bool:
+    try:
+        options_from_args(engine, args)
+    except InputError:
+        return False
+    return True
 
 
 def _num_gpus(options: Mapping[str, object]) -> int:

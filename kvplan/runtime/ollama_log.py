@@ -91,10 +91,12 @@ def _read_gpu(start: Start, found: re.Match[str], line: Line) -> None:
     total = re.search(rf"\btotal={_SIZE}", line.text)
     if "library=cpu" in line.text or not name:
         return
-    start.gpus.setdefault(f"ollama {len(start.gpus)}", name[1])
+    device = re.search(r"\bname=([A-Za-z]+\d+)\b", line.text)
+    rank = device[1] if device else f"CUDA{len(start.gpus)}"
+    start.gpus.setdefault(rank, name[1])
     start.num_gpus = len(start.gpus)
     if total:
-        start.add("device_total", total["x_size"], total["x_size_unit"], line, rank=f"GPU {len(start.gpus) - 1}")
+        start.add("device_total", total["x_size"], total["x_size_unit"], line, rank=rank)
 
 
 def _read_model(start: Start, found: re.Match[str], line: Line) -> None:

@@ -15,9 +15,10 @@ _FORGOTTEN_COMMA = re.compile(r"(True|False|None|-?\d+) (\w+)=(.*)", re.DOTALL)
 
 
 def read_items(text: str, at: int = 0) -> dict[str, object]:
-    """The named values from `at` on, up to the bracket that closes them or the end of the text, cut off or not.
+    """The named values from `at` on, up to the bracket that closes them.
 
-    What is no literal (an object, an enum's member, a dtype) stays as it is printed, as a string.
+    Where none does, the text may have been cut off, and its last value is left out. What is no literal (an object, an
+    enum's member, a dtype) stays as it is printed, as a string.
     """
     items: dict[str, object] = {}
     for piece in _pieces(text, at):
@@ -54,7 +55,7 @@ def literal(text: str, depth: int = 0) -> object:
 
 
 def _pieces(text: str, at: int) -> list[str]:
-    """What stands between the commas of the outermost level, up to the bracket that closes it."""
+    """What stands between the commas of the outermost level, and before the bracket that closes it."""
     pieces: list[str] = []
     stack: list[str] = []
     begin = at
@@ -73,7 +74,7 @@ def _pieces(text: str, at: int) -> list[str]:
             pieces.append(text[begin:at])
             begin = at + 1
         at += 1
-    if text[begin:at].strip():
+    if at < len(text) and text[begin:at].strip():
         pieces.append(text[begin:at])
     return pieces
 

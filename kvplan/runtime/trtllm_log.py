@@ -139,6 +139,8 @@ def _finish(start: Start) -> None:
         if start.model is None and isinstance(start.args.get(name), str):
             start.model = str(start.args[name])
     start.model = start.model or start.facts.get("snapshot")
+    ranks = {figure.rank for figures in start.figures.values() for figure in figures} - {None}
+    start.num_gpus = start.num_gpus or len(ranks) or None
 
 
 DIALECT = Dialect(engine="trtllm", wordings=_WORDINGS, finish=_finish)

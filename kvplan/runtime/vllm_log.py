@@ -42,16 +42,21 @@ def _read_version(start: Start, found: re.Match[str], line: Line) -> None:
 def _read_args(start: Start, found: re.Match[str], line: Line) -> None:
     """The arguments of the command line, or those of them that are not the defaults."""
     for name, value in read_items(line.text, found.end()).items():
-        if value is not None:
+        if value is not None and name not in _NAMESPACE_ONLY:
             start.args[name] = value
 
 
-_CONFIG_NAMES = {"max_seq_len": "max_model_len", "chunked_prefill_enabled": "enable_chunked_prefill"}
+_NAMESPACE_ONLY = frozenset({
+    "subparser", "dispatch_function", "tokenizer_pool_type", "max_seq_len_to_capture", "lora_extra_vocab_size",
+    "max_prompt_adapters", "max_prompt_adapter_token", "multi_step_stream_outputs", "spec_decoding_acceptance_method",
+    "use_tqdm_on_load", "additional_config",
+})  # fmt: skip
+"""What `args: Namespace(…)`, which prints every argument, has besides those that were given."""
+
 _CONFIG_KEPT = frozenset({
     "model", "revision", "dtype", "max_seq_len", "tensor_parallel_size", "pipeline_parallel_size",
     "data_parallel_size", "decode_context_parallel_size", "prefill_context_parallel_size", "quantization",
-    "enforce_eager", "kv_cache_dtype", "enable_prefix_caching", "speculative_config", "chunked_prefill_enabled",
-    "enable_chunked_prefill",
+    "enforce_eager", "kv_cache_dtype", "enable_prefix_caching", "speculative_config",
 })  # fmt: skip
 
 
@@ -63,7 +68,7 @@ def _read_config(start: Start, found: re.Match[str], line: Line) -> None:
             plain = value.removeprefix("torch.") if isinstance(value, str) else value
             if name == "speculative_config" and "speculative_config" in start.args:
                 continue  # here it is an object's repr, among the arguments a dict
-            start.args[_CONFIG_NAMES.get(name, name)] = plain
+            start.args["max_model_len" if name == "max_seq_len" else name] = plain
 
 
 def _fact(name: str) -> dict[str, object]:
@@ -101,6 +106,7 @@ def _read_backend(start: Start, found: re.Match[str], line: Line) -> None:
 
 
 _BEGINNINGS = (
+    wording("█  version ", r"█  version (?P<x_version>\S+)", "0.14+", begins="process", then=_read_version),
     wording(
         "vLLM API server version",
         r"vLLM API server version (?P<x_version>\S+)",

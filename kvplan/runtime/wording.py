@@ -30,11 +30,11 @@ class Wording:
     key: str
     """Words that each such line holds, looked for before the pattern is."""
     pattern: re.Pattern[str]
-    """Its named groups are the figures and, as `<figure>_unit`, their units."""
+    """Its named groups are the figures; those whose names begin with `x_` are for `then`."""
     versions: str
     """Of the engine, in which it is so worded, as far as is known."""
     units: Mapping[str, str] = field(default_factory=dict)
-    """Of the figures whose unit the line does not print, or prints in other words."""
+    """Of each figure."""
     places: int = 0
     """Decimals that a size is rounded to at least, where the engine leaves out a last zero."""
     weak: bool = False
@@ -52,9 +52,8 @@ class Wording:
 
 
 def wording(key: str, pattern: str, versions: str, **options: object) -> Wording:
-    """A wording; in the pattern `<name>` stands for a number, `<name#>` for a number and its unit."""
-    pattern = re.sub(r"<(\w+)#>", rf"(?P<\1>{NUMBER}) ?(?P<\1_unit>[KMGT]i?B|B|bytes)\\b", pattern)
-    pattern = re.sub(r"(?<!\(\?P)<(\w+)>", rf"(?P<\1>{NUMBER})", pattern)
+    """A wording; in the pattern `<name>` stands for the number that is this figure."""
+    pattern = re.sub(r"(?<!\(\?P)<(\w+)>", lambda name: f"(?P<{name[1]}>{NUMBER})", pattern)
     return Wording(key=key, pattern=re.compile(pattern), versions=versions, **options)  # type: ignore[arg-type]
 
 
@@ -83,11 +82,13 @@ class Start:
     def is_over(self, begins: str, line: Line, key: str) -> bool:
         """Whether a line with which something begins cannot belong to this start any more."""
         if begins in ("process", "banner"):
-            worked = bool(self.figures or self.errors or self.is_ready)
+            worked = bool(self.figures.keys() - _BEFORE_LOADING or self.errors or self.is_ready)
             again = begins == "process" and (("engine", None) in self.marks or (key, line.rank) in self.marks)
             return worked or again
         if begins == "engine":
             return self.is_ready or bool(self.errors) or ("engine", line.rank) in self.marks
+        if ("draft", None) in self.marks:
+            return self.is_ready
         pooled = any(f.rank == line.rank for name in _POOL for f in self.figures.get(name, ()))
         return self.is_ready or pooled
 
@@ -101,9 +102,8 @@ class Start:
         """The figures of one line."""
         self.last_line = line.number
         for name, text in found.groupdict().items():
-            if text is not None and not name.endswith("_unit") and not name.startswith("x_"):
-                unit = said.units.get(name) or found[f"{name}_unit"]
-                self.add(name, text, unit, line, places=said.places, weak=said.weak, last=said.last)
+            if text is not None and not name.startswith("x_"):
+                self.add(name, text, said.units[name], line, places=said.places, weak=said.weak, last=said.last)
         if said.then:
             said.then(self, found, line)
 
@@ -121,7 +121,6 @@ class Start:
     ) -> None:
         """One figure; one that repeats another is left out."""
         value, decimals = number(text)
-        unit = "B" if unit == "bytes" else unit
         exact = unit in _COUNTS or (unit == "B" and not decimals)
         half_step = 0.0 if exact else 0.5 * 10.0 ** -max(decimals, places)
         rank = rank if rank is not None else line.rank
@@ -138,9 +137,15 @@ class Start:
         """Why it did not start; said once."""
         self.last_line = line.number
         words = " ".join(words.split()).rstrip("'\"]) ")[:600]
-        if not self.is_ready and words and not any(words in known or known in words for known in self.errors):
-            self.errors.append(words)
+        if not self.is_ready and words and not any(words in known for known in self.errors):
+            self.errors = [*(known for known in self.errors if known not in words), words]
 
+
+_BEFORE_LOADING = frozenset({
+    "device_total", "device_free", "gpu_layers", "model_layers", "expected_total", "expected_weights",
+    "expected_kv_cache", "expected_graph",
+})  # fmt: skip
+"""Figures that a process may print before it says who it is."""
 
 _POOL = ("kv_memory", "num_blocks", "num_tokens", "cells", "kv_buffer", "max_concurrency", "kv_cache", "key_cache")
 

@@ -1,0 +1,227 @@
+"""llama.cpp's and Ollama's logs: the figures of each file, typed in from it by hand, and wordings of other builds."""
+
+import pytest
+
+from kvplan.runtime.log import read_log
+from tests.runtime.logs import FOLDER, printed, read_one
+
+
+def test_llama_server_with_sliding_layers():
+    """Gemma 3 27B: 10 full layers of 32768 cells, 52 sliding ones of 4 × 1024 + 512 = 4608."""
+    seen = read_one("llama-server-gemma-3-27b.log")
+    assert (seen.engine, seen.version) == ("llamacpp", "b8112")
+    assert seen.model == "/models/google_gemma-3-27b-it-Q4_K_M.gguf"
+    assert (seen.gpu, seen.num_gpus) == ("NVIDIA GeForce RTX 4090", 1)
+    assert printed(seen) == {
+        "device_total": [(24_081, "MiB", 0.5, "CUDA0")],
+        "device_free": [(23_287, "MiB", 0.5, "CUDA0")],
+        "gpu_layers": [(63, "layers", 0.0, None)],
+        "model_layers": [(63, "layers", 0.0, None)],
+        "model_buffer": [(1102.77, "MiB", 0.005, "CPU_Mapped"), (15_766.36, "MiB", 0.005, "CUDA0")],
+        "output_buffer": [(4.0, "MiB", 0.005, "CUDA_Host")],
+        "cells": [(32_768, "cells", 0.0, None)],
+        "kv_buffer": [(2560.0, "MiB", 0.005, "CUDA0")],
+        "kv_cache": [(2560.0, "MiB", 0.005, None)],
+        "key_cache": [(1280.0, "MiB", 0.005, None)],
+        "value_cache": [(1280.0, "MiB", 0.005, None)],
+        "cache_layers": [(10, "layers", 0.0, None)],
+        "swa_cells": [(4608, "cells", 0.0, None)],
+        "swa_kv_buffer": [(1872.0, "MiB", 0.005, "CUDA0")],
+        "swa_kv_cache": [(1872.0, "MiB", 0.005, None)],
+        "swa_key_cache": [(936.0, "MiB", 0.005, None)],
+        "swa_value_cache": [(936.0, "MiB", 0.005, None)],
+        "swa_layers": [(52, "layers", 0.0, None)],
+        "compute_buffer": [(522.62, "MiB", 0.005, "CUDA0"), (85.06, "MiB", 0.005, "CUDA_Host")],
+    }
+    assert seen.options == {
+        "max_model_len": 32_768, "max_num_seqs": 4, "max_num_batched_tokens": 2048, "num_ubatch_tokens": 512,
+        "kv_unified": True, "flash_attention": True, "num_gpu_layers": 63, "kv_dtype": "f16",
+    }  # fmt: skip
+    assert seen.facts["name"] == "Gemma 3 27b It"
+    assert seen.facts["architecture"] == "gemma3"
+
+
+def test_ollama_and_its_runner_are_one_start():
+    seen = read_one("ollama-llama-3.1-8b.log")
+    assert seen.model.endswith("sha256-667b0c1932bc6ffc593ed1d03f895bf2dc8dc6df21db3042284a6f4416b06a29")
+    assert (seen.gpu, seen.num_gpus) == ("NVIDIA GeForce RTX 3060", 1)
+    assert seen.facts["ollama"] == "0.7.0"
+    assert seen.facts["name"] == "Meta Llama 3.1 8B Instruct"
+    assert {name: [(row[0], row[1], row[3]) for row in rows] for name, rows in printed(seen).items()} == {
+        "device_total": [(11.6, "GiB", "CUDA0")],
+        "expected_total": [(6.5, "GiB", None)],
+        "expected_kv_cache": [(1.0, "GiB", None)],
+        "expected_weights": [(4.3, "GiB", None)],
+        "expected_graph": [(560.0, "MiB", None)],
+        "gpu_layers": [(33, "layers", None)],
+        "model_layers": [(33, "layers", None)],
+        "device_free": [(11_573, "MiB", "CUDA0")],
+        "model_buffer": [(4403.49, "MiB", "CUDA0"), (281.81, "MiB", "CPU_Mapped")],
+        "output_buffer": [(0.5, "MiB", "CUDA_Host")],
+        "kv_buffer": [(1024.0, "MiB", "CUDA0")],
+        "kv_cache": [(1024.0, "MiB", None)],
+        "key_cache": [(512.0, "MiB", None)],
+        "value_cache": [(512.0, "MiB", None)],
+        "compute_buffer": [(560.0, "MiB", "CUDA0"), (24.01, "MiB", "CUDA_Host")],
+    }
+    assert seen.figures["expected_kv_cache"][0].half_step == 0.05
+    assert seen.options["max_model_len"] == 8192
+    assert seen.options["max_num_seqs"] == 1
+    assert seen.options["flash_attention"] is False
+
+
+def test_a_second_model_of_the_same_ollama():
+    text = (FOLDER / "ollama-llama-3.1-8b.log").read_text(encoding="utf-8")
+    again = (
+        text[text.index("new model will fit") :].replace("667b0c19", "bf481f83").replace("1024.00 MiB", "2048.00 MiB")
+    )
+    first, second = read_log((text + again).splitlines())
+    assert second.model.partition("sha256-")[2].startswith("bf481f83")
+    assert second.facts["ollama"] == "0.7.0"
+    assert second.gpu == first.gpu == "NVIDIA GeForce RTX 3060"
+    assert [figure.value for figure in second.figures["kv_cache"]] == [2048.0]
+    assert [figure.value for figure in second.figures["device_total"]] == [11.6]
+
+
+def _figures(lines):
+    (seen,) = read_log(lines)
+    return {
+        name: [(figure.value, figure.rank) if figure.rank else figure.value for figure in figures]
+        for name, figures in seen.figures.items()
+    }
+
+
+WORDINGS = {
+    "b2000": (
+        [
+            "llm_load_tensors: offloaded 33/33 layers to GPU",
+            "llm_load_tensors:        CPU buffer size =   245.62 MiB",
+            "llm_load_tensors:      CUDA0 buffer size =  5049.71 MiB",
+            "llama_new_context_with_model: n_ctx      = 2048",
+            "llama_kv_cache_init:      CUDA0 KV buffer size =   640.00 MiB",
+            "llama_new_context_with_model: KV self size  =  640.00 MiB, K (f16):  320.00 MiB, V (f16):  320.00 MiB",
+            "llama_new_context_with_model:      CUDA0 compute buffer size =   162.00 MiB",
+        ],
+        {
+            "gpu_layers": [33], "model_layers": [33], "model_buffer": [(245.62, "CPU"), (5049.71, "CUDA0")],
+            "kv_buffer": [(640.0, "CUDA0")], "kv_cache": [640.0], "key_cache": [320.0], "value_cache": [320.0],
+            "compute_buffer": [(162.0, "CUDA0")],
+        },
+    ),
+    "b6000": (
+        [
+            "llama_kv_cache_unified:      CUDA0 KV buffer size =  4320.00 MiB",
+            "llama_kv_cache_unified: size = 4320.00 MiB (  2048 cells,  27 layers,  8/8 seqs), K (f16): 2592.00 MiB, V (f16): 1728.00 MiB",
+        ],
+        {
+            "kv_buffer": [(4320.0, "CUDA0")], "kv_cache": [4320.0], "key_cache": [2592.0], "value_cache": [1728.0],
+            "cells": [2048], "cache_layers": [27],
+        },
+    ),
+    "hybrid": (
+        [
+            "0.27.248.242 I llama_context: n_ctx         = 8192",
+            "0.27.253.065 I llama_kv_cache:        CPU KV buffer size =    96.00 MiB",
+            "0.27.302.186 I llama_kv_cache:    Vulkan1 KV buffer size =   160.00 MiB",
+            "0.27.795.572 I llama_memory_recurrent:        CPU RS buffer size =    20.94 MiB",
+            "0.27.840.222 I llama_memory_recurrent:    Vulkan1 RS buffer size =    29.31 MiB",
+            "0.27.840.260 I llama_memory_recurrent: size =   50.25 MiB (     1 cells,  32 layers,  1 seqs  0 rs_seq), R (f32):    2.25 MiB, S (f32):   48.00 MiB",
+        ],
+        {
+            "kv_buffer": [(96.0, "CPU"), (160.0, "Vulkan1")], "state_buffer": [(20.94, "CPU"), (29.31, "Vulkan1")],
+            "recurrent_cache": [50.25], "state_slots": [1], "conv_cache": [2.25], "state_cache": [48.0],
+        },
+    ),
+    "decimal comma and latents": (
+        ["llama_new_context_with_model: KV self size  = 1147,50 MiB, c^KV (q8_0): 1147,50 MiB, kv^T: not used"],
+        {"kv_cache": [1147.5]},
+    ),
+    "ollama's own engine": (
+        [
+            'level=INFO source=device.go:240 msg="model weights" device=CUDA0 size="4.1 GiB"',
+            'level=INFO source=device.go:251 msg="kv cache" device=CUDA0 size="1.8 GiB"',
+            'level=INFO source=device.go:256 msg="kv cache" device=CPU size="38.0 MiB"',
+            'level=INFO source=device.go:262 msg="compute graph" device=CUDA0 size="1.8 GiB"',
+        ],
+        {
+            "model_buffer": [(4.1, "CUDA0")], "kv_buffer": [(1.8, "CUDA0"), (38.0, "CPU")],
+            "compute_buffer": [(1.8, "CUDA0")],
+        },
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WORDINGS)
+def test_wordings_of_other_builds(name):
+    lines, figures = WORDINGS[name]
+    assert _figures(lines) == figures
+
+
+def test_keys_and_values_of_two_types():
+    line = "llama_kv_cache: size = 1151.50 MiB ( 8192 cells, 94 layers, 1/1 seqs), K (q8_0): 399.50 MiB, V (f16): 752.00 MiB"
+    (seen,) = read_log([line])
+    assert seen.options["kv_dtype"] == "q8_0/f16"
+    assert seen.options["kv_unified"] is False
+
+
+def test_what_ollama_asks_of_its_own_engine():
+    (seen,) = read_log([
+        'msg="starting runner" cmd="/usr/bin/ollama runner --ollama-engine --model /blobs/sha256-ab --port 43625"',
+        'msg=load request="{Operation:fit LoraPath:[] Parallel:2 BatchSize:512 FlashAttention:Enabled KvSize:16384 KvCacheType: NumThreads:4 GPULayers:[] MultiUserCache:false}"',
+        'msg="" architecture=qwen3moe file_type=Q4_K_M name=Qwen3-Coder-30B description="" num_tensors=579 num_key_values=39',
+        'msg=load request="{Operation:commit LoraPath:[] Parallel:2 BatchSize:512 FlashAttention:Enabled KvSize:8192 KvCacheType:q8_0 NumThreads:6 GPULayers:29[ID:GPU-31 Layers:29(35..63)] MultiUserCache:false}"',
+    ])  # fmt: skip
+    assert seen.model == "/blobs/sha256-ab"
+    assert seen.options == {
+        "max_num_seqs": 2, "max_num_batched_tokens": 512, "flash_attention": True, "max_model_len": 8192,
+        "num_gpu_layers": 29, "kv_dtype": "q8_0",
+    }  # fmt: skip
+    assert seen.facts["architecture"] == "qwen3moe"
+    assert seen.facts["name"] == "Qwen3-Coder-30B"
+
+
+def test_a_draft_model_does_not_mix_with_the_model():
+    figures = _figures([
+        "llama_model_loader: loaded meta data with 39 key-value pairs and 288 tensors from big.gguf (version GGUF V3 (latest))",
+        "load_tensors:        CUDA0 model buffer size = 15766.36 MiB",
+        "llama_context: constructing llama_context",
+        "llama_context: n_ctx         = 8192",
+        "llama_kv_cache: size = 2560.00 MiB ( 8192 cells,  10 layers,  1/1 seqs), K (f16): 1280.00 MiB, V (f16): 1280.00 MiB",
+        "srv    load_model: loading draft model 'small.gguf'",
+        "llama_model_loader: loaded meta data with 39 key-value pairs and 288 tensors from small.gguf (version GGUF V3 (latest))",
+        "load_tensors:        CUDA0 model buffer size = 601.50 MiB",
+        "llama_context: constructing llama_context",
+        "llama_context: n_ctx         = 4096",
+        "llama_kv_cache: size = 112.00 MiB ( 4096 cells,  28 layers,  1/1 seqs), K (f16): 56.00 MiB, V (f16): 56.00 MiB",
+    ])  # fmt: skip
+    assert figures == {
+        "model_buffer": [(15_766.36, "CUDA0")], "kv_cache": [2560.0], "key_cache": [1280.0], "value_cache": [1280.0],
+        "cells": [8192], "cache_layers": [10], "draft_weights": [(601.5, "CUDA0")], "draft_kv_cache": [112.0],
+    }  # fmt: skip
+
+
+def test_several_devices():
+    (seen,) = read_log([
+        "llama_model_load_from_file_impl: using device CUDA0 (NVIDIA GeForce RTX 3090) - 23887 MiB free",
+        "llama_model_load_from_file_impl: using device CUDA1 (NVIDIA RTX A4000) (0000:02:00.0) - 15700 MiB free",
+    ])  # fmt: skip
+    assert seen.gpu == "NVIDIA GeForce RTX 3090 + NVIDIA RTX A4000"
+    assert seen.num_gpus == 2
+
+
+def test_why_it_did_not_start():
+    (seen,) = read_log([
+        "llama_model_loader: loaded meta data with 39 key-value pairs and 288 tensors from m.gguf (version GGUF V3 (latest))",
+        "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 10240.00 MiB on device 0: cudaMalloc failed: out of memory",
+        "llama_init_from_model: failed to initialize the context: failed to allocate buffer for kv cache",
+    ])  # fmt: skip
+    assert seen.model == "m.gguf"
+    assert seen.errors == (
+        "cudaMalloc failed: out of memory",
+        "failed to initialize the context: failed to allocate buffer for kv cache",
+    )
+
+
+def test_swa_full():
+    (seen,) = read_log(["llama_kv_cache_iswa: using full-size SWA cache (ref: …)"])
+    assert seen.options["swa_full"] is True
