@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kvplan._version import __version__
 
 if TYPE_CHECKING:
-    from kvplan.api import MemoryPlan, curve, estimate, kv_pool, load_model
+    from kvplan.api import MemoryPlan, curve, estimate, explain, kv_pool, load_model
     from kvplan.core.engines.pool import KVPool
     from kvplan.core.errors import HubError, InputError, KvplanError, UnsupportedError
     from kvplan.core.hardware import Gpu
@@ -20,6 +20,7 @@ _HOMES = {
     "MemoryPlan": "kvplan.api",
     "curve": "kvplan.api",
     "estimate": "kvplan.api",
+    "explain": "kvplan.api",
     "fit": "kvplan.inverse",
     "kv_pool": "kvplan.api",
     "load_model": "kvplan.api",
@@ -45,6 +46,7 @@ __all__ = [
     "__version__",
     "curve",
     "estimate",
+    "explain",
     "fit",
     "kv_pool",
     "load_model",

@@ -8,17 +8,24 @@ from typing import TYPE_CHECKING, Any
 from kvplan.core.boot import plan_pool
 from kvplan.core.engines.deployment import Switches
 from kvplan.core.engines.pool import KVPool
-from kvplan.core.errors import InputError
+from kvplan.core.engines.table import find_engine
+from kvplan.core.errors import InputError, KvplanError
 from kvplan.core.hardware import Gpu
 from kvplan.core.model import ModelSpec
 from kvplan.core.plan import Plan, plan_memory
-from kvplan.core.serving import positive, resolve
+from kvplan.core.serving import Serving, positive, resolve
+from kvplan.core.text import join_words
 from kvplan.sources.load import load_model
 
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     import pandas as pd
 
-__all__ = ["KVPool", "MemoryPlan", "curve", "estimate", "kv_pool", "load_model"]
+    from kvplan.runtime.explain import Explanation
+    from kvplan.runtime.observation import Observation
+
+__all__ = ["KVPool", "MemoryPlan", "curve", "estimate", "explain", "kv_pool", "load_model"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -151,6 +158,78 @@ def kv_pool(
     if max_model_len != -1 or found.longest_request in (0, length):
         return found
     return plan_pool(spec, replace(serving, seq_len=found.longest_request), kv_memory_bytes)
+
+
+def explain(
+    log: "Iterable[str] | str | PathLike[str] | BinaryIO",
+    *,
+    model: ModelSpec | str | PathLike[str] | None = None,
+    gpu: Gpu | str | None = None,
+    engine: str | None = None,
+    tolerance: float | None = None,
+    offline: bool = False,
+    timeout_seconds: float = 14.0,
+    **overrides: Any,
+) -> "list[Explanation]":
+    """What an engine printed when it started beside what kvplan predicts: one answer for each start in the log.
+
+    `log` is a path (`.gz` too), a binary stream or lines. `model` and `gpu` stand over what the log names, `engine`
+    (`NAME` or `NAME@VERSION`) over its version, `overrides` over its options (`kv_pool`'s names). A model that the
+    log names and that cannot be loaded leaves the log's own sums. `tolerance` is the share by which the memory for
+    the cache, predicted from flags alone, may be off: 0.06. Raises InputError where no start of an engine is found.
+    """
+    from kvplan.runtime.explain import explain as explain_start
+    from kvplan.runtime.log import read_log
+    from kvplan.sources.from_log import gpu_of_log
+    from kvplan.sources.gpus import load_gpus
+
+    if tolerance is not None and not 0 <= tolerance <= 1:
+        raise InputError(f"`tolerance` is {tolerance!r}, not a share from 0 to 1", hint="0.06 means 6 %")
+    given, stated = (None if model is None else _model(model)), _gpu(gpu)
+    answers = []
+    for seen in _starts(read_log(log), engine):
+        device, about_gpu = (stated, "") if stated is not None else gpu_of_log(seen.gpu)
+        spec, about_model = (given, "") if given is not None else _model_of_log(seen, offline, timeout_seconds)
+        notes = tuple(note for note in (about_model, about_gpu) if note)
+        answers.append(
+            explain_start(
+                seen,
+                spec,
+                gpu=device,
+                overrides=overrides,
+                tolerance=tolerance,
+                notes=notes,
+                known_gpus=load_gpus(),
+            )
+        )
+    return answers
+
+
+def _starts(found: "list[Observation]", engine: str | None) -> "list[Observation]":
+    """The starts of one engine, or of all; its version replaced where `engine` says one."""
+    name, _, version = (engine or "").partition("@")
+    name = "" if engine is None else find_engine(engine).name
+    kept = [seen for seen in found if not name or seen.engine == name]
+    if not kept:
+        others = f"; it is of {join_words(sorted({seen.engine for seen in found}))}" if found else ""
+        raise InputError(
+            f"no start of {name or 'an engine'} was found in the log{others}",
+            hint="a log of vLLM, SGLang, TensorRT-LLM or llama.cpp from where it starts, at level INFO",
+        )
+    return [replace(seen, version=version) if version else seen for seen in kept]
+
+
+def _model_of_log(seen: "Observation", offline: bool, timeout_seconds: float) -> tuple[ModelSpec | None, str]:
+    """(the model, how it was found) of what a log names; (None, why not) where it cannot be loaded."""
+    from kvplan.sources.from_log import model_of_log
+
+    name, title = seen.model, seen.facts.get("name")
+    if name is None and title is None:
+        return None, "the log names no model: `--model` says which it is"
+    try:
+        return model_of_log(name or "", title=title, offline=offline, timeout_seconds=timeout_seconds)
+    except KvplanError as error:
+        return None, f"the model is not known: {error}; `--model` says which it is"
 
 
 def read_switches(given: dict[str, Any]) -> Switches:

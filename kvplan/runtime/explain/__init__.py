@@ -1,0 +1,174 @@
+"""An engine's start-up log beside kvplan's prediction, figure by figure.
+
+`answer` what comes out · `observed`, `served` what the log states · `account`, `pool`, `sglang`, `llamacpp`,
+`arithmetic` the rows · `failure`, `advice` sentences · `document` plain data.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from kvplan.core.boot import Boot, boot
+from kvplan.core.device import visible_bytes
+from kvplan.core.errors import KvplanError
+from kvplan.core.hardware import Gpu
+from kvplan.core.model import ModelSpec
+from kvplan.core.serving import Serving
+from kvplan.core.units import format_bytes
+from kvplan.runtime.explain.account import Case, account_rows
+from kvplan.runtime.explain.advice import advice
+from kvplan.runtime.explain.answer import POOL_TOLERANCE, Explanation, Failure, Findings, Row
+from kvplan.runtime.explain.arithmetic import arithmetic_rows
+from kvplan.runtime.explain.failure import explain_failure
+from kvplan.runtime.explain.llamacpp import llamacpp_rows
+from kvplan.runtime.explain.pool import flags_rows, given_rows, pools_of_boot
+from kvplan.runtime.explain.served import (
+    device_of,
+    kv_memory_option,
+    likely_gpu,
+    serving_of,
+    with_memory,
+)
+from kvplan.runtime.explain.sglang import sglang_rows
+from kvplan.runtime.observation import Observation
+
+__all__ = ["POOL_TOLERANCE", "Explanation", "Failure", "Row", "explain"]
+
+
+def explain(
+    observation: Observation,
+    model: ModelSpec | None,
+    *,
+    gpu: Gpu | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    tolerance: float | None = None,
+    notes: tuple[str, ...] = (),
+    known_gpus: Sequence[Gpu] = (),
+) -> Explanation:
+    """Set what one start printed against what kvplan predicts for it.
+
+    Without a model, or where it and the options do not go together, only the log's own sums are checked. `overrides`
+    are options under kvplan's names that stand over the log's; `notes` what the caller has to say about model and GPU;
+    `known_gpus` are those that a log without a name may mean, by their size.
+    With a `tolerance` the pool is judged even where the account behind it rests on assumptions.
+    """
+    found = Findings(notes=list(notes))
+    case = None if model is None else _case(observation, model, gpu, overrides or {}, known_gpus, found)
+    if case is not None:
+        found.rows += _rows(case, found)
+    sums = arithmetic_rows(observation)
+    if not found.rows:
+        sums = [replace(row, judged="exact") for row in sums]
+    rows = [*found.rows, *sums]
+    if tolerance is not None:
+        rows = [replace(row, judged="pool") if _is_pool(row) else row for row in rows]
+    return Explanation(
+        observation=observation,
+        model=None if model is None else model.id,
+        serving=None if case is None else case.serving,
+        rows=tuple(rows),
+        failure=explain_failure(observation, case),
+        advice=advice(observation, case),
+        notes=tuple(dict.fromkeys(found.notes)),
+        tolerance=POOL_TOLERANCE if tolerance is None else tolerance,
+        started=not observation.errors and _has_pool(observation),
+    )
+
+
+def _case(
+    observation: Observation,
+    model: ModelSpec,
+    gpu: Gpu | None,
+    overrides: Mapping[str, Any],
+    known_gpus: Sequence[Gpu],
+    found: Findings,
+) -> Case | None:
+    """The start in kvplan's words; None, and a note, where they make no sense together."""
+    try:
+        serving, notes = serving_of(observation, model, gpu, overrides)
+        found.notes += notes
+        serving = _with_device(observation, serving, known_gpus, found)
+    except KvplanError as error:
+        found.notes.append(f"nothing is predicted: {error}" + (f" ({error.hint})" if error.hint else ""))
+        return None
+    _check_architecture(observation, model, found)
+    return Case(
+        observation=observation,
+        model=model,
+        serving=serving,
+        boot=_boot(model, serving, found),
+        gpu_is_told=gpu is not None and (gpu.memory_bytes is not None or gpu.visible_bytes is not None),
+    )
+
+
+def _with_device(observation: Observation, serving: Serving, known_gpus: Sequence[Gpu], found: Findings) -> Serving:
+    """The GPU of the log where none is named: as large as the log says, or as its sums imply."""
+    gpu = serving.gpu
+    if observation.engine == "llamacpp":
+        return serving
+    if gpu is not None and (gpu.memory_bytes is not None or gpu.visible_bytes is not None):
+        return serving
+    implied = device_of(observation, serving)
+    if implied is None:
+        return serving
+    num_bytes, how = implied
+    if gpu is None:
+        gpu, alike = likely_gpu(serving, num_bytes, known_gpus)
+        found.notes.append(f"the log names no GPU; it has {format_bytes(num_bytes)}, {how}{alike}")
+    return replace(serving, gpu=with_memory(gpu, num_bytes))
+
+
+def _boot(model: ModelSpec, serving: Serving, found: Findings) -> Boot | None:
+    """What kvplan makes of flags alone; None, and a note, without a GPU."""
+    if serving.gpu is None or serving.engine.name == "llamacpp":
+        if serving.gpu is None and serving.engine.name != "llamacpp":
+            found.notes.append("nothing is predicted from flags alone: the log names no GPU, `--gpu` does")
+        return None
+    try:
+        visible_bytes(serving.gpu)
+        return boot(model, serving)
+    except KvplanError as error:
+        found.notes.append(f"nothing is predicted from flags alone: {error}")
+        return None
+
+
+def _check_architecture(observation: Observation, model: ModelSpec, found: Findings) -> None:
+    stated = observation.facts.get("architecture")
+    if stated and model.architecture and observation.engine in ("vllm", "sglang") and stated != model.architecture:
+        found.notes.append(f"the log speaks of {stated}, `{model.id}` is a {model.architecture}: is it the same model?")
+
+
+def _rows(case: Case, found: Findings) -> list[Row]:
+    """The rows of one start; a pool that cannot be made is told, and the others stand."""
+    engine = case.serving.engine.name
+    makers = {"sglang": (account_rows, sglang_rows), "llamacpp": (llamacpp_rows,)}.get(
+        engine, (account_rows, _given, _from_flags)
+    )
+    rows: list[Row] = []
+    for make in makers:
+        try:
+            rows += make(case)
+        except KvplanError as error:
+            found.notes.append(str(error))
+    return rows
+
+
+def _given(case: Case) -> list[Row]:
+    return given_rows(case.observation, case.model, case.serving)
+
+
+def _from_flags(case: Case) -> list[Row]:
+    if case.boot is None or kv_memory_option(case.observation) is not None:
+        return []
+    ends = pools_of_boot(case.model, case.serving, case.boot)
+    basis = "assumed" if case.serving.engine.name == "trtllm" else "calibrated"
+    return [] if ends is None else flags_rows(case.observation, ends, basis)  # type: ignore[arg-type]
+
+
+def _is_pool(row: Row) -> bool:
+    return row.predicted is not None and row.name in ("left for the cache", "pools") and row.section != "arithmetic"
+
+
+def _has_pool(observation: Observation) -> bool:
+    """Whether the start came as far as its cache."""
+    return bool(observation.figures.keys() & {"num_tokens", "num_blocks", "max_concurrency", "cells", "kv_buffer"})

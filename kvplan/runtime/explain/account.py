@@ -1,0 +1,238 @@
+"""Where the memory of one GPU goes: the log's account beside the engine's as kvplan predicts it.
+
+vLLM prints its account term by term; SGLang what is free before and after each step; TensorRT-LLM the peak of a trial
+run. To add a term: a line in the function of its engine.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import isqrt
+from typing import Literal
+
+from kvplan.core.boot import Boot
+from kvplan.core.device import visible_bytes
+from kvplan.core.engines.pool import Budget
+from kvplan.core.engines.versions import release
+from kvplan.core.engines.vllm.extras import draft_weights, lora_slots
+from kvplan.core.engines.vllm.loading import extra_weights
+from kvplan.core.engines.vllm.measured import SUBTRACTS_GRAPHS
+from kvplan.core.engines.vllm.overheads import graphs
+from kvplan.core.layout import stage_weights
+from kvplan.core.measured import Basis, Measured
+from kvplan.core.model import ModelSpec
+from kvplan.core.serving import Serving
+from kvplan.core.units import format_bytes
+from kvplan.runtime.explain.answer import Row, around, exactly, make_row
+from kvplan.runtime.explain.observed import amount, each, number, stage_of
+from kvplan.runtime.explain.served import kv_memory_option
+from kvplan.runtime.observation import Observation
+
+DRIVERS_DIFFER = 100
+"""Drivers report up to a hundredth more or less of one kind of device (`sources/gpus.py`)."""
+_BASES: tuple[Basis, ...] = ("exact", "derived", "calibrated", "assumed")
+LOAD = Measured(
+    name="loading",
+    num_bytes=0,
+    spread_bytes=256 * 2**20,
+    source="free memory before and after loading differs by more than tensors: libraries' contexts, allocator blocks",
+    basis="assumed",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One start, its model, and what kvplan makes of flags alone."""
+
+    observation: Observation
+    model: ModelSpec
+    serving: Serving
+    boot: Boot | None
+    """None where no GPU is known."""
+    gpu_is_told: bool = True
+    """False where the log's own figures stand for a GPU that nobody named: they are not set against themselves."""
+
+    def accounts(self) -> tuple[Budget, ...]:
+        """One a pipeline stage, as predicted; none without a GPU."""
+        return self.boot.accounts if self.boot else ()
+
+    def weights(self) -> list[list[Measured]]:
+        """What loading takes, on the fullest rank of each stage; no GPU is needed to know that."""
+        found = [
+            [Measured(name="weights", num_bytes=size, spread_bytes=0, source="the model's tensors", basis="exact")]
+            for size in stage_weights(self.model, self.serving)
+        ]
+        if self.serving.engine.name == "vllm":
+            for stage, items in enumerate(found):
+                more = (extra_weights, lora_slots, draft_weights)
+                extra = [make(self.model, self.serving.deployment, stage) for make in more]
+                items += [item for item in extra if item is not None]
+        return found
+
+
+def worst_basis(items: Iterable[Measured]) -> Basis:
+    """What the least certain of several figures rests on."""
+    return max((item.basis for item in items), key=_BASES.index, default="exact")
+
+
+def account_rows(case: Case) -> list[Row]:
+    """The account in the order in which the engine makes it."""
+    of_engine = {"vllm": _vllm, "sglang": _sglang, "trtllm": _trtllm}.get(case.serving.engine.name)
+    return [] if of_engine is None else [*_device(case), *of_engine(case)]
+
+
+def _device(case: Case) -> list[Row]:
+    """The device as the framework sees it."""
+    seen, gpu = number(case.observation, "device_total"), case.serving.gpu
+    if seen is None:
+        return []
+    if gpu is None or not case.gpu_is_told:
+        return [make_row("account", "device", seen, None, why="no GPU is named")]
+    device = visible_bytes(gpu)
+    why = f"{gpu.name}: drivers differ by up to 1 %"
+    return [make_row("account", "device", seen, around(device, device // DRIVERS_DIFFER), basis="derived", why=why)]
+
+
+def _vllm(case: Case) -> list[Row]:
+    now = release(case.serving.engine.version or "")
+    rows = _vllm_start(case)
+    rows += _weights(case)
+    rows += _terms(case, "activation peak", "activation_peak", ("activation peak",))
+    rows += _terms(case, "non-torch", "non_torch", ("non-torch",))
+    together = ("weights", "extra weights", "LoRA slots", "draft weights", "non-torch")
+    if "non_torch" not in case.observation.figures:
+        rows += _terms(case, "weights and non-torch", "consumed", together)
+    if now >= SUBTRACTS_GRAPHS:
+        rows += _terms(case, "graphs (estimate)", "graph_estimate", ("CUDA graphs (estimate)",))
+    rows += _left(case)
+    if now < SUBTRACTS_GRAPHS:
+        rows += _graphs(case, "graphs (estimate)", "graph_estimate", estimated=True)
+    return rows + _graphs(case, "graphs (captured)", "graphs", estimated=False)
+
+
+def _vllm_start(case: Case) -> list[Row]:
+    """What was free at the start, and what the share allows."""
+    rows, accounts = [], case.accounts()
+    free, allowed = number(case.observation, "device_free"), number(case.observation, "requested")
+    if free is not None:
+        context = [item for account in accounts[:1] for item in account.untaken if item.name == "CUDA context"]
+        predicted = [around(account.device_bytes - item.num_bytes, item.spread_bytes)
+                     for account, item in zip(accounts, context, strict=False)]  # fmt: skip
+        rows.append(make_row(
+            "account", "free at the start", free, predicted[0] if predicted else None,
+            basis="calibrated", why="the device less this process's own context",
+        ))  # fmt: skip
+    if allowed is not None:
+        usable = accounts[0].usable_bytes if accounts else None
+        predicted_share = None if usable is None else around(usable, usable // DRIVERS_DIFFER)
+        why = f"{case.serving.gpu_memory_utilization:g} of the device"
+        rows.append(make_row("account", "allowed", allowed, predicted_share, basis="derived", why=why))
+    return rows
+
+
+def _weights(case: Case, why: str = "", load: Measured | None = None, key: str = "weights") -> list[Row]:
+    """What loading took of each rank; `load` is what the log's way of telling it adds to the spread."""
+    stages, rows = case.weights(), []
+    for rank, figure in each(case.observation, key):
+        stage = stage_of(figure, len(stages))
+        fullest = max(range(len(stages)), key=lambda i: sum(item.num_bytes for item in stages[i]))
+        items = stages[fullest if stage is None else stage]
+        spread = isqrt(sum(item.spread_bytes**2 for item in items))
+        num_bytes = sum(item.num_bytes for item in items)
+        if load is not None:
+            spread += load.spread_bytes + num_bytes // 100
+        basis = worst_basis(items if load is None else [*items, load])
+        predicted = around(num_bytes, spread)
+        rows.append(make_row(
+            "account", "weights", amount(figure), predicted, basis=basis, rank=rank, why=why or _made_of(items)
+        ))  # fmt: skip
+    return rows
+
+
+def _terms(case: Case, name: str, key: str, items: tuple[str, ...]) -> list[Row]:
+    """Rows of a term that the engine subtracts: predicted as the sum of the account's items of these names."""
+    rows = []
+    for rank, figure in each(case.observation, key):
+        account = _account_of(case, stage_of(figure, case.serving.pp))
+        found = [item for item in account.taken if item.name in items] if account else []
+        predicted = None
+        if found:
+            spread = isqrt(sum(item.spread_bytes**2 for item in found))
+            predicted = around(sum(item.num_bytes for item in found), spread)
+        rows.append(make_row(
+            "account", name, amount(figure), predicted, basis=worst_basis(found), rank=rank, why=_made_of(found)
+        ))  # fmt: skip
+    return rows
+
+
+def _made_of(items: list[Measured]) -> str:
+    """What beside the main item counts."""
+    rest = [item for item in items[1:] if item.num_bytes]
+    return ", ".join(f"{format_bytes(item.num_bytes)} of {item.name}" for item in rest) + " included" if rest else ""
+
+
+def _account_of(case: Case, stage: int | None) -> Budget | None:
+    accounts = case.accounts()
+    if not accounts:
+        return None
+    if stage is not None and stage < len(accounts):
+        return accounts[stage]
+    return min(accounts, key=lambda account: account.kv_memory_bytes)
+
+
+def _left(case: Case) -> list[Row]:
+    """What is left for the cache, of the tightest rank: it decides."""
+    seen = number(case.observation, "kv_memory")
+    if seen is None:
+        return []
+    asked = kv_memory_option(case.observation)
+    if asked is not None:
+        why = "as `--kv-cache-memory-bytes` asked"
+        return [make_row("account", "left for the cache", seen, exactly(asked), basis="exact", why=why)]
+    found = _account_of(case, None)
+    if found is None:
+        return [make_row("account", "left for the cache", seen, None, why="no GPU is known: `--gpu` names it")]
+    predicted = around(found.kv_memory_bytes, found.spread_bytes)
+    basis = worst_basis(found.taken)
+    return [make_row("account", "left for the cache", seen, predicted, basis=basis, judged=pool_judge(basis))]
+
+
+def pool_judge(basis: Basis) -> Literal["pool"] | None:
+    """Only an account that rests on measurements decides the exit code."""
+    return None if basis == "assumed" else "pool"
+
+
+def _graphs(case: Case, name: str, key: str, *, estimated: bool) -> list[Row]:
+    """Graphs beside the budget: before 0.21 nothing is subtracted for them."""
+    rows = []
+    now = release(case.serving.engine.version or "")
+    for rank, figure in each(case.observation, key):
+        stage = stage_of(figure, case.serving.pp) or 0
+        found = graphs(case.model, case.serving.deployment, now, stage, estimated=estimated)
+        predicted = around(found.num_bytes, found.spread_bytes) if found else None
+        before = "outside what the share allows: not subtracted before 0.21" if now < SUBTRACTS_GRAPHS else ""
+        why = before or "captured after the pool is made"
+        rows.append(make_row("account", name, amount(figure), predicted, basis="calibrated", rank=rank, why=why))
+    return rows
+
+
+def _sglang(case: Case) -> list[Row]:
+    """Free before loading, what loading took, and what the pools got of the rest."""
+    rows, accounts = [], case.accounts()
+    free = number(case.observation, "device_free")
+    if free is not None:
+        context = accounts[0].taken[0] if accounts else None
+        share = case.serving.gpu_memory_utilization if case.serving.share_stated else None
+        scaled = None
+        if context is not None and share and case.gpu_is_told:
+            unscaled, spread = round(context.num_bytes / share), round(context.spread_bytes / share)
+            scaled = around(accounts[0].device_bytes - unscaled, spread)
+        rows.append(make_row(
+            "account", "free before loading", free, scaled, basis="calibrated", why="the device less CUDA's context"
+        ))  # fmt: skip
+    why = "the log tells what was free before and after, which is more than tensors"
+    return rows + _weights(case, why, LOAD)
+
+
+def _trtllm(case: Case) -> list[Row]:
+    key = "weights" if "weights" in case.observation.figures else "torch_after_load"
+    return [*_weights(case, key=key), *_left(case)]

@@ -1,0 +1,186 @@
+"""From what a log states to kvplan's own words: how the model was served, and what had to be taken for granted."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from kvplan.core.dtypes import parse_kv_dtypes
+from kvplan.core.engines.deployment import Switches
+from kvplan.core.engines.sglang.budget import CONTEXT, CONTEXT_WITH_RANKS
+from kvplan.core.engines.table import find_engine
+from kvplan.core.engines.versions import release
+from kvplan.core.engines.vllm.blocks import KERNEL_BLOCKS
+from kvplan.core.engines.vllm.defaults import default_max_num_batched_tokens
+from kvplan.core.errors import InputError, KvplanError
+from kvplan.core.hardware import Gpu
+from kvplan.core.model import ModelSpec
+from kvplan.core.serving import Serving, resolve
+from kvplan.core.text import join_words
+from kvplan.core.units import format_bytes
+from kvplan.runtime.explain.observed import number, whole
+from kvplan.runtime.observation import Observation
+
+_RESOLVED = (
+    "dtype", "kv_dtype", "quant", "tp", "pp", "dp", "dcp", "pcp", "gpu_memory_utilization", "max_num_batched_tokens"
+)  # fmt: skip
+NEAREST = 100
+"""A device is like one of the table where they differ by at most a hundredth: so much drivers differ."""
+_APART = frozenset({"max_model_len", "kv_memory_bytes"})
+"""Options that are neither a switch nor an argument of `resolve`."""
+
+
+def serving_of(
+    observation: Observation, model: ModelSpec, gpu: Gpu | None, overrides: Mapping[str, Any]
+) -> tuple[Serving, list[str]]:
+    """How the model was served, and notes on what the log does not say.
+
+    Raises InputError for what makes no sense together, as `core.serving.resolve` does.
+    """
+    notes: list[str] = []
+    options = dict(observation.options) | _from_facts(observation) | dict(overrides)
+    engine, note = _engine(observation)
+    notes += note
+    known = find_engine(engine).pooled
+    names = known.switches if known else frozenset()
+    switches = {name: value for name, value in options.items() if name in names and value is not None}
+    foreign = [
+        name
+        for name, value in options.items()
+        if value is not None and name not in names and name not in _RESOLVED and name not in _APART
+    ]
+    if foreign:
+        notes.append(f"not counted: {join_words(f'{name} {options[name]}' for name in sorted(foreign))}")
+    if observation.unread:
+        notes.append(f"flags that kvplan does not know and that may bear on memory: {' '.join(observation.unread)}")
+    given: dict[str, Any] = {name: options[name] for name in _RESOLVED if options.get(name) not in (None, "auto")}
+    if model.quantization is not None:
+        given.pop("quant", None)  # the log repeats what the checkpoint says itself
+    given |= _devices(observation, given, switches)
+    serving = resolve(
+        model,
+        seq_len=_length(observation, options, model),
+        engine=engine,
+        gpu=gpu,
+        switches=Switches(**_as_tuples(switches)),
+        **given,
+    )
+    return serving, notes
+
+
+def kv_memory_option(observation: Observation) -> int | None:
+    """Bytes for the cache that the user asked for outright."""
+    given = observation.options.get("kv_memory_bytes")
+    return given if isinstance(given, int) else None
+
+
+def _engine(observation: Observation) -> tuple[str, list[str]]:
+    """`NAME@VERSION`, or the oldest profile that kvplan has where the log's version is older, and a note."""
+    name, version = observation.engine, observation.version
+    if version is None:
+        newest = find_engine(name).version
+        return name, [f"the log states no version of {name}: taken as {newest}, `--engine {name}@VERSION` says which"]
+    try:
+        engine = find_engine(f"{name}@{version}")
+    except KvplanError:
+        newest = find_engine(name).version
+        return name, [f"{name} {version} is older than what kvplan was checked against: taken as {newest}"]
+    if engine.newer:
+        checked = find_engine(name).version
+        return f"{name}@{version}", [f"{name} {version} is newer than {checked}, which kvplan was checked against"]
+    return f"{name}@{version}", []
+
+
+def _from_facts(observation: Observation) -> dict[str, Any]:
+    """What the log states in words and not as an option: the backend, the format of the cache."""
+    found: dict[str, Any] = {}
+    backend = observation.facts.get("attention_backend", "")
+    if observation.engine == "vllm" and "attention_backend" not in observation.options and backend in KERNEL_BLOCKS:
+        found["attention_backend"] = backend
+    stated = observation.facts.get("kv_dtype")
+    if stated and observation.options.get("kv_dtype") in (None, "auto"):
+        try:
+            parse_kv_dtypes(stated)
+        except InputError:
+            return found
+        found["kv_dtype"] = stated
+    return found
+
+
+def _length(observation: Observation, options: Mapping[str, Any], model: ModelSpec) -> int:
+    """Tokens of the longest request: what the log's concurrency is about, else the option, else the model's own."""
+    for name in ("concurrency_len", "needed_len"):
+        if observation.engine != "llamacpp" and (length := whole(observation, name)):
+            return length
+    length = options.get("max_model_len") or (whole(observation, "cells") if observation.engine == "llamacpp" else None)
+    length = length or model.max_seq_len
+    if not isinstance(length, int):
+        raise InputError("the log states no longest request, nor does the model", hint="`--set max_model_len=…`")
+    return length
+
+
+def _devices(observation: Observation, given: Mapping[str, Any], switches: dict[str, Any]) -> dict[str, Any]:
+    """llama.cpp deals layers out over its devices, by what is free of each where nothing else was said."""
+    if observation.engine != "llamacpp" or "tensor_split" in switches or given.get("pp"):
+        return {}
+    free = [figure.value for figure in observation.figures.get("device_free", ())]
+    if len(free) > 1:
+        switches["tensor_split"] = tuple(free)
+        return {"pp": len(free)}
+    return {}
+
+
+def _as_tuples(switches: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in switches.items()}
+
+
+def device_of(observation: Observation, serving: Serving) -> tuple[int, str] | None:
+    """(bytes, how they are known) of a device that the log does not name: as printed, or as its own sums imply.
+
+    vLLM before 0.10.2 prints no device unless it debugs, SGLang what is free of it.
+    """
+    stated, cache, rest, free = (
+        number(observation, name) for name in ("device_total", "kv_memory", "non_kv", "device_free")
+    )
+    if stated is not None:
+        return round(stated[0]), "as the log states"
+    if cache is not None and rest is not None and kv_memory_option(observation) is None:
+        return round((cache[0] + rest[0]) / serving.gpu_memory_utilization), "as its sums imply: (cache + rest) / share"
+    if observation.engine == "sglang" and free is not None:
+        context = CONTEXT_WITH_RANKS if serving.tp * serving.pp > 1 else CONTEXT
+        return round(free[0]) + context.num_bytes, "about what was free and a context"
+    return None
+
+
+def likely_gpu(serving: Serving, num_bytes: int, known: Sequence[Gpu]) -> tuple[Gpu | None, str]:
+    """(the one device of so many bytes, which kind it may be) of those that are known; drivers differ a little.
+
+    Of several, those whose default for the tokens of a step is the log's come first: vLLM takes fewer on an A100 than
+    on an H100.
+    """
+    alike = [gpu for gpu in known if gpu.visible_bytes and abs(gpu.visible_bytes - num_bytes) * NEAREST <= num_bytes]
+    if serving.engine.name == "vllm":
+        alike = [gpu for gpu in alike if _has_the_tokens(serving, gpu)] or alike
+    if not alike:
+        return None, "; `--gpu` names it"
+    if len(alike) == 1:
+        return alike[
+            0
+        ], f": taken as {alike[0].name}, the only one of that size that kvplan knows; `--gpu` names another"
+    arch = {gpu.arch for gpu in alike}
+    stands_for = replace(alike[0], name=f"a GPU of {format_bytes(num_bytes)}") if len(arch) == 1 else None
+    return stands_for, f", like {join_words(gpu.name for gpu in alike)}; `--gpu` says which"
+
+
+def _has_the_tokens(serving: Serving, gpu: Gpu) -> bool:
+    """Whether vLLM would read as many tokens a step on this GPU as the log states."""
+    switches = serving.switches
+    bare = replace(serving.deployment, gpu=gpu, switches=replace(switches, max_num_batched_tokens=None))
+    default = default_max_num_batched_tokens(bare, release(serving.engine.version or ""))
+    return switches.max_num_batched_tokens in (None, default)
+
+
+def with_memory(gpu: Gpu | None, num_bytes: int) -> Gpu:
+    """A GPU of so many bytes for the framework: the one that is named, or one without a name."""
+    if gpu is not None:
+        return replace(gpu, visible_bytes=num_bytes)
+    return Gpu(name="an unnamed GPU", memory_bytes=num_bytes, visible_bytes=num_bytes, memory_note="as the log states")
