@@ -165,7 +165,7 @@ _MEMORY_V1 = (
         r"Desired GPU memory utilization is \(<utilization>, <requested> GiB\)",
         "0.10.2+",
     ),
-    _size("Actual usage is", r"Actual usage is <weights> GiB for weight", "0.10.2 to 0.20", weak=True),
+    _size("GiB for weight", r"Actual usage(?: is|:) <weights> GiB for weight", "0.10.2 to 0.20", weak=True),
     _size("for consumed memory", r"<consumed> GiB for consumed memory", "0.27+"),
     _size("for peak activation", r"<activation_peak> GiB for peak activation", "0.10.2+", weak=True),
     _size("for non-torch memory", r"<non_torch> GiB for non-torch memory", "0.10.2 to 0.20", weak=True),

@@ -89,7 +89,7 @@ def test_a_log_that_was_cut_off_says_nothing_else(name, share, cut_line):
         if part.engine != "trtllm":  # whose later figures take the place of earlier ones
             for n, figures in part.figures.items():
                 assert all((n, f.value, f.rank) in everything or (n, f.value) in ranks for f in figures)
-        for option in ("tp", "pp", "dp", "gpu_memory_utilization", "max_num_seqs", "block_size", "dtype"):
+        for option in ("tp", "pp", "dp", "gpu_memory_utilization", "max_num_seqs", "block_size"):
             if option in part.options and part.engine != "trtllm":
                 assert part.options[option] == full.options[option]
 
