@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kvplan.cli import keeping, options
+from kvplan.cli import keeping, options, validate_engine
 from kvplan.cli.group import examples
 from kvplan.cli.output import say, show
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _EXAMPLES = examples(
     "kvplan validate mistralai/Mistral-7B-v0.1 --quick",
     "kvplan validate google/gemma-3-27b-it --against transformers",
+    "kvplan validate Qwen/Qwen3-8B --against vllm --seq 32K --gpu-memory-utilization 0.9 --out record.json",
     "kvplan validate --variants --device cpu",
     "kvplan validate --case heads=32,kv_heads=8,head_dim=128,window=4096,layers=4",
     "kvplan validate meta-llama/Llama-3.1-8B openai/gpt-oss-120b --full --save",
@@ -50,7 +51,11 @@ def _print_schema(ctx: click.Context, param: click.Parameter, value: bool) -> No
     metavar="KEY=N,…",
     help="A layer by hand, e.g. heads=32,kv_heads=8,head_dim=128.",
 )
-@click.option("--against", type=click.Choice(["transformers"]), help="Also build that framework's own cache.")
+@click.option(
+    "--against",
+    type=click.Choice(["transformers", *validate_engine.ENGINES]),
+    help="Also build transformers' own cache; or instead start that engine, as it is installed here.",
+)
 @click.option(
     "--seq",
     "--context",
@@ -75,6 +80,7 @@ def _print_schema(ctx: click.Context, param: click.Parameter, value: bool) -> No
 @click.option("--plot", type=click.Path(), help="Draw predicted against measured (PNG, SVG or PDF).")
 @click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=_print_schema,
               help="Print the JSON Schema of the answer and exit.")  # fmt: skip
+@validate_engine.engine_options
 @options.source_flags
 @options.format_options()
 @click.pass_context
@@ -86,12 +92,18 @@ def validate(
     On a GPU: memory as torch and the driver see it, time against a model fitted on half of the loads. Without one:
     the real caches in main memory, the kernels interpreted, and no GPU figure. Without a MODEL: the variants.
 
+    --against vllm or sglang starts the engine that is installed here, with random weights of MODEL's geometry, and sets
+    what its log says beside the plan; nothing is downloaded, and nothing of it is left running.
+
     Exit code 1 means that something is out of tolerance. --json prints one document, of several models an array.
     """
     format = options.chosen_format(format, as_json)
     if given["against"] and not models:
         raise click.UsageError("--against builds a model's own cache: name a MODEL")
     _check_counts(given)
+    if given["against"] in validate_engine.ENGINES:
+        ctx.exit(validate_engine.against_engine(ctx, models, given, format))
+    validate_engine.refuse_engine_options(ctx)
     how = {key: given.pop(key) for key in ("facts", "assume", "offline", "hub", "timeout_seconds")}
     specs = [options.load(model, **how) for model in models]
     dealt_out = any((given[name] or 1) > 1 for name in ("tp", "pp", "cp"))

@@ -3,7 +3,7 @@
 `python -m kvplan.report.schema` writes the files in `schemas` anew. Changes within a major only add keys: a schema
 leaves objects open, so that consumers tolerate keys that they do not know yet.
 To add a key: its line in a type below, its value in `report.data`, and write the schemas anew. The types of
-`kvplan validate` are in `report.validation_schema`.
+`kvplan validate` and `kvplan explain` are in modules of their own.
 """
 
 import json
@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
+from kvplan.report.engine_run_schema import EngineRunDocument
+from kvplan.report.explain_schema import ExplainDocument
 from kvplan.report.validation_schema import ValidateDocument
 
 SCHEMAS = Path(__file__).with_name("schemas")
@@ -259,7 +261,11 @@ class EstimateDocument(TypedDict):
     warnings: list[Warning]
 
 
-DOCUMENTS: dict[str, Any] = {"estimate": EstimateDocument, "validate": ValidateDocument}
+DOCUMENTS: dict[str, Any] = {
+    "estimate": EstimateDocument,
+    "validate": ValidateDocument,
+    "engine-run": EngineRunDocument,
+}
 """The types by the command that prints them."""
 
 
