@@ -31,6 +31,8 @@ GIST = (
 )  # fmt: skip
 """Each key holds one of these: most lines of a server at work hold none, or few."""
 _MAX_SOURCES = 64
+_BEFORE, _AFTER = 400, 2000
+"""Characters before and from its key on in which a wording is looked for: a line may be long, and of any kind."""
 
 
 def read_log(source: Iterable[str] | str | os.PathLike[str] | BinaryIO) -> list[Observation]:
@@ -76,13 +78,13 @@ class _Reader:
         known = line.source in self.sources or len(self.sources) < _MAX_SOURCES
         source = self.sources.setdefault(line.source if known else None, _Source())
         if _GPU_KEY in line.text:
-            for found in _GPU.finditer(line.text):
+            for found in _GPU.finditer(line.text[:_AFTER]):
                 source.gpus.setdefault(found["index"], found["gpu"].strip())
         for dialect, said in _WORDINGS:
-            if said.key in line.text:
-                match = said.pattern.search(line.text)
-                if match:
-                    self._take(source, dialect, said, match, line)
+            at = line.text.find(said.key)
+            match = said.pattern.search(line.text, max(0, at - _BEFORE), at + _AFTER) if at >= 0 else None
+            if match:
+                self._take(source, dialect, said, match, line)
 
     def _take(self, source: _Source, dialect: Dialect, said: Wording, found: re.Match[str], line: Line) -> None:
         start = source.starts.get(dialect.engine)

@@ -186,6 +186,14 @@ def test_a_line_without_end_is_cut_and_the_next_is_read():
     assert seen.figures["kv_memory"][0].line_number == 2
 
 
+@pytest.mark.parametrize("filling", ["a", "1", "1,111", "(", '{"a":', "GPU 0: NVIDIA A", "-", " ", "<a "])
+def test_long_lines_of_any_kind_are_read(filling):
+    """No pattern may take the square of a line's length: that would be minutes."""
+    long = filling * (60_000 // len(filling))
+    for key in KEYS:
+        read_log([long + key + long, "vLLM API server version 0.9"])
+
+
 def test_bytes_that_are_no_text_are_passed_over():
     (seen,) = read_log(io.BytesIO(b"\xff\x80\x00 Available KV cache memory: 2.00 GiB \xfe\n"))
     assert values(seen, "kv_memory") == [2.0]
