@@ -263,6 +263,7 @@ class EstimateDocument(TypedDict):
 
 DOCUMENTS: dict[str, Any] = {
     "estimate": EstimateDocument,
+    "explain": ExplainDocument,
     "validate": ValidateDocument,
     "engine-run": EngineRunDocument,
 }
