@@ -5,6 +5,7 @@ import click
 from kvplan._version import __version__
 from kvplan.cli.completion import completion
 from kvplan.cli.estimate import estimate
+from kvplan.cli.explain import explain
 from kvplan.cli.group import CONTEXT, KvplanGroup, examples
 from kvplan.cli.inspect import inspect
 from kvplan.cli.listing import gpus, models
@@ -32,6 +33,7 @@ def cli(ctx: click.Context) -> None:
 
 
 cli.add_command(estimate)
+cli.add_command(explain)
 cli.add_command(inspect)
 cli.add_command(validate)
 cli.add_command(models)

@@ -28,6 +28,7 @@ def start_to_dict(explanation: Explanation) -> dict[str, Any]:
         "model_in_log": observation.model,
         "gpu": _gpu_name(explanation),
         "num_gpus": observation.num_gpus,
+        **{name: _degree(explanation, name) for name in ("tp", "pp", "dp")},
         "started": explanation.started,
         "lines": [observation.first_line, observation.last_line],
         "options": {name: _plain(value) for name, value in observation.options.items()},
@@ -96,6 +97,14 @@ def _gpu_name(explanation: Explanation) -> str | None:
     if explanation.serving is not None and explanation.serving.gpu is not None:
         return explanation.serving.gpu.name
     return explanation.observation.gpu
+
+
+def _degree(explanation: Explanation, name: str) -> int:
+    """Ranks of one sort of parallelism, as the model was served or else as the log has it."""
+    if explanation.serving is not None:
+        return int(getattr(explanation.serving, name))
+    stated = explanation.observation.options.get(name)
+    return stated if isinstance(stated, int) and stated > 0 else 1
 
 
 def _figures(observation: Observation) -> list[dict[str, Any]]:

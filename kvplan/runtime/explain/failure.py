@@ -76,10 +76,9 @@ def _higher_share(observation: Observation, case: Case, kv_memory: int) -> list[
     if flag is None or device is None or needed is None or needed <= kv_memory:
         return []
     share = ceil(100 * (case.serving.gpu_memory_utilization + (needed - kv_memory) / device)) / 100
-    missing = format_bytes(needed - kv_memory)
     if share > HIGHEST_SHARE:
-        return [f"{missing} more are needed, which no share of this GPU gives"]
-    return [f"{flag} {share:g} gives the {missing} that are missing"]
+        return []
+    return [f"{flag} {share:g} gives the {format_bytes(needed - kv_memory)} that are missing"]
 
 
 def _needed(observation: Observation, case: Case, kv_memory: int) -> int | None:
