@@ -31,8 +31,9 @@ def render(plan: Plan) -> str:
 def draw(page: Page) -> str:
     """The page as HTML; whatever it shows is escaped."""
     lines = "".join(f'<p class="{line.tone}">{escape(line.text)}</p>' for line in page.lines)
+    code = "".join(("<pre>", *(f"{escape(line)}\n" for line in page.code), "</pre>")) if page.code else ""
     tables = "".join(_table(table) for table in page.tables)
-    return f'{_STYLE}<div class="kvplan"><h4>{escape(page.title)}</h4>{lines}{tables}</div>'
+    return f'{_STYLE}<div class="kvplan"><h4>{escape(page.title)}</h4>{lines}{code}{tables}</div>'
 
 
 def _table(table: Table) -> str:

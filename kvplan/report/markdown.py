@@ -11,6 +11,8 @@ def draw(page: Page) -> str:
     """The page as Markdown; whatever it shows stays text."""
     parts = [f"### {_escaped(page.title)}"] if page.title else []
     parts += [_escaped(line.text) for line in page.lines]
+    if page.code:
+        parts.append("\n".join(("```sh", *page.code, "```")))
     for table in page.tables:
         if table.title:
             parts.append(f"**{_escaped(table.title)}**")

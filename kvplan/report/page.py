@@ -41,6 +41,8 @@ class Page:
 
     title: str
     lines: tuple[Line, ...] = ()
+    code: tuple[str, ...] = ()
+    """Lines to paste, shown as they are under the others."""
     tables: tuple[Table, ...] = ()
 
 

@@ -7,13 +7,15 @@ _EIGHTHS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 _STYLES: dict[Tone, str] = {"plain": "", "good": "1;32", "bad": "1;31", "faint": "2"}
 _ASCII = str.maketrans(
     {"█": "#", "▏": ".", "▎": ".", "▍": "-", "▌": "-", "▋": "=", "▊": "=", "▉": "#"}
-    | {"×": "x", "·": "-", "…": "...", "µ": "u", "°": ""}
+    | {"×": "x", "·": "-", "…": "...", "µ": "u", "°": "", "±": "+-"}
 )
 
 
 def draw(page: Page, *, color: bool = False) -> str:
     """The page as text; ANSI styles only where `color` says so."""
     parts = [_styled(page.title, "1", color), *_lines(page.lines, color)] if page.title else []
+    if page.code:
+        parts += ["", *(f"  {line}" for line in page.code)]
     for table in page.tables:
         if parts:
             parts.append("")

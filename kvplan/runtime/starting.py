@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvplan.core.errors import InputError
-from kvplan.core.fit import told
+from kvplan.core.fit import Change, told
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
 from kvplan.runtime.command import write_command
@@ -44,3 +44,25 @@ def _name(model: ModelSpec, engine: str) -> str:
         return f"{model.id.rpartition('/')[2]}.gguf" if engine == "llamacpp" else model.id
     path = Path(source.location)
     return str(path.parent) if path.suffix == ".json" and engine != "llamacpp" else str(path)
+
+
+def in_words(model: ModelSpec, engine: str, change: Change) -> str:
+    """A change as flags of the engine, or in words where it is no flag: `--kv-cache-dtype fp8`, `2 × RTX 4090`."""
+    options, words = dict(change.options), []
+    serving = change.serving
+    if "gpu" in options:
+        words.append(f"{serving.num_gpus} × {options.pop('gpu')}" if serving.num_gpus > 1 else str(options.pop("gpu")))
+    if "num_gpus" in options:
+        count = options.pop("num_gpus")
+        words.append(f"{count} GPU:" if count == 1 else f"{count} GPUs:")
+    if "concurrency" in options:
+        words.append(f"at most {options.pop('concurrency')} requests at once")
+    if "quant" in options:
+        words.append(f"weights in {options.pop('quant')}")
+    left = {name: value for name, value in options.items() if value != 1 or name not in ("tp", "pp")}
+    left = {name: value for name, value in left.items() if name not in _NOT_SAID.get(engine, ())}
+    try:
+        line = write_command(engine, "MODEL", left).partition("MODEL")[2].partition("\n")[0].strip()
+    except InputError:
+        line = ", ".join(f"{name} {value}" for name, value in left.items())
+    return " ".join((*words, line)).rstrip(" :")

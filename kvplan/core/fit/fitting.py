@@ -177,7 +177,8 @@ def _shares(case: Case, want: Wanted, trial: Trial) -> Share | None:
         return None
     least = least_share(case, trial.length, want.concurrency, safe)
     account = trial.boot.accounts[0]
-    stated = trial.serving.share_stated or trial.serving.engine.pooled is None
+    pooled = trial.serving.engine.pooled
+    stated = trial.serving.share_stated or (pooled is not None and pooled.default_share is not None)
     used = trial.serving.gpu_memory_utilization if stated else account.usable_bytes / account.device_bytes
     return Share(
         least=None if least is None else least.serving.gpu_memory_utilization,
@@ -235,8 +236,8 @@ def _with_fewer(case: Case, want: Wanted) -> tuple[Change, ...]:
 
 
 def _notes(model: ModelSpec, trial: Trial) -> tuple[str, ...]:
-    notes = list(trial.boot.pool.notes) if trial.boot.pool else []
-    notes += [reason for reason in trial.boot.reasons if trial.boot.starts]
+    notes = [reason for reason in trial.boot.reasons if trial.boot.starts]
     if model.max_seq_len is not None and trial.length > model.max_seq_len:
-        notes.append(f"{trial.length:,} tokens are more than the {model.max_seq_len:,} that the model states")
+        stated = f"{model.max_seq_len:,} that the model states: engines refuse them unless they are told to allow it"
+        notes.append(f"{trial.length:,} tokens are more than the {stated}")
     return tuple(notes)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from kvplan.core.dtypes import DType, parse_kv_dtype
 from kvplan.core.errors import InputError
+from kvplan.core.hardware import Gpu
 from kvplan.core.layout import MAX_SEARCHED_GPUS, total_weight_bytes
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
@@ -16,6 +17,10 @@ NARROWER = (
     "fp16", "bf16", "fp8", "int8", "q8_0", "mxfp8", "q5_1", "q5_0", "nvfp4", "int4", "q4_1", "q4_0", "iq4_nl",
 )  # fmt: skip
 """Formats of the cache from wide to narrow; of two of 8 bits the one that is better tried."""
+
+
+_BLACKWELL = frozenset({"nvfp4", "mxfp4"})
+"""Formats that kernels read from compute capability 10.0 on."""
 
 
 def layouts(model: ModelSpec, serving: Serving, num_gpus: int) -> Iterator[Serving]:
@@ -50,9 +55,17 @@ def formats(model: ModelSpec, serving: Serving) -> Iterator[Serving]:
         dtype = parse_kv_dtype(name)
         if 2 * cache_width(dtype) >= width or (known is not None and name not in known):
             continue
+        if name in _BLACKWELL and not _has_fp4(serving.gpu):
+            continue
         told = replace(serving, kv_dtype=dtype, value_dtype=dtype, kv_dtype_stated=True)
         if accepts(model, told):
             yield told
+
+
+def _has_fp4(gpu: Gpu | None) -> bool:
+    """Compute capability 10.0 or above."""
+    major = "" if gpu is None else gpu.arch.partition(".")[0]
+    return major.isdigit() and int(major) >= 10
 
 
 def cache_width(dtype: DType) -> int:

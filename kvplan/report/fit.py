@@ -1,0 +1,136 @@
+"""A fit as a page: the answer in one line, the line to paste, the account behind it, and what would make it fit."""
+
+from kvplan.core.engines.deployment import Switches
+from kvplan.core.fit import Change, Fit
+from kvplan.core.serving import Serving
+from kvplan.core.text import printable
+from kvplan.core.weights import active_parameters, num_parameters
+from kvplan.report.engine import engine_name, engine_tables
+from kvplan.report.estimate import model_title, source_line
+from kvplan.report.page import LINE_LENGTH, Line, Page, Table, plural
+
+_CODE_LENGTH = LINE_LENGTH - 6
+
+
+def fit_page(fit: Fit, command: str | None, said: tuple[str, ...] = ()) -> Page:
+    """The answer of `kvplan fit`; `command` starts the engine so, `said` are the changes in the engine's own words."""
+    model = fit.model
+    title = model_title(model, num_parameters(model), active_parameters(model))
+    facts = (title, source_line(model, max_length=LINE_LENGTH), settings_line(fit.serving))
+    lines = [Line(f"{fit.reason[:1].upper()}{fit.reason[1:]}.", "plain"), *_sure(fit), *_share(fit), *_curve(fit)]
+    lines += [Line(printable(note, max_length=400), "faint") for note in fit.notes]
+    return Page(
+        title=headline(fit),
+        lines=(*lines, *(Line(text, "faint") for text in facts)),
+        code=continued(command) if command is not None and fit.fits else (),
+        tables=(*_changes(fit, said), *engine_tables(fit.serving, fit.boot.accounts, fit.boot.pool)),
+    )
+
+
+def headline(fit: Fit) -> str:
+    """`fits: 9 requests of 40,960 tokens at once on one H100-SXM5-80GB`."""
+    where = place(fit.serving)
+    if fit.fits:
+        return f"fits: {_requests(fit.concurrency, fit.max_model_len)} at once on {where}"
+    asked = _requests(fit.want.concurrency or 1, fit.max_model_len)
+    return f"does not fit: {asked}{' at once' if (fit.want.concurrency or 1) > 1 else ''} on {where}"
+
+
+def _requests(number: int, length: int) -> str:
+    return f"{plural(number, 'request')} of {length:,} tokens"
+
+
+def place(serving: Serving) -> str:
+    """`one H100-SXM5-80GB`, `16 × L4 (tp 8, pp 2)`, `a pool of a given size`."""
+    if serving.gpu is None:
+        return "a pool of the given size"
+    name = printable(serving.gpu.name)
+    if serving.num_gpus == 1:
+        return f"one {name}"
+    degrees = [f"{key} {getattr(serving, key)}" for key in ("tp", "pp", "dp", "pcp") if getattr(serving, key) > 1]
+    return f"{serving.num_gpus} × {name} ({', '.join(degrees)})"
+
+
+def settings_line(serving: Serving) -> str:
+    """Engine, formats and what was set beyond its defaults."""
+    quant = f" as {printable(serving.quant.method)}" if serving.quant else ""
+    cache = serving.kv_dtype.name
+    if serving.value_dtype != serving.kv_dtype:
+        cache += f"/{serving.value_dtype.name}"
+    switches = [
+        f"{name} {_value(getattr(serving.switches, name))}"
+        for name in Switches.__dataclass_fields__
+        if name in serving.switches.given
+    ]
+    words = (f"engine {engine_name(serving)}", f"weights {serving.dtype.name}{quant}", f"KV cache {cache}", *switches)
+    return ", ".join(words)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return printable(" ".join(map(str, value)) if isinstance(value, tuple) else str(value))
+
+
+def _sure(fit: Fit) -> list[Line]:
+    """What the spread of the account does to the answer."""
+    if not fit.boot.accounts:
+        return []
+    if fit.sure_max_model_len is not None and fit.sure_max_model_len < fit.max_model_len:
+        return [Line(f"Even at the low end of the account's spread: requests of {fit.sure_max_model_len:,} tokens.")]
+    low, high = fit.concurrency_range
+    if fit.boot.starts and (round(low, 2), round(high, 2)) != (round(fit.max_concurrency, 2),) * 2:
+        return [Line(f"Within the account's spread, the cache holds {low:,.2f} to {high:,.2f} of them.")]
+    return []
+
+
+def _share(fit: Fit) -> list[Line]:
+    share = fit.share
+    if share is None:
+        return []
+    which = "one such request" if (fit.want.concurrency or 1) == 1 else f"{fit.want.concurrency:,} such requests"
+    least = f"{share.least:.2f} would do for {which}" if share.least is not None else f"none is enough for {which}"
+    return [Line(f"Share of the GPU: {share.used:.4g} here; {least}; up to {share.safe:.2f} is safe.")]
+
+
+def _curve(fit: Fit) -> list[Line]:
+    """Requests at once by length, the powers of two that tell something."""
+    shown = [point for point in fit.curve if point.concurrency and point.max_model_len >= 1024]
+    words = [f"{point.concurrency:,} × {point.max_model_len:,}" for point in shown[:10]]
+    return [Line(f"Requests at once by length: {', '.join(words)}.")] if len(words) > 1 else []
+
+
+def _changes(fit: Fit, said: tuple[str, ...]) -> list[Table]:
+    if not fit.changes:
+        return []
+    words = said or tuple(described(change) for change in fit.changes)
+    rows = tuple(
+        (text, f"{change.concurrency:,} × {change.max_model_len:,}", change.cost)
+        for change, text in zip(fit.changes, words, strict=True)
+    )
+    title = "What would fit, the cheapest first" if not fit.fits else "Fewer GPUs"
+    return [Table(title=title, header=("change", "requests × tokens", "at the cost of"), align="lrl", rows=rows)]
+
+
+def described(change: Change) -> str:
+    """A change in kvplan's own words: `kv_dtype fp8`."""
+    return ", ".join(f"{name} {_value(value)}" for name, value in change.options.items())
+
+
+def continued(command: str) -> tuple[str, ...]:
+    """A command over several lines, each but the last with the shell's `\\`; broken before flags only."""
+    lines: list[str] = []
+    for whole in command.splitlines():
+        if whole.startswith("#"):
+            lines.append(whole)
+            continue
+        parts = whole.split(" --")
+        line = parts[0]
+        for part in parts[1:]:
+            if len(line) + len(part) + 3 > _CODE_LENGTH:
+                lines.append(f"{line} \\")
+                line = f"    --{part}"
+            else:
+                line += f" --{part}"
+        lines.append(line)
+    return tuple(lines)

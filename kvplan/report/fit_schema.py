@@ -1,0 +1,140 @@
+"""The published shape of `kvplan fit --json`, as types; `report.schema` makes the JSON Schema of them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from kvplan.report.engine_schema import AccountInfo, Bytes, Count, PoolInfo, Positive, described
+
+Concurrency = Annotated[float, Field(ge=0)]
+ShareOfDevice = Annotated[float, Field(gt=0, le=1)]
+
+
+@described
+class FittedModel(TypedDict):
+    """Which model, and where its facts come from."""
+
+    id: str
+    revision: str | None
+    source: Literal["catalog", "hub", "directory", "config", "params", "gguf"]
+    location: str
+    model_type: str
+    num_layers: Positive
+    max_seq_len: int | None
+    """Positions that the model states."""
+
+
+@described
+class WantedInfo(TypedDict):
+    """What was asked for; null was searched."""
+
+    max_model_len: int | None
+    longest: bool
+    """The longest that fits was asked for, whatever the model's own limit."""
+    concurrency: int | None
+    num_gpus: int | None
+    layout_searched: bool
+    kv_dtype_searched: bool
+    kv_memory_bytes: int | None
+    """The size of the pool, where it was given instead of a GPU."""
+
+
+@described
+class SettingsInfo(TypedDict):
+    """How the engine is started, every default resolved."""
+
+    engine: str
+    engine_version: str | None
+    seq_len: Positive
+    """What the engine is told as its length: of one request, for llama.cpp of all together."""
+    dtype: str
+    kv_dtype: str
+    value_dtype: str
+    quant: str | None
+    tp: Positive
+    pp: Positive
+    dp: Positive
+    dcp: Positive
+    pcp: Positive
+    num_gpus: Positive
+    gpu: str | None
+    gpu_memory_bytes: int | None
+    gpu_memory_utilization: float
+    gpu_memory_utilization_stated: bool
+    """False where it is the engine's own default."""
+    options: dict[str, Any]
+    """The switches that were set, under kvplan's names."""
+
+
+@described
+class ShareInfo(TypedDict):
+    """The share of the device's memory."""
+
+    least: ShareOfDevice | None
+    """The least, in steps of 0.01, that holds the length and the requests that were asked for, else one."""
+    safe: ShareOfDevice
+    """The most that leaves room for what lies outside the share."""
+    used: float
+
+
+@described
+class CurveInfo(TypedDict):
+    """How many requests of one length the settings hold at once."""
+
+    max_model_len: Positive
+    concurrency: Count
+    max_concurrency: Concurrency
+
+
+@described
+class ChangeInfo(TypedDict):
+    """One change, or some together, that would make it fit."""
+
+    code: str
+    """share, max_num_seqs, max_num_batched_tokens, enforce_eager, no_images, kv_dtype, together, shorter, fewer, quant,
+    num_gpus, gpu; fewer_gpus where it fits."""
+    options: dict[str, Any]
+    """What to set, under kvplan's names."""
+    cost: str
+    max_model_len: Positive
+    concurrency: Count
+
+
+@described
+class FitDocument(TypedDict):
+    """What `kvplan fit --json` prints. Bytes are whole numbers; consumers must tolerate new keys."""
+
+    schema: Literal["kvplan/fit/1"]
+    kvplan_version: str
+    model: FittedModel
+    wanted: WantedInfo
+    fits: bool
+    max_model_len: Positive
+    """Tokens of one request."""
+    concurrency: Count
+    """Requests of that length at once; 0 where the engine does not start."""
+    max_concurrency: Concurrency
+    concurrency_range: list[Concurrency]
+    """`max_concurrency` at the low and at the high end of the account's spread."""
+    sure_max_model_len: int | None
+    """The longest at the low end, where the length was searched."""
+    bound: Literal["cache", "memory", "model", "max_num_seqs", "engine"]
+    reason: str
+    settings: SettingsInfo
+    starts: bool
+    certain: bool
+    """Whether the start would go the same at either end of the spread."""
+    kv_memory_bytes: Bytes
+    """What is left of one GPU for the cache."""
+    spread_bytes: Bytes
+    accounts: list[AccountInfo]
+    """One a pipeline stage; none where the size of the pool was given."""
+    pool: PoolInfo | None
+    share: ShareInfo | None
+    curve: list[CurveInfo]
+    changes: list[ChangeInfo]
+    """From the cheapest."""
+    command: str | None
+    """What starts the engine so; null where it does not fit, or where its command line cannot say it."""
+    notes: list[str]
