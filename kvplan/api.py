@@ -14,7 +14,7 @@ from kvplan.core.hardware import Gpu
 from kvplan.core.model import ModelSpec
 from kvplan.core.plan import Plan, plan_memory
 from kvplan.core.serving import Serving, positive, resolve
-from kvplan.core.text import join_words
+from kvplan.core.text import join_words, printable
 from kvplan.sources.load import load_model
 
 if TYPE_CHECKING:
@@ -189,7 +189,9 @@ def explain(
     answers = []
     for seen in _starts(read_log(log), engine):
         device, about_gpu = (stated, "") if stated is not None else gpu_of_log(seen.gpu)
-        spec, about_model = (given, "") if given is not None else _model_of_log(seen, offline, timeout_seconds)
+        spec, about_model = _model_of_log(seen, offline, timeout_seconds) if given is None else (given, "")
+        if given is not None and seen.model and seen.model != given.id:
+            about_model = f"the log names {printable(seen.model)}: taken as {given.id}, as was asked"
         notes = tuple(note for note in (about_model, about_gpu) if note)
         answers.append(
             explain_start(

@@ -1,5 +1,6 @@
 """`kvplan explain`: an engine's start-up log beside the prediction, line by line."""
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -59,15 +60,16 @@ def explain(ctx: click.Context, /, log: str, format: str | None, as_json: bool, 
     """What an engine printed when it started beside what kvplan predicts for the same model, GPU and flags.
 
     LOG is a file, plain or .gz, or - for standard input: of vLLM, SGLang, TensorRT-LLM or llama.cpp (Ollama's
-    too), whatever Docker, Kubernetes or a logger put before its lines. Each start gets a page; the last one decides the
-    exit code: 0 where what is exact is equal and the memory for the cache within the tolerance, else 1.
+    too), whatever Docker, Kubernetes or a logger put before its lines. Each start gets a page, and the last one decides
+    the exit code: 0 where what is exact is equal and the memory for the cache within the tolerance, else 1. Differences
+    are kvplan's figure less the log's: below 0 kvplan says too little.
     """
     from kvplan import api
 
     format = options.chosen_format(format, as_json)
     how = {key: given.pop(key) for key in ("facts", "assume", "offline", "hub", "timeout_seconds")}
     model = _model(given.pop("model"), how)
-    source = click.get_binary_stream("stdin") if log == "-" else log
+    source = sys.stdin.buffer if log == "-" else log
     answers = api.explain(source, model=model, offline=how["offline"], timeout_seconds=how["timeout_seconds"], **given)
     _print(answers, format)
     ctx.exit(0 if answers[-1].is_within_tolerance else 1)

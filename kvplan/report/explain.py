@@ -27,11 +27,14 @@ def headline(start: Start) -> str:
     model = printable(start["model"] or start["model_in_log"] or "a model that is not told")
     gpu = f" on {printable(start['gpu'])}" if start["gpu"] else ""
     degrees = [f"{name} {start[name]}" for name in ("tp", "pp", "dp") if name == "tp" or start[name] > 1]
+    if start["engine"] == "llamacpp":
+        degrees = [plural(start["num_gpus"], "device")] if start["num_gpus"] else []
     state = (
         "started" if start["started"] else "did not start" if start["failure"] else "its start is not told to its end"
     )
     pool = _pool(start)
-    return f"{engine}, {model}{gpu}, {', '.join(degrees)}, {state}" + (f": {', '.join(pool)}" if pool else "")
+    words = ", ".join([engine, f"{model}{gpu}", *degrees, state])
+    return words + (f": {', '.join(pool)}" if pool else "")
 
 
 def _pool(start: Start) -> list[str]:
@@ -44,6 +47,8 @@ def _pool(start: Start) -> list[str]:
     words = []
     if memory := figures.get("kv_memory"):
         words.append(f"{memory['value']:.2f} {memory['unit']} for the cache")
+    elif held := sum(row["observed"] for row in start["rows"] if _is_cache(row)):
+        words.append(f"{format_bytes(held)} of cache")
     for name, noun in (("num_tokens", "tokens"), ("cells", "cells")):
         if name in figures:
             words.append(f"{figures[name]['value']:,} {noun}")
@@ -51,6 +56,13 @@ def _pool(start: Start) -> list[str]:
         requests, length = figures["max_concurrency"]["value"], figures["concurrency_len"]["value"]
         words.append(f"{requests:,.2f} requests of {length:,}")
     return words
+
+
+def _is_cache(row: Row) -> bool:
+    """Rows that together are the cache of an engine that prints no sum."""
+    parts = ("keys", "values", "keys and values", "sliding keys", "sliding values", "sliding keys and values", "states")
+    name = row["name"]
+    return row["section"] == "given" and not row["rank"] and (name in parts or name.startswith("states of"))
 
 
 def _page(start: Start, index: int, count: int) -> Page:
@@ -171,5 +183,14 @@ def _verdict(start: Start) -> Line:
         return Line("nothing could be compared", "bad")
     words = [f"{plural(exact, 'exact figure')} equal"] if exact else []
     allowed = f"{100 * start['tolerance']:g} %"
-    words += [f"{row['name']} {100 * abs(row['relative'] or 0):.1f} % off ({allowed} allowed)" for row in pools]
+    words += [f"{row['name']} {_off(row)} ({allowed} allowed)" for row in pools]
+    words += [
+        f"{row['name']} {_off(row)}, not judged: kvplan's account of it rests on assumptions"
+        for row in start["rows"]
+        if row["name"] in ("pools", "left for the cache") and row["basis"] == "assumed" and not row["judged"]
+    ]
     return Line(f"within tolerance: {', '.join(words)}", "good")
+
+
+def _off(row: Row) -> str:
+    return f"{100 * abs(row['relative'] or 0):.1f} % off"

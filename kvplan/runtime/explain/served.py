@@ -183,4 +183,9 @@ def with_memory(gpu: Gpu | None, num_bytes: int) -> Gpu:
     """A GPU of so many bytes for the framework: the one that is named, or one without a name."""
     if gpu is not None:
         return replace(gpu, visible_bytes=num_bytes)
-    return Gpu(name="an unnamed GPU", memory_bytes=num_bytes, visible_bytes=num_bytes, memory_note="as the log states")
+    return Gpu(
+        name=f"a GPU of {format_bytes(num_bytes)}",
+        memory_bytes=num_bytes,
+        visible_bytes=num_bytes,
+        memory_note="as the log states",
+    )

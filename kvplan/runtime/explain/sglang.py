@@ -54,7 +54,7 @@ def _bytes_rows(case: Case, groups: tuple[KVLayers, ...], tokens: int, page: int
     ):  # fmt: skip
         seen = number(case.observation, prefix + key)
         if seen is not None:
-            title = f"{sliding}{name} of {tokens:,} tokens"
+            title = f"{sliding}{name}"
             why = f"{sum(group.count for group in groups)} layers, {tokens:,} tokens and a page"
             rows.append(make_row("given", title, seen, exactly(predicted), basis="exact", judged="exact", why=why))
     return rows
