@@ -13,7 +13,7 @@ from kvplan.core.errors import InputError, KvplanError
 from kvplan.core.hardware import Gpu
 from kvplan.core.model import ModelSpec
 from kvplan.core.plan import Plan, plan_memory
-from kvplan.core.serving import Serving, positive, resolve
+from kvplan.core.serving import positive, resolve
 from kvplan.core.text import join_words, printable
 from kvplan.sources.load import load_model
 
