@@ -9,7 +9,6 @@ from kvplan.cli.group import examples
 from kvplan.cli.output import note, say, show
 
 if TYPE_CHECKING:
-    from kvplan.core.hardware import Gpu
     from kvplan.core.plan import Plan
 
 _EXAMPLES = examples(
@@ -32,20 +31,10 @@ def _print_schema(ctx: click.Context, param: click.Parameter, value: bool) -> No
 @click.option("--seq", "--context", "-c", "seq_len", type=options.COUNT, help="Tokens held per sequence [4096].")
 @click.option("--batch", "batch_size", type=options.COUNT, default="1", help="Sequences at once [1].")
 @click.option("--encoder-seq", "encoder_seq_len", type=options.COUNT, help="Tokens of the encoder [as --seq].")
-@click.option("--dtype", type=options.DTYPE, help="Weights and activations: fp32, bf16, fp16 [as the checkpoint].")
-@click.option("--kv-dtype", type=options.KV_DTYPE, help="KV cache: those, fp8, int8 or int4 [as --dtype].")
-@click.option("--quant", type=options.QUANT, help="Plan weights in fp8, int8, int4 or none [as the checkpoint].")
-@click.option("--tp", type=options.COUNT, help="GPUs of one tensor-parallel stage [all].")
-@click.option("--pp", type=options.COUNT, default="1", help="Pipeline stages [1].")
-@click.option("--gpu", type=options.GPU, help="A GPU, e.g. H100 (`kvplan gpus` lists them), or a size, e.g. 80GiB.")
-@click.option("--gpus", "num_gpus", type=options.COUNT, help="How many of them [tp · pp].")
-@click.option("--gpu-memory", type=options.SIZE, help="Memory of one GPU, instead of what its driver reports.")
-@click.option("--gpu-memory-utilization", type=float, default=1.0, help="How much of it may be used [1.0].")
-@click.option("--engine", type=options.ENGINE, default="exact", help="Whose allocator: exact, transformers [exact].")
+@options.serving_options("exact")
 @click.option(
     "--attention", type=options.BACKEND, default="flash", help="Backend: eager, math, efficient, flash [flash]."
 )
-@click.option("--max-num-batched-tokens", type=options.COUNT, help="Tokens of one pass [the engine's default].")
 @click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=_print_schema,
               help="Print the JSON Schema of the answer and exit.")  # fmt: skip
 @options.source_options
@@ -61,8 +50,8 @@ def estimate(ctx: click.Context, /, format: str | None, as_json: bool, **given: 
 
     format = options.chosen_format(format, as_json)
     how = {key: given.pop(key) for key in ("model", "facts", "assume", "offline", "hub", "timeout_seconds")}
-    gpu = _gpu(given.pop("gpu"), given.pop("gpu_memory"))
-    plan = api.estimate(options.load(**how), gpu=gpu, **given)
+    gpu = options.named_gpu(given.pop("gpu"), given.pop("gpu_memory"))
+    plan = api.estimate(options.load(**how), gpu=gpu, **options.merged(given))
     _print(plan, format)
     note(plan.model.source.notes)
     note((warning.message for warning in plan.warnings), label="warning")
@@ -82,20 +71,3 @@ def _print(plan: "Plan", format: str) -> None:
         from kvplan.report.estimate import plan_page
 
         show(plan_page(plan), format)
-
-
-def _gpu(name: str | None, memory_bytes: int | None) -> "Gpu | None":
-    """The GPU that --gpu names, with --gpu-memory in the place of what its driver reports."""
-    if name is None and memory_bytes is None:
-        return None
-    from dataclasses import replace
-
-    from kvplan.core.hardware import Gpu
-    from kvplan.core.units import format_bytes
-    from kvplan.sources.records import named_gpu
-
-    if memory_bytes is None:
-        return named_gpu(name or "")
-    if name is None:
-        return Gpu(name=f"GPU of {format_bytes(memory_bytes)}", memory_bytes=memory_bytes, memory_note="as given")
-    return replace(named_gpu(name), memory_bytes=memory_bytes, memory_note="as given")

@@ -1,9 +1,11 @@
 """How much of a device's memory frameworks see: less than the driver lists."""
 
+from dataclasses import replace
+
 from kvplan.core.errors import InputError
 from kvplan.core.hardware import Gpu
 from kvplan.core.measured import Measured
-from kvplan.core.units import MIB
+from kvplan.core.units import MIB, ceil_div
 
 DRIVER_RESERVE = Measured(
     name="driver reserve",
@@ -14,8 +16,30 @@ DRIVER_RESERVE = Measured(
 )
 
 
+SEEN_SPREAD = 96 * MIB
+"""How far logs of one kind of device lie apart: H100 79.10 - 79.19 GiB, L4 21.96 - 22.16."""
+LEAST_RESERVE, RESERVE_SHARE = 640 * MIB, 71
+"""No device outside AMD's was seen to keep more than 1/71 of its memory back, or 640 MiB of a small one."""
+
+
+def driver_reserve(gpu: Gpu | None) -> Measured:
+    """What the driver keeps of the memory that it lists: as logs show of this device, else the most that was seen.
+
+    AMD's lists what HIP sees. Without a device that the table has, that of cards of 16 to 80 GiB.
+    """
+    if gpu is None or gpu.memory_bytes is None or not gpu.vendor:
+        return DRIVER_RESERVE
+    if gpu.visible_bytes is not None:
+        kept = max(0, gpu.memory_bytes - gpu.visible_bytes)
+        return replace(DRIVER_RESERVE, num_bytes=kept, spread_bytes=SEEN_SPREAD, source=gpu.source)
+    if gpu.vendor == "AMD":
+        return replace(DRIVER_RESERVE, num_bytes=0, spread_bytes=0, source="HIP sees what the driver lists")
+    kept = max(LEAST_RESERVE, ceil_div(gpu.memory_bytes, RESERVE_SHARE))
+    return replace(DRIVER_RESERVE, num_bytes=min(kept, gpu.memory_bytes // 2))
+
+
 def visible_bytes(gpu: Gpu) -> int:
-    """What CUDA or HIP sees: as logs print it, else what the driver lists less a reserve.
+    """What CUDA or HIP sees: what the driver lists, less what it keeps.
 
     Raises InputError where the device's memory is not known.
     """
@@ -24,4 +48,12 @@ def visible_bytes(gpu: Gpu) -> int:
     if gpu.memory_bytes is None:
         hint = "say how much it has, e.g. `--gpu-memory 96GiB`"
         raise InputError(f"no driver-reported memory is known for {gpu.name}", hint=hint)
-    return gpu.memory_bytes - DRIVER_RESERVE.num_bytes
+    return gpu.memory_bytes - driver_reserve(gpu).num_bytes
+
+
+def with_memory(gpu: Gpu, memory_bytes: int) -> Gpu:
+    """The device with another amount of memory; its driver keeps what it kept of the other."""
+    visible = None
+    if gpu.visible_bytes is not None:
+        visible = max(memory_bytes // 2, memory_bytes - driver_reserve(gpu).num_bytes)
+    return replace(gpu, memory_bytes=memory_bytes, visible_bytes=visible, memory_note="as given")

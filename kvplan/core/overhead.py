@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 
 from kvplan.core.attention import BACKENDS, PassShape, kept_weights_bytes
-from kvplan.core.device import DRIVER_RESERVE
+from kvplan.core.device import driver_reserve
 from kvplan.core.dtypes import DType
 from kvplan.core.hardware import Gpu
 from kvplan.core.measured import Measured
@@ -38,13 +38,14 @@ def overheads(tp: int, gpu: Gpu | None = None) -> tuple[Measured, ...]:
 
     The context is that of this kind of device where one was measured; with tensor parallelism no record has it.
     """
+    reserve = driver_reserve(gpu)
     if tp > 1:
-        return (DRIVER_RESERVE, TENSOR_PARALLEL_PROCESS)
+        return (reserve, TENSOR_PARALLEL_PROCESS)
     if gpu is None or gpu.measured is None:
-        return (DRIVER_RESERVE, CUDA_CONTEXT)
+        return (reserve, CUDA_CONTEXT)
     found = gpu.measured
     own = replace(CUDA_CONTEXT, num_bytes=found.context_bytes, spread_bytes=CONTEXT_SPREAD, source=found.source)
-    return (DRIVER_RESERVE, own)
+    return (reserve, own)
 
 
 def context_bytes(tp: int, gpu: Gpu | None = None) -> int:

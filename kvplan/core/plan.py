@@ -14,6 +14,7 @@ from kvplan.core.layout import (
     GpuUse,
     layouts,
     pass_shape,
+    row_of,
     sequence_cache_bytes,
     stage_uses,
     total_weight_bytes,
@@ -174,12 +175,20 @@ def plan_memory(model: ModelSpec, serving: Serving) -> Plan:
         smallest_fit=None if fits is None else _smallest_fit(model, serving, whole_bytes),
         speed=speed_floor(model, serving),
         evidence=evidence(model, serving, accounts),
-        overheads=overheads(serving.tp, serving.gpu),
+        overheads=_outside(serving, accounts),
         warnings=warnings(model, serving, stages, started),
         pool=started.pool if started else None,
         accounts=accounts,
         bounds=_bounds(model, serving),
     )
+
+
+def _outside(serving: Serving, accounts: tuple[Budget, ...]) -> tuple[Measured, ...]:
+    """What the row of contexts is the sum of: the engine's items on its fullest GPU, where it has an account."""
+    if not accounts:
+        return overheads(serving.tp, serving.gpu)
+    found = [tuple(item for item in account.taken if row_of(item.name) == "context") for account in accounts]
+    return max(found, key=lambda items: sum(item.num_bytes for item in items))
 
 
 def _bounds(model: ModelSpec, serving: Serving) -> Bounds | None:

@@ -6,6 +6,7 @@ llmapi/llm_args.py
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from kvplan.core.dtypes import parse_dtype
 from kvplan.core.engines.deployment import Deployment
@@ -61,7 +62,7 @@ def dealt(model: ModelSpec, deployment: Deployment) -> list[tuple[int, int]]:
     """
     base, remainder = divmod(model.num_layers, deployment.pp)
     starts = [number * base + min(number, remainder) for number in range(deployment.pp + 1)]
-    return list(zip(starts[:-1], starts[1:], strict=True))
+    return list(pairwise(starts))
 
 
 def stages_of(model: ModelSpec, deployment: Deployment) -> list[Stage]:
