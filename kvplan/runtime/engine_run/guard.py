@@ -1,8 +1,8 @@
 """Ending every process of an engine, and a guard that does so when kvplan itself is killed.
 
-Run as a file of its own, with nothing but the standard library: `python guard.py TOKEN`. It reads standard input until
-that is closed, which the kernel does when kvplan ends however it ends. The first word is the engine's process group;
-unless another one says that all is done, the guard ends what is left.
+Run as a file of its own, with nothing but the standard library: `python guard.py TOKEN SECONDS`. It reads standard
+input until that is closed, which the kernel does when kvplan ends however it ends. The first word is the engine's
+process group; unless another one says that all is done, the guard ends what is left.
 
 A process belongs to the engine when it is in the engine's group or session, or was started with its token in the
 environment: that finds the ones that left the group (Linux alone shows those).
@@ -26,7 +26,7 @@ _PROC = Path("/proc")
 _GONE = ("Z", "X")
 
 
-def end_all(group: int, token: str, *, grace_seconds: float = GRACE_SECONDS) -> bool:
+def end_all(group: int, token: str, *, grace_seconds: float) -> bool:
     """Ask the processes of a run to end, then make them; whether none is left."""
     for number, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, KILL_SECONDS)):
         until = time.monotonic() + seconds
@@ -72,14 +72,14 @@ def _belongs(entry: Path, group: int, token: str) -> bool:
         return False
 
 
-def watch(token: str) -> None:
+def watch(token: str, grace_seconds: float) -> None:
     """Wait until whoever holds the other end of standard input is gone; end what it has left."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     said = sys.stdin.read().split()
     if DONE not in said:
-        end_all(int(said[0]) if said else _NO_GROUP, token)
+        end_all(int(said[0]) if said else _NO_GROUP, token, grace_seconds=grace_seconds)
 
 
 if __name__ == "__main__":
-    watch(sys.argv[1])
+    watch(sys.argv[1], float(sys.argv[2]))

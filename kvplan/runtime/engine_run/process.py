@@ -52,7 +52,7 @@ class EngineProcess:
     def __enter__(self) -> "EngineProcess":
         self._log: BinaryIO = self._log_path.open("wb")
         self._guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", guard.__file__, self.token], stdin=subprocess.PIPE,
+            [sys.executable, "-I", "-S", guard.__file__, self.token, str(guard.GRACE_SECONDS)], stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         try:
@@ -105,7 +105,7 @@ class EngineProcess:
         """End the program and all that it has started; what will not end within seconds is killed."""
         try:
             self._note_exit()
-            self.all_ended = guard.end_all(self._process.pid, self.token)
+            self.all_ended = guard.end_all(self._process.pid, self.token, grace_seconds=guard.GRACE_SECONDS)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(guard.KILL_SECONDS)
             if self._process.stdout is not None:

@@ -35,21 +35,22 @@ def main() -> None:
         # What a test is to find out: who is to be gone, what was said to the engine, what it was given.
         model = next((Path(word) for word in words if Path(word, "config.json").is_file()), None)
         seen = {
-            "pids": pids, "words": words, "environment": dict(os.environ),
+            "pids": pids, "words": words, "offline": os.environ.get("HF_HUB_OFFLINE"),
             "config": None if model is None else json.loads((model / "config.json").read_text(encoding="utf-8")),
             "files": [] if model is None else sorted(path.name for path in model.iterdir()),
         }  # fmt: skip
         Path(told["--pids"]).write_text(json.dumps(seen), encoding="utf-8")
     half = len(lines) // 2 if way in ("crash", "hang") else len(lines)
     if way not in ("flood", "long"):
-        print("\n".join(lines[:half]), flush=True)
+        sys.stdout.write("".join(f"{line}\n" for line in lines[:half]))
+        sys.stdout.flush()
     behave(way)
 
 
 def behave(way: str) -> NoReturn:
     """What comes after the log."""
     if way == "crash":
-        print("Traceback (most recent call last):\nRuntimeError: the stand-in gives up", file=sys.stderr, flush=True)
+        sys.stderr.write("Traceback (most recent call last):\nRuntimeError: the stand-in gives up\n")
         sys.exit(3)
     if way in ("exit", "orphan"):
         sys.exit(0)
