@@ -121,6 +121,7 @@ Options:
 Commands:
   completion  The completion script for a shell.
   estimate    What MODEL takes per GPU, and whether it fits.
+  explain     An engine's start-up log beside the prediction.
   gpus        The GPUs that --gpu knows.
   inspect     The layers of MODEL as they were read.
   models      The models of the offline catalog.

@@ -20,6 +20,7 @@ COMMANDS = {
     "inspect": ["inspect", "meta-llama/Llama-2-70b", "--json"],
     "models": ["models"],
     "gpus": ["gpus"],
+    "explain": ["explain", "tests/data/logs/vllm-0.19-codellama-7b.log", "--offline"],
     "json schema": ["estimate", "--json-schema"],
 }
 
