@@ -123,7 +123,7 @@ def _figures(observation: Observation) -> list[dict[str, Any]]:
 
 
 def _whole(value: float) -> Number:
-    return int(value) if value.is_integer() else value
+    return int(value) if float(value).is_integer() else value
 
 
 def _plain(value: object) -> Any:

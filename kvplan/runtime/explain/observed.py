@@ -15,7 +15,8 @@ def amount(figure: Figure) -> tuple[Number, Number]:
     """(value, half step): bytes as whole numbers, counts as such."""
     if figure.unit in _ALL_BYTES:
         return figure.num_bytes, figure.half_step_bytes
-    value = int(figure.value) if figure.value.is_integer() and not figure.half_step else figure.value
+    whole_number = float(figure.value).is_integer() and not figure.half_step
+    value = int(figure.value) if whole_number else figure.value
     return value, figure.half_step
 
 
