@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kvplan.core.errors import HubError, InputError, KvplanError, UnsupportedError
     from kvplan.core.hardware import Gpu
     from kvplan.core.model import ModelSpec
-    from kvplan.inverse import FitPlan, fit
+    from kvplan.inverse import FitPlan, ServeCheck, fit, serve_check
 
 _HOMES = {
     "FitPlan": "kvplan.inverse",
@@ -22,6 +22,8 @@ _HOMES = {
     "estimate": "kvplan.api",
     "explain": "kvplan.api",
     "fit": "kvplan.inverse",
+    "serve_check": "kvplan.inverse",
+    "ServeCheck": "kvplan.inverse",
     "kv_pool": "kvplan.api",
     "load_model": "kvplan.api",
     "Gpu": "kvplan.core.hardware",
@@ -42,6 +44,7 @@ __all__ = [
     "KvplanError",
     "MemoryPlan",
     "ModelSpec",
+    "ServeCheck",
     "UnsupportedError",
     "__version__",
     "curve",
@@ -50,6 +53,7 @@ __all__ = [
     "fit",
     "kv_pool",
     "load_model",
+    "serve_check",
 ]
 
 

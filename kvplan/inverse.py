@@ -1,21 +1,28 @@
 """The inverse of `estimate` for Python: what is given is held, what is not is searched."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from kvplan.api import _gpu, _model, read_switches
+from kvplan.core.engines.deployment import Switches
+from kvplan.core.engines.table import find_engine
 from kvplan.core.errors import InputError
 from kvplan.core.fit import Fit, Wanted
 from kvplan.core.fit import fit as fit_serving
+from kvplan.core.fit.search import longest
+from kvplan.core.fit.trial import Case
 from kvplan.core.hardware import Gpu
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving, positive, resolve
+from kvplan.sources.load import load_model
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FitPlan", "fit"]
+    from kvplan.runtime.command import Command
+
+__all__ = ["FitPlan", "ServeCheck", "fit", "serve_check"]
 
 
 class FitPlan(Fit):
@@ -29,6 +36,13 @@ class FitPlan(Fit):
         from kvplan.runtime.starting import start_line
 
         return start_line(self.model, self.serving, self.kv_memory_bytes).text
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The changes in the engine's own words."""
+        from kvplan.runtime.starting import in_words
+
+        return tuple(in_words(change, self.serving.engine.name) for change in self.changes)
 
     def to_dict(self) -> dict[str, Any]:
         """The document of `kvplan fit --json`: schema `kvplan/fit/1`."""
@@ -74,44 +88,51 @@ def fit(
     `kv_memory_bytes` is a pool of a known size instead of a GPU. Raises InputError for what makes no sense or what the
     engine refuses; what does not fit is an answer: `fits` is False and `changes` say what would do.
     """
-    spec = _model(model)
-    if concurrency is not None:
-        positive("concurrency", concurrency)
-    if max_model_len not in (None, -1):
-        positive("max_model_len", max_model_len)
-    if kv_memory_bytes is not None:
-        positive("kv_memory_bytes", kv_memory_bytes)
+    given = {"max_model_len": max_model_len, "concurrency": concurrency, "kv_memory_bytes": kv_memory_bytes}
+    for name, number in given.items():
+        if number is not None and (name, number) != ("max_model_len", -1):
+            positive(name, number)
     options = read_switches(switches)
-    dealt = options.stage_layers or options.tensor_split
     want = Wanted(
         max_model_len=None if max_model_len == -1 else max_model_len,
         longest=max_model_len == -1,
         concurrency=concurrency,
-        search_layout=tp is None and pp is None and kv_memory_bytes is None and not dealt,
+        search_layout=tp is None and pp is None and kv_memory_bytes is None and not _is_dealt_out(options),
         num_gpus=num_gpus,
         best_kv_dtype=kv_dtype == "best",
     )
     asked: dict[str, Any] = {
-        "seq_len": want.max_model_len or spec.max_seq_len,
         "dtype": dtype,
         "kv_dtype": None if want.best_kv_dtype else kv_dtype,
         "quant": quant,
+        "tp": tp,
+        "pp": _stages(tp, pp, num_gpus, pcp * (1 if options.attention_dp else dp)),
         "dp": dp,
         "dcp": dcp,
         "pcp": pcp,
+        "num_gpus": num_gpus,
         "engine": engine,
         "gpu": _gpu(gpu),
         "gpu_memory_utilization": gpu_memory_utilization,
         "max_num_batched_tokens": max_num_batched_tokens,
         "switches": options,
     }
-    serving = (
-        _starting_layout(spec, want, asked)
-        if want.search_layout
-        else resolve(spec, tp=tp, pp=_stages(tp, pp, num_gpus), num_gpus=num_gpus, **asked)
-    )
-    found = fit_serving(spec, serving, want, kv_memory_bytes=kv_memory_bytes, bigger=_bigger(asked["gpu"]))
+    return _fitted(_model(model), want, asked, kv_memory_bytes)
+
+
+def _fitted(spec: ModelSpec, want: Wanted, asked: dict[str, Any], kv_memory_bytes: int | None) -> FitPlan:
+    length = want.max_model_len or spec.max_seq_len
+    if want.search_layout:
+        serving = _starting_layout(spec, want, {**asked, "seq_len": length})
+    else:
+        serving = resolve(spec, seq_len=length, **asked)
+    found = fit_serving(spec, serving, want, kv_memory_bytes=kv_memory_bytes, bigger=_bigger(serving.gpu))
     return FitPlan(**{field.name: getattr(found, field.name) for field in fields(found)})
+
+
+def _is_dealt_out(options: Switches) -> bool:
+    """Whether the user says which layers go where: then how many devices there are is said, too."""
+    return bool(options.stage_layers or options.tensor_split)
 
 
 def _starting_layout(spec: ModelSpec, want: Wanted, asked: dict[str, Any]) -> Serving:
@@ -121,16 +142,16 @@ def _starting_layout(spec: ModelSpec, want: Wanted, asked: dict[str, Any]) -> Se
     refusal: InputError | None = None
     for tp in (1, 2, 4, 8):
         try:
-            return resolve(spec, tp=tp, **asked)
+            return resolve(spec, **{**asked, "tp": tp, "pp": 1, "num_gpus": None})
         except InputError as error:
             refusal = refusal or error
     raise refusal or InputError("no layout is accepted", hint="give `tp` and `pp`")
 
 
-def _stages(tp: int | None, pp: int | None, num_gpus: int | None) -> int:
-    """Pipeline stages: as given, else what `tp` leaves of the GPUs."""
-    if pp is None and tp and num_gpus and num_gpus % tp == 0:
-        return num_gpus // tp
+def _stages(tp: int | None, pp: int | None, num_gpus: int | None, replicas: int) -> int:
+    """Pipeline stages: as given, else what `tp` and replicas leave of the GPUs."""
+    if pp is None and tp and num_gpus and num_gpus % (tp * replicas) == 0:
+        return num_gpus // (tp * replicas)
     return 1 if pp is None else pp
 
 
@@ -143,3 +164,86 @@ def _bigger(gpu: Gpu | None) -> tuple[Gpu, ...]:
     own = gpu.memory_bytes
     larger = [other for other in load_gpus() if other.vendor == gpu.vendor and (other.memory_bytes or 0) > own]
     return tuple(sorted(larger, key=lambda other: (other.memory_bytes or 0, other.name)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeCheck:
+    """A command line, judged as it stands."""
+
+    command: "Command"
+    fit: FitPlan
+    """For the length and the limits that the command sets, or that the engine takes by itself."""
+    longest: int | None
+    """Tokens of the longest request that the same flags could hold, at most the model's own; None where none."""
+
+    @property
+    def starts(self) -> bool:
+        """Whether the engine starts."""
+        return self.fit.fits
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document of `kvplan serve-check --json`: schema `kvplan/serve-check/1`."""
+        from kvplan.report.fit_data import serve_check_to_dict
+
+        command = self.command
+        return serve_check_to_dict(
+            self.fit, options=command.options, unread=command.unread, longest=self.longest, flags=self.fit.flags
+        )
+
+
+def serve_check(
+    command: str,
+    gpu: Gpu | str | None = None,
+    *,
+    model: ModelSpec | str | PathLike[str] | None = None,
+    offline: bool = False,
+    timeout_seconds: float = 14.0,
+) -> ServeCheck:
+    """Whether a command line such as `vllm serve …` starts on `gpu`: the engine's own start-up check, before it runs.
+
+    `model` stands in for the one that the command names. The GPUs are as many as its flags ask for. Raises InputError
+    for a text that starts no engine, and without a GPU.
+    """
+    from kvplan.runtime.command import read_command
+
+    read = read_command(command)
+    named = model if model is not None else read.model
+    if named is None:
+        raise InputError("the command names no model", hint="put it in, or give `model`")
+    if isinstance(named, ModelSpec):
+        return judge(read, named, _gpu(gpu))
+    return judge(read, load_model(named, offline=offline, timeout_seconds=timeout_seconds), _gpu(gpu))
+
+
+def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None) -> ServeCheck:
+    """The same for a command that was read, and its model."""
+    options: dict[str, Any] = dict(command.options)
+    length, kv_memory_bytes = options.pop("max_model_len", None), options.pop("kv_memory_bytes", None)
+    if gpu is None and kv_memory_bytes is None:
+        raise InputError("a command does not say what it runs on", hint="name the GPU, e.g. `--gpu H100`")
+    engine = f"{command.engine}@{command.version}" if command.version else command.engine
+    pooled = find_engine(engine).pooled
+    requests: int | None = None
+    length = spec.max_seq_len if length is None else length
+    if pooled is not None and pooled.shares_length:
+        requests = options.get("max_num_seqs") or 1
+        length = None if length is None else max(1, length // requests)
+    want = Wanted(
+        max_model_len=None if _is_automatic(command) else length,
+        longest=length is None or _is_automatic(command),
+        concurrency=requests,
+        hold_limit=True,
+    )
+    names = ("dtype", "kv_dtype", "quant", "gpu_memory_utilization", "max_num_batched_tokens")
+    asked: dict[str, Any] = {name: options.pop(name, None) for name in names}
+    asked |= {name: options.pop(name, 1) for name in ("tp", "pp", "dp", "dcp", "pcp")}
+    asked |= {"engine": engine, "gpu": gpu, "switches": read_switches(options)}
+    found = _fitted(spec, want, asked, kv_memory_bytes)
+    case = Case(model=spec, serving=found.serving, kv_memory_bytes=kv_memory_bytes, hold_limit=True)
+    most = longest(case, requests)
+    return ServeCheck(command=command, fit=found, longest=most.length if most is not None else None)
+
+
+def _is_automatic(command: "Command") -> bool:
+    """Whether the engine itself is asked for the longest length that fits."""
+    return command.options.get("max_model_len") == -1 or "--max-model-len auto" in command.unread

@@ -19,14 +19,6 @@ _EXAMPLES = examples(
 )
 
 
-def _print_schema(ctx: click.Context, param: click.Parameter, value: bool) -> None:
-    if value and not ctx.resilient_parsing:
-        from importlib.resources import files
-
-        say((files("kvplan.report") / "schemas" / "estimate-1.json").read_text(encoding="utf-8"))
-        ctx.exit()
-
-
 @click.command(short_help="What MODEL takes per GPU, and whether it fits.", epilog=_EXAMPLES)
 @click.option("--seq", "--context", "-c", "seq_len", type=options.COUNT, help="Tokens held per sequence [4096].")
 @click.option("--batch", "batch_size", type=options.COUNT, default="1", help="Sequences at once [1].")
@@ -35,8 +27,7 @@ def _print_schema(ctx: click.Context, param: click.Parameter, value: bool) -> No
 @click.option(
     "--attention", type=options.BACKEND, default="flash", help="Backend: eager, math, efficient, flash [flash]."
 )
-@click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=_print_schema,
-              help="Print the JSON Schema of the answer and exit.")  # fmt: skip
+@options.schema_option("estimate")
 @options.source_options
 @options.format_options()
 @click.pass_context

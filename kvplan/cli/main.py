@@ -6,14 +6,17 @@ from kvplan._version import __version__
 from kvplan.cli.completion import completion
 from kvplan.cli.estimate import estimate
 from kvplan.cli.explain import explain
+from kvplan.cli.fit import fit
 from kvplan.cli.group import CONTEXT, KvplanGroup, examples
 from kvplan.cli.inspect import inspect
 from kvplan.cli.listing import gpus, models
+from kvplan.cli.serve_check import serve_check
 from kvplan.cli.validate import validate
 
 _EXAMPLES = examples(
     "kvplan estimate meta-llama/Llama-2-70b --seq 4096",
     "kvplan estimate Qwen/Qwen3-8B --seq 32K --batch 16 --gpu H100",
+    "kvplan fit Qwen/Qwen3-8B --gpu L4 --max-model-len 32K --concurrency 8",
     "kvplan inspect ./my-model/config.json",
     "kvplan validate mistralai/Mistral-7B-v0.1 --quick",
 )
@@ -33,6 +36,8 @@ def cli(ctx: click.Context) -> None:
 
 
 cli.add_command(estimate)
+cli.add_command(fit)
+cli.add_command(serve_check)
 cli.add_command(explain)
 cli.add_command(inspect)
 cli.add_command(validate)

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.shell_completion import CompletionItem
 
-from kvplan.cli.output import FORMATS
+from kvplan.cli.output import FORMATS, say
 from kvplan.core.errors import InputError
 from kvplan.core.units import parse_bytes, parse_count
 
 if TYPE_CHECKING:
+    from kvplan.core.hardware import Gpu
     from kvplan.core.model import ModelSpec
 
     ParamType = click.ParamType[Any]
@@ -164,6 +165,80 @@ def source_flags(command: Command) -> Command:
     return command
 
 
+def serving_options(engine: str) -> Callable[[Command], Command]:
+    """How a model is served: engine, formats, layout, GPU, the engine's options; `engine` is named as the default."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(_serving_options(engine)):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _serving_options(engine: str) -> list[Callable[[Command], Command]]:
+    from kvplan.cli.engine_option import read_option
+
+    own = f"Engine: exact, transformers, vllm, sglang, trtllm or llamacpp, with a version as in vllm@0.19 [{engine}]."
+    another = "Another option of the engine, e.g. enforce_eager=true."
+    return [
+        click.option("--engine", type=ENGINE, help=own),
+        click.option("--dtype", type=DTYPE, help="Weights and activations: fp32, bf16, fp16 [as the checkpoint]."),
+        click.option("--kv-dtype", type=KV_DTYPE, help="KV cache: those, fp8, int8, q8_0 …, or K/V [as --dtype]."),
+        click.option("--quant", type=QUANT, help="Plan weights in fp8, int8, int4 or none [as the checkpoint]."),
+        click.option("--tp", type=COUNT, help="GPUs of one tensor-parallel stage [all]."),
+        click.option("--pp", type=COUNT, help="Pipeline stages [1]."),
+        click.option("--dp", type=COUNT, default="1", help="Replicas, or ranks of attention over data [1]."),
+        click.option("--ep", "expert_parallel", is_flag=True, help="Deal out whole experts over the ranks."),
+        click.option("--dcp", type=COUNT, default="1", help="Ranks of decode context parallelism, within tp [1]."),
+        click.option("--pcp", type=COUNT, default="1", help="Ranks of prefill context parallelism [1]."),
+        click.option("--gpu", type=GPU, help="A GPU, e.g. H100 (`kvplan gpus` lists them), or a size, e.g. 80GiB."),
+        click.option("--gpus", "num_gpus", type=COUNT, help="How many of them [tp · pp]."),
+        click.option("--gpu-memory", type=SIZE, help="Memory of one GPU, instead of what its driver reports."),
+        click.option("--gpu-memory-utilization", type=float, help="How much of it may be used [the engine's own, 1]."),
+        click.option("--block-size", type=COUNT, help="Tokens of a block [the engine's]."),
+        click.option("--max-num-seqs", type=COUNT, help="Requests at once at most [the engine's default]."),
+        click.option("--max-num-batched-tokens", type=COUNT, help="Tokens of one pass [the engine's default]."),
+        click.option(
+            "--option", "engine_options", type=Parsed("name=value", read_option), multiple=True, metavar="NAME=VALUE",
+            help=another,
+        ),
+    ]  # fmt: skip
+
+
+def merged(given: dict[str, Any]) -> dict[str, Any]:
+    """All options under the names of `kvplan.fit`: those of --option among the others; what was not said left out.
+
+    Raises UsageError where one is said twice.
+    """
+    told = {name: value for name, value in given.items() if name not in ("engine_options", "expert_parallel")}
+    found = {name: value for name, value in told.items() if value is not None}
+    if given.get("expert_parallel"):
+        found["expert_parallel"] = True
+    for name, value in given.get("engine_options", ()):
+        if name in found and not (name in ("dp", "dcp", "pcp") and found[name] == 1):
+            raise click.UsageError(f"`{name}` is said twice")
+        found[name] = value
+    return found
+
+
+def named_gpu(name: str | None, memory_bytes: int | None) -> "Gpu | None":
+    """The GPU that --gpu names, with --gpu-memory in the place of what its driver reports."""
+    if name is None and memory_bytes is None:
+        return None
+    from dataclasses import replace
+
+    from kvplan.core.hardware import Gpu
+    from kvplan.core.units import format_bytes
+    from kvplan.sources.records import named_gpu
+
+    if memory_bytes is None:
+        return named_gpu(name or "")
+    if name is None:
+        return Gpu(name=f"GPU of {format_bytes(memory_bytes)}", memory_bytes=memory_bytes, memory_note="as given")
+    return replace(named_gpu(name), memory_bytes=memory_bytes, visible_bytes=None, memory_note="as given")
+
+
 def format_options(*formats: str) -> Callable[[Command], Command]:
     """--format and --json."""
 
@@ -175,6 +250,22 @@ def format_options(*formats: str) -> Callable[[Command], Command]:
         return choice(shorthand(command))
 
     return decorate
+
+
+def schema_option(name: str) -> Callable[[Command], Command]:
+    """--json-schema: prints the published schema `kvplan/NAME/1` and exits."""
+
+    def show(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+        if value and not ctx.resilient_parsing:
+            from importlib.resources import files
+
+            say((files("kvplan.report") / "schemas" / f"{name}-1.json").read_text(encoding="utf-8"))
+            ctx.exit()
+
+    return click.option(
+        "--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=show,
+        help="Print the JSON Schema of the answer and exit.",
+    )  # fmt: skip
 
 
 def chosen_format(format: str | None, as_json: bool) -> str:

@@ -12,6 +12,7 @@ from kvplan.core.measured import Measured
 from kvplan.core.model import SET_BY_USER
 from kvplan.core.plan import AttentionPlan, Plan
 from kvplan.core.text import printable
+from kvplan.report.engine_data import account_infos, pool_info
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,6 +38,8 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         "speed": _speed(plan),
         "evidence": cast("dict[str, schema.Basis]", dict(plan.evidence)),
         "bounds": _bounds(plan),
+        "accounts": account_infos(plan.accounts),
+        "pool": pool_info(plan.pool),
         "overheads": [_overhead(measured) for measured in plan.overheads],
         "warnings": [{"code": warning.code, "message": warning.message} for warning in plan.warnings],
     }
@@ -71,8 +74,8 @@ def dump_json(document: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
 
 def plan_rows(plan: Plan) -> list[Row]:
     """One row a GPU: what was planned, and where its bytes go."""
-    inputs = _inputs(plan)
-    asked: Row = {"model": plan.model.id, **inputs}
+    asked: Row = {"model": plan.model.id, **_inputs(plan)}
+    asked["options"] = " ".join(f"{name}={value}" for name, value in asked["options"].items())
     return [{**asked, **use, "fits": plan.fits} for use in _per_gpu(plan)]
 
 
@@ -140,9 +143,13 @@ def _inputs(plan: Plan) -> "schema.Inputs":
         "batch_size": serving.batch_size,
         "dtype": serving.dtype.name,
         "kv_dtype": serving.kv_dtype.name,
+        "value_dtype": serving.value_dtype.name,
         "quant": serving.quant.method if serving.quant else None,
         "tp": serving.tp,
         "pp": serving.pp,
+        "dp": serving.dp,
+        "dcp": serving.dcp,
+        "pcp": serving.pcp,
         "num_gpus": serving.num_gpus,
         "gpu": serving.gpu.name if serving.gpu else None,
         "gpu_memory_bytes": serving.gpu.memory_bytes if serving.gpu else None,
@@ -151,6 +158,7 @@ def _inputs(plan: Plan) -> "schema.Inputs":
         "engine_version": serving.engine.version,
         "attention": serving.attention_backend,
         "max_num_batched_tokens": serving.max_num_batched_tokens,
+        "options": {name: plain(getattr(serving.switches, name)) for name in sorted(serving.switches.given)},
     }
 
 

@@ -7,12 +7,14 @@ from kvplan.core.model import ModelSpec
 from kvplan.core.plan import Plan
 from kvplan.core.text import printable
 from kvplan.core.units import format_bytes, format_count
+from kvplan.report.engine import engine_tables
 from kvplan.report.page import LINE_LENGTH, Line, Page, Table, exact_bytes, gib, milliseconds, percent, plural
 
 
 def plan_page(plan: Plan) -> Page:
     """The answer of `kvplan estimate`."""
-    tables = [*_bounds(plan), _memory(plan), *_stages(plan), _whole(plan), *_cache_groups(plan), *_attention(plan)]
+    tables = [*_bounds(plan), _memory(plan), *_stages(plan), *engine_tables(plan.serving, plan.accounts, plan.pool)]
+    tables += [_whole(plan), *_cache_groups(plan), *_attention(plan)]
     lines = (source_line(plan.model, max_length=LINE_LENGTH), _inputs_line(plan), _measured_line(plan))
     return Page(
         title=model_title(plan.model, plan.weights.num_parameters, plan.weights.active_parameters),

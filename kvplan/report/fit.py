@@ -1,5 +1,7 @@
 """A fit as a page: the answer in one line, the line to paste, the account behind it, and what would make it fit."""
 
+from dataclasses import replace
+
 from kvplan.core.engines.deployment import Switches
 from kvplan.core.fit import Change, Fit
 from kvplan.core.serving import Serving
@@ -25,6 +27,21 @@ def fit_page(fit: Fit, command: str | None, said: tuple[str, ...] = ()) -> Page:
         code=continued(command) if command is not None and fit.fits else (),
         tables=(*_changes(fit, said), *engine_tables(fit.serving, fit.boot.accounts, fit.boot.pool)),
     )
+
+
+def serve_check_page(fit: Fit, unread: tuple[str, ...], longest: int | None, said: tuple[str, ...]) -> Page:
+    """The answer of `kvplan serve-check`."""
+    page = fit_page(fit, None, said)
+    where = place(fit.serving)
+    verdict = "starts" if fit.fits else "does not start"
+    title = f"{verdict} on {where}, for {_requests(max(1, fit.concurrency), fit.max_model_len)} at once"
+    if not fit.fits:
+        title = f"{verdict} on {where}, with requests of {fit.max_model_len:,} tokens"
+    lines = [Line(f"The longest request that these flags can hold: {longest:,} tokens.")] if longest else []
+    if not fit.boot.certain:
+        lines.append(Line("Whether it starts is within the spread of the account: the other answer is possible."))
+    lines += [Line(f"Not understood, and left out: `{printable(flag)}`.", "bad") for flag in unread]
+    return replace(page, title=title, lines=(*lines, *page.lines))
 
 
 def headline(fit: Fit) -> str:

@@ -1,5 +1,6 @@
 """A fit as data for programs: the document `kvplan/fit/1`, and the curve as tidy rows."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from kvplan._version import __version__
@@ -47,6 +48,25 @@ def fit_to_dict(fit: Fit, command: str | None) -> dict[str, Any]:
         "changes": [_change(change) for change in fit.changes],
         "command": command if fit.fits else None,
         "notes": list(fit.notes),
+    }
+    return cast("dict[str, Any]", document)
+
+
+def serve_check_to_dict(
+    fit: Fit, *, options: Mapping[str, object], unread: tuple[str, ...], longest: int | None, flags: tuple[str, ...]
+) -> dict[str, Any]:
+    """The document `kvplan/serve-check/1`; `flags` are the changes of the fit in the engine's words."""
+    document: schema.ServeCheckDocument = {
+        "schema": "kvplan/serve-check/1",
+        "kvplan_version": __version__,
+        "starts": fit.fits,
+        "certain": fit.boot.certain,
+        "reasons": list(fit.boot.reasons) if fit.boot.reasons or fit.fits else [fit.reason],
+        "read": {name: plain(value) for name, value in options.items()},
+        "unread": list(unread),
+        "longest": longest,
+        "flags": list(flags),
+        "fit": cast("schema.FitDocument", fit_to_dict(fit, None)),
     }
     return cast("dict[str, Any]", document)
 

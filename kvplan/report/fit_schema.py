@@ -138,3 +138,25 @@ class FitDocument(TypedDict):
     command: str | None
     """What starts the engine so; null where it does not fit, or where its command line cannot say it."""
     notes: list[str]
+
+
+@described
+class ServeCheckDocument(TypedDict):
+    """What `kvplan serve-check --json` prints."""
+
+    schema: Literal["kvplan/serve-check/1"]
+    kvplan_version: str
+    starts: bool
+    certain: bool
+    """Whether it would be the same at either end of the account's spread."""
+    reasons: list[str]
+    """Why it does not start, or what is tight."""
+    read: dict[str, Any]
+    """The command's options, under kvplan's names."""
+    unread: list[str]
+    """Flags that may bear on memory and were not understood: the answer leaves them out."""
+    longest: int | None
+    """Tokens of the longest request that the same flags could hold, at most the model's own."""
+    flags: list[str]
+    """What would make it start, in the engine's own words, as `fit.changes` in the same order."""
+    fit: FitDocument

@@ -14,7 +14,9 @@ from pydantic import Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from kvplan.report.engine_run_schema import EngineRunDocument
+from kvplan.report.engine_schema import AccountInfo, PoolInfo
 from kvplan.report.explain_schema import ExplainDocument
+from kvplan.report.fit_schema import FitDocument, ServeCheckDocument
 from kvplan.report.validation_schema import ValidateDocument
 
 SCHEMAS = Path(__file__).with_name("schemas")
@@ -59,9 +61,14 @@ class Inputs(TypedDict):
     batch_size: Positive
     dtype: str
     kv_dtype: str
+    """Of keys, and of what is key and value at once."""
+    value_dtype: str
     quant: str | None
     tp: Positive
     pp: Positive
+    dp: Positive
+    dcp: Positive
+    pcp: Positive
     num_gpus: Positive
     gpu: str | None
     gpu_memory_bytes: int | None
@@ -72,6 +79,8 @@ class Inputs(TypedDict):
     attention: str
     max_num_batched_tokens: Positive
     """Tokens of one forward pass at most."""
+    options: dict[str, Any]
+    """The engine's options that were set, under kvplan's names."""
 
 
 @described
@@ -256,6 +265,10 @@ class EstimateDocument(TypedDict):
     """How sure each figure is."""
     bounds: Bounds | None
     """null where the architecture is understood."""
+    accounts: list[AccountInfo]
+    """The engine's own account of the GPU of each stage; none without a GPU or such an engine."""
+    pool: PoolInfo | None
+    """What the engine makes of the memory that is left for the cache."""
     overheads: list[Overhead]
     """What `context_bytes` is the sum of."""
     warnings: list[Warning]
@@ -264,6 +277,8 @@ class EstimateDocument(TypedDict):
 DOCUMENTS: dict[str, Any] = {
     "estimate": EstimateDocument,
     "explain": ExplainDocument,
+    "fit": FitDocument,
+    "serve-check": ServeCheckDocument,
     "validate": ValidateDocument,
     "engine-run": EngineRunDocument,
 }

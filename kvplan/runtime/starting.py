@@ -46,7 +46,7 @@ def _name(model: ModelSpec, engine: str) -> str:
     return str(path.parent) if path.suffix == ".json" and engine != "llamacpp" else str(path)
 
 
-def in_words(model: ModelSpec, engine: str, change: Change) -> str:
+def in_words(change: Change, engine: str) -> str:
     """A change as flags of the engine, or in words where it is no flag: `--kv-cache-dtype fp8`, `2 × RTX 4090`."""
     options, words = dict(change.options), []
     serving = change.serving

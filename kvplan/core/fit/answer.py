@@ -26,6 +26,8 @@ class Wanted:
     search_layout: bool = False
     """tp and pp are searched: for `num_gpus`, or the fewest GPUs."""
     num_gpus: int | None = None
+    hold_limit: bool = False
+    """The limit of requests at once stays as it is, the engine's own included, as where a command is judged."""
     best_kv_dtype: bool = False
     """The widest format of the cache that fits, from the model's own down."""
 

@@ -92,9 +92,11 @@ def _share(asked: _Asked) -> Found:
 
 
 def _limit(asked: _Asked) -> Found:
-    """Fewer requests at once, where the user set their limit: just those that were asked for, else the most that do."""
-    held = asked.serving.switches.max_num_seqs
-    if held is None:
+    """Fewer requests at once, where their limit is held: just those that were asked for, else the most that do."""
+    pooled, held = asked.serving.engine.pooled, asked.serving.switches.max_num_seqs
+    if held is None and pooled is not None and pooled.runs_at_once is not None and asked.case.hold_limit:
+        held = pooled.runs_at_once(asked.serving.deployment)
+    if held is None or not asked.has("max_num_seqs"):
         return
     wanted = [asked.requests] if asked.requests else [1 << power for power in range(held.bit_length() - 1, -1, -1)]
     tried = ((_told(limit), _switched(asked.serving, **_told(limit))) for limit in wanted if limit != held)

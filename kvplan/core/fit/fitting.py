@@ -33,7 +33,7 @@ def fit(
     InputError for an engine without a pool, a GPU of unknown memory, and a model that keeps no cache.
     """
     _check(model, serving, want, kv_memory_bytes)
-    base = Case(model=model, serving=serving, kv_memory_bytes=kv_memory_bytes)
+    base = Case(model=model, serving=serving, kv_memory_bytes=kv_memory_bytes, hold_limit=want.hold_limit)
     case = _chosen(base, want)
     trial = _answer(case, want)
     asked = want.concurrency or 1

@@ -41,13 +41,15 @@ class Case:
     model: ModelSpec
     serving: Serving
     kv_memory_bytes: int | None = None
+    hold_limit: bool = False
+    """The limit of requests at once stays as it is, the engine's own included."""
     at_low_end: bool = False
     """Judge by the low end of the account's spread."""
 
     @property
     def limit_is_held(self) -> bool:
-        """Whether the user said how many requests run at once."""
-        return self.serving.switches.max_num_seqs is not None
+        """Whether how many requests run at once is not to be searched."""
+        return self.hold_limit or self.serving.switches.max_num_seqs is not None
 
     @property
     def longest(self) -> int:

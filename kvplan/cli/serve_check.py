@@ -1,0 +1,61 @@
+"""`kvplan serve-check`: whether a command line starts, before it runs."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kvplan.cli import options
+from kvplan.cli.group import examples
+from kvplan.cli.output import note, say, show
+
+if TYPE_CHECKING:
+    from kvplan.inverse import ServeCheck
+
+_EXAMPLES = examples(
+    "kvplan serve-check 'vllm serve Qwen/Qwen3-8B --max-model-len 32768' --gpu L4",
+    "kvplan serve-check 'python -m sglang.launch_server --model-path Qwen/Qwen3-8B --tp 2' --gpu A100",
+    "kvplan serve-check 'vllm serve meta-llama/Llama-2-70b -tp 4 --kv-cache-dtype fp8' --gpu H100 --json",
+)
+
+
+@click.command("serve-check", short_help="Whether a command such as 'vllm serve …' starts.", epilog=_EXAMPLES)
+@click.argument("command")
+@click.option("--gpu", type=options.GPU, help="What it runs on, e.g. H100; as many as the command's flags ask for.")
+@click.option("--gpu-memory", type=options.SIZE, help="Memory of one GPU, instead of what its driver reports.")
+@click.option("--model", type=options.MODEL, help="Another name or path of the command's model.")
+@options.schema_option("serve-check")
+@options.source_flags
+@options.format_options("text", "json", "md")
+@click.pass_context
+def serve_check(ctx: click.Context, /, command: str, format: str | None, as_json: bool, **given: Any) -> None:
+    """Whether COMMAND starts: the engine's own account and start-up check, from the flags as they stand.
+
+    COMMAND is one argument: a line that starts vLLM, SGLang, TensorRT-LLM or llama.cpp, with `docker run` and the like
+    around it. Nothing is run. Exit code 0: it starts; 1: it does not, and what would make it start is said.
+    """
+    from kvplan import inverse
+    from kvplan.core.errors import InputError
+    from kvplan.runtime.command import read_command
+
+    format = options.chosen_format(format, as_json)
+    gpu = options.named_gpu(given.pop("gpu"), given.pop("gpu_memory"))
+    read = read_command(command)
+    named = given.pop("model") or read.model
+    if named is None:
+        raise InputError("the command names no model", hint="put it in, or give `--model`")
+    spec = options.load(named, **given)
+    answer = inverse.judge(read, spec, gpu)
+    _print(answer, format)
+    note(spec.source.notes)
+    ctx.exit(0 if answer.starts else 1)
+
+
+def _print(answer: "ServeCheck", format: str) -> None:
+    if format == "json":
+        from kvplan.report.data import dump_json
+
+        say(dump_json(answer.to_dict()))
+    else:
+        from kvplan.report.fit import serve_check_page
+
+        show(serve_check_page(answer.fit, answer.command.unread, answer.longest, answer.fit.flags), format)
