@@ -504,6 +504,8 @@ def of_row(line: dict[str, str]) -> Observation:
     options |= {name: line[name] for name in ("dtype", "kv_dtype") if line[name]}
     options |= {"enforce_eager": True} if line["enforce_eager"] == "1" else {}
     options |= {"gpu_memory_utilization": float(line["utilization"])} if line["utilization"] else {}
+    if line["speculative"]:
+        options |= {"speculative_method": line["speculative"], "num_speculative_tokens": 1}
     return observed(
         line["engine"],
         line["version"] or ("0.19" if line["engine"] == "vllm" else None),
