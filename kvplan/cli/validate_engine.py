@@ -35,8 +35,8 @@ def engine_options(command: options.Command) -> options.Command:
     for decorate in (
         click.option("--engine-command", help="The program, e.g. 'python -m vllm.entrypoints.cli.main'."),
         click.option(
-            "--engine-option", "engine_options", type=options.Parsed("name=value", read_option), multiple=True,
-            metavar="NAME=VALUE", help="Another option of the engine, e.g. enforce_eager=true.",
+            "--engine-option", "--option", "engine_options", type=options.Parsed("name=value", read_option),
+            multiple=True, metavar="NAME=VALUE", help="Another option of the engine, e.g. enforce_eager=true.",
         ),
         click.option("--max-num-batched-tokens", type=options.COUNT, help="Tokens of one pass of the engine."),
         click.option("--max-num-seqs", type=options.COUNT, help="Requests at once of the engine."),
@@ -56,8 +56,17 @@ def refuse_engine_options(ctx: click.Context) -> None:
 def _used(ctx: click.Context, names: "Sequence[str]") -> str | None:
     """The flag of the first of these parameters that the user gave."""
     given = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
-    flags = {param.name: param.opts[0] for param in ctx.command.params if ctx.get_parameter_source(param.name) in given}
+    flags = {
+        param.name: param.opts[0]
+        for param in ctx.command.params
+        if param.name and ctx.get_parameter_source(param.name) in given and _is_its_value(param, ctx.params[param.name])
+    }
     return next((flags[name] for name in names if name in flags), None)
+
+
+def _is_its_value(param: click.Parameter, value: object) -> bool:
+    """Of flags that share a parameter, the one that gave it its value."""
+    return not (isinstance(param, click.Option) and param.is_flag) or param.flag_value == value
 
 
 def against_engine(ctx: click.Context, models: "Sequence[str]", given: dict[str, Any], format: str) -> int:
@@ -110,7 +119,9 @@ def _run(model: "ModelSpec", given: "Mapping[str, Any]", told: "Mapping[str, obj
         )  # fmt: skip
         run = run_engine(order)
         version = program.installed_version(engine, words)
-        setting = document.Setting(model=model, gpu=gpu, seen=seen, version=version)
+        unlike = sorted({one.name for one in seen} - {seen[0].name if seen else ""})
+        notes = (f"planned for the first GPU; there are others: {', '.join(unlike)}",) if unlike else ()
+        setting = document.Setting(model=model, gpu=gpu, seen=seen, version=version, notes=notes)
         found = document.engine_run_to_dict(run, order, setting)
         _keep(found, given["out"], log)
     return found

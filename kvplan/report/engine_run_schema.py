@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
 
+from kvplan.report.explain_schema import StartInfo
+
 Count = Annotated[int, Field(ge=0)]
 
 described = with_config(use_attribute_docstrings=True)
@@ -56,8 +58,8 @@ class EngineRunDocument(TypedDict):
     total_seconds: Annotated[float, Field(ge=0)]
     last_lines: list[str]
     """The end of its output, unless it was complete."""
-    start: dict[str, Any] | None
-    """What was printed beside what was predicted: one of the `starts` of `kvplan/explain/1`. null where the engine
-    printed nothing that is known."""
+    start: StartInfo | None
+    """What was printed beside what was predicted, as in `kvplan/explain/1`. null where the engine printed nothing that
+    is known."""
     verdict: Literal["ok", "off", "failed"]
     """off: a figure is beyond tolerance; failed: there is none to judge."""

@@ -22,10 +22,7 @@ from kvplan.runtime.engine_run.model_folder import write_model_folder
 from kvplan.runtime.engine_run.process import LineSplitter
 from kvplan.runtime.engine_run.run import Order, engine_command, run_engine
 from kvplan.runtime.lines import MAX_LINE
-
-DATA = Path(__file__).parents[1] / "data"
-STAND_IN = (sys.executable, str(DATA / "engines" / "stand_in_engine.py"))
-VLLM, SGLANG = DATA / "logs" / "vllm-0.33-llama.log", DATA / "logs" / "sglang-0.5.23-llama.log"
+from tests.runtime.stand_in import STAND_IN, VLLM_LOG, all_gone, fake
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="engines are started on Linux")
 
@@ -49,7 +46,7 @@ Make = Callable[..., Started]
 def make(tmp_path: Path) -> Make:
     """Orders for a stand-in that prints a log and then does as it is told."""
 
-    def order(then: str = "serve", log: Path = VLLM, engine: str = "vllm", **changes: object) -> Started:
+    def order(then: str = "serve", log: Path = VLLM_LOG, engine: str = "vllm", **changes: object) -> Started:
         told = tmp_path / "told.json"
         (tmp_path / "model").mkdir(exist_ok=True)
         write_model_folder(tmp_path / "model", {"model_type": "llama"}, None)
@@ -61,25 +58,6 @@ def make(tmp_path: Path) -> Make:
         return Started(replace(made, **changes), told)  # type: ignore[arg-type]
 
     return order
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process still runs; one that is dead and not yet buried does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def all_gone(pids: object, *, within_seconds: float = 0.0) -> bool:
-    until = time.monotonic() + within_seconds
-    assert isinstance(pids, list)
-    assert pids
-    while any(is_alive(pid) for pid in pids):
-        if time.monotonic() >= until:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 WAYS = {
@@ -323,15 +301,6 @@ VISIBLE = {
     "none": ("", []),
     "hidden": ("-1", []),
 }
-
-
-def fake(folder: Path, name: str, prints: str, code: int = 0) -> None:
-    """A program of that name in the folder."""
-    text = folder / f"{name}.txt"
-    text.write_text(prints, encoding="utf-8")
-    path = folder / name
-    path.write_text(f"#!/bin/sh\ncat '{text}'\nexit {code}\n", encoding="utf-8")
-    path.chmod(0o755)
 
 
 @pytest.mark.parametrize(("visible", "names"), VISIBLE.values(), ids=VISIBLE)
