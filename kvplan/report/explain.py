@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kvplan.core.text import join_words, printable
-from kvplan.core.units import format_bytes
+from kvplan.core.units import GIB, MIB, format_bytes
 from kvplan.report.page import Line, Page, Table, plural
 
 Start = Mapping[str, Any]
@@ -114,7 +114,8 @@ def _table(start: Start, section: str) -> Table | None:
     if not rows:
         return None
     reasons = [(name, row["why"]) for row in rows if row["why"] for name in (_name(row),)]
-    cells = [_cells(row) for row in rows]
+    unit = "MiB" if start["engine"] == "llamacpp" else "GiB"
+    cells = [_cells(row, unit) for row in rows]
     kept = [i for i, title in enumerate(_HEADER) if i < 3 or title == "verdict" or any(cell[i] for cell in cells)]
     return Table(
         title=_title(start, section),
@@ -137,27 +138,28 @@ def _name(row: Row) -> str:
     return f"{row['name']} [{printable(row['rank'])}]" if row["rank"] else str(row["name"])
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    """The cells of one row; what is equal shows no difference."""
+def _cells(row: Row, unit: str) -> tuple[str, ...]:
+    """The cells of one row, bytes in the unit that the engine prints; what is equal shows no difference."""
     shown = row["predicted"] is not None
     differs = shown and row["verdict"] != "equal"
     spread = max(row["predicted"] - row["low"], row["high"] - row["predicted"]) if shown else 0
     relative = _percent(row["relative"]) if differs and row["relative"] is not None else ""
     return (
         _name(row),
-        _amount(row["observed"], row["unit"]),
-        _amount(row["predicted"], row["unit"]) if shown else "not known",
-        _amount(spread, row["unit"]) if spread else "",
-        _signed(row["difference"], row["unit"]) if differs else "",
+        _amount(row["observed"], row["unit"], unit),
+        _amount(row["predicted"], row["unit"], unit) if shown else "not known",
+        _amount(spread, row["unit"], unit).removesuffix(f" {unit}") if spread else "",
+        _signed(row["difference"], row["unit"], unit) if differs else "",
         relative,
         row["verdict"] if shown else "",
         row["basis"] or "",
     )
 
 
-def _amount(value: float, unit: str) -> str:
+def _amount(value: float, unit: str, size_unit: str = "GiB") -> str:
     if unit == "bytes":
-        return format_bytes(round(value))
+        size = value / (MIB if size_unit == "MiB" else GIB)
+        return f"{size:,.2f} {size_unit}" if abs(size) >= 0.005 else format_bytes(round(value))
     return f"{value:,.2f}" if unit == "requests" else f"{value:,.0f}"
 
 
@@ -166,8 +168,8 @@ def _percent(share: float) -> str:
     return f"{100 * share:+.1f} %" if abs(share) >= 0.0005 else "<0.1 %"
 
 
-def _signed(value: float, unit: str) -> str:
-    return ("+" if value > 0 else "-") + _amount(abs(value), unit)
+def _signed(value: float, unit: str, size_unit: str) -> str:
+    return ("+" if value > 0 else "-") + _amount(abs(value), unit, size_unit).removesuffix(f" {size_unit}")
 
 
 def _verdict(start: Start) -> Line:
