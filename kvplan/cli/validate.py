@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 _EXAMPLES = examples(
     "kvplan validate mistralai/Mistral-7B-v0.1 --quick",
     "kvplan validate google/gemma-3-27b-it --against transformers",
-    "kvplan validate Qwen/Qwen3-8B --against vllm --seq 32K --gpu-memory-utilization 0.9 --out record.json",
     "kvplan validate --variants --device cpu",
     "kvplan validate --case heads=32,kv_heads=8,head_dim=128,window=4096,layers=4",
     "kvplan validate meta-llama/Llama-3.1-8B openai/gpt-oss-120b --full --save",
+    "CUDA_VISIBLE_DEVICES=0 kvplan validate Qwen/Qwen3-8B --against vllm --seq 32K --out record.json",
     "torchrun --nproc-per-node 2 -m kvplan.validate meta-llama/Llama-3.1-8B --tp 2",
 )
 
@@ -54,7 +54,7 @@ def _print_schema(ctx: click.Context, param: click.Parameter, value: bool) -> No
 @click.option(
     "--against",
     type=click.Choice(["transformers", *validate_engine.ENGINES]),
-    help="Also build transformers' own cache; or instead start that engine, as it is installed here.",
+    help="Also build transformers' own cache; or instead start the engine that is installed here.",
 )
 @click.option(
     "--seq",
@@ -62,18 +62,20 @@ def _print_schema(ctx: click.Context, param: click.Parameter, value: bool) -> No
     "-c",
     "seq_len",
     type=options.COUNT,
-    help="Tokens held per sequence [windows are passed, memory allowing].",
+    help="Tokens held per sequence, or of an engine's longest request [windows are passed, memory allowing].",
 )
 @click.option("--batch", "batch_size", type=options.COUNT, help="Sequences at once [1; 8 on a GPU].")
 @click.option("--encoder-seq", "encoder_seq_len", type=options.COUNT, help="Tokens of the encoder [as --seq].")
 @click.option("--dtype", type=options.DTYPE, help="Queries and activations: bf16, fp16 [as the checkpoint].")
 @click.option("--kv-dtype", type=options.KV_DTYPE, help="KV cache: bf16, fp16, fp8, int8 [as --dtype].")
 @click.option("--block-size", "page_size", type=options.COUNT, default="16", help="Tokens of a page [16].")
-@click.option("--tp", type=options.COUNT, help="Under torchrun: tensor-parallel ranks [1].")
-@click.option("--pp", type=options.COUNT, help="Under torchrun: pipeline stages [1].")
+@click.option("--tp", type=options.COUNT, help="Under torchrun, or of an engine: tensor-parallel ranks [1].")
+@click.option("--pp", type=options.COUNT, help="Under torchrun, or of an engine: pipeline stages [1].")
 @click.option("--cp", type=options.COUNT, help="Under torchrun: ranks that share out a sequence's tokens [1].")
 @click.option(
-    "--minutes", type=click.FloatRange(min=0, min_open=True), help="Start nothing new after that [2, 15, 60 by level]."
+    "--minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Start nothing new after that [2, 15, 60 by level; an engine: 20].",
 )
 @click.option("--save", is_flag=True, help="Keep the record: `estimate` then uses what was measured of the device.")
 @click.option("--out", "out", type=click.Path(), help="Write the record into this file, or folder.")

@@ -10,7 +10,6 @@ from kvplan.cli import keeping, options
 from kvplan.cli.engine_option import read_option
 from kvplan.cli.output import note, say, show
 from kvplan.core.errors import InputError
-from kvplan.core.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -105,8 +104,9 @@ def _run(model: "ModelSpec", given: "Mapping[str, Any]", told: "Mapping[str, obj
     from kvplan.runtime.engine_run import document, program
     from kvplan.runtime.engine_run.model_folder import write_model_folder
     from kvplan.runtime.engine_run.run import Order, run_engine
+    from kvplan.sources.engine_config import engine_config
 
-    engine, config = given["against"], _config(model, given["against"])
+    engine, config = given["against"], engine_config(model)
     words = program.find_program(engine, given["engine_command"])
     gpu, seen = _gpu(given["gpu"], _num_gpus(told))
     with TemporaryDirectory(prefix="kvplan-") as temporary:
@@ -125,24 +125,6 @@ def _run(model: "ModelSpec", given: "Mapping[str, Any]", told: "Mapping[str, obj
         found = document.engine_run_to_dict(run, order, setting)
         _keep(found, given["out"], log)
     return found
-
-
-def _config(model: "ModelSpec", engine: str) -> "dict[str, Any]":
-    """The config.json that the engine is given. Raises InputError for a source that has none."""
-    from kvplan.sources.load import raw_config
-
-    if model.source.kind == "gguf":
-        message = f"`{printable(model.id)}` is a GGUF file, and {engine} is given a config.json"
-        raise InputError(message, hint="name the repository, or the config.json, that it was made from")
-    config = dict(raw_config(model))
-    if not config.get("architectures"):
-        if model.architecture is None:
-            message = (
-                f"the config of `{printable(model.id)}` names no `architectures`, by which {engine} finds its class"
-            )
-            raise InputError(message, hint="add them to a config.json of your own")
-        config["architectures"] = [model.architecture]
-    return config
 
 
 def _folder(model: "ModelSpec") -> "Path | None":

@@ -254,4 +254,4 @@ def test_a_gguf_file_is_refused(tmp_path: Path) -> None:
     path.write_bytes(gguf_bytes(small["metadata"] | vocabulary, small["tensors"], data=100))
     result = run("validate", str(path), "--against", "vllm", *engine(tmp_path))
     assert result.exit_code == 2
-    assert "is a GGUF file, and vllm is given a config.json" in result.stderr
+    assert "is a GGUF file, and an engine is given a config.json" in result.stderr
