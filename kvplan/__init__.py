@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kvplan.core.hardware import Gpu
     from kvplan.core.model import ModelSpec
     from kvplan.inverse import FitPlan, ServeCheck, fit, serve_check
+    from kvplan.runtime.explain import Explanation
 
 _HOMES = {
     "FitPlan": "kvplan.inverse",
@@ -26,6 +27,7 @@ _HOMES = {
     "ServeCheck": "kvplan.inverse",
     "kv_pool": "kvplan.api",
     "load_model": "kvplan.api",
+    "Explanation": "kvplan.runtime.explain",
     "Gpu": "kvplan.core.hardware",
     "HubError": "kvplan.core.errors",
     "InputError": "kvplan.core.errors",
@@ -36,6 +38,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Explanation",
     "FitPlan",
     "Gpu",
     "HubError",

@@ -309,8 +309,8 @@ class TestFailures:
         lower = replace(self.LONG, options={**self.LONG.options, "gpu_memory_utilization": 0.8})
         failure = explained(lower, gpu="L4").failure
         assert failure is not None
-        # 5.625 − 3.46 = 2.17 GiB of 21.96 are 0.0986.
-        assert any("--gpu-memory-utilization 0.9 gives" in text for text in failure.remedies)
+        # 5.625 − 3.46 = 2.165 GiB of 21.96 are 0.0986: 0.9, whose tenth of the device is 2.20 GiB.
+        assert "--gpu-memory-utilization 0.9 gives the cache 2.20 GiB more" in failure.remedies
 
     def test_each_remedy_is_one(self) -> None:
         """The engine that is told what a remedy says has room for one request."""
@@ -331,6 +331,65 @@ class TestFailures:
         failure = explain(taken, None).failure
         assert failure is not None
         assert failure.remedies[0].endswith("a share of 0.5")  # 40 / 79.19 = 0.505
+
+    def test_out_of_memory_while_loading(self) -> None:
+        """Qwen3-32B in bf16 on an L4: 61 GiB of weights, of which four GPUs hold 15.3 GiB each."""
+        oom = observed(
+            model="Qwen/Qwen3-32B", errors=("CUDA out of memory. Tried to allocate 50 MiB",), device_total=22.03
+        )
+        failure = explained(oom, gpu="L4").failure
+        assert failure is not None
+        assert any(text.startswith("weights take 61.0") for text in failure.remedies)
+        assert any(text.startswith("tensor parallelism over ") for text in failure.remedies)
+
+    def test_out_of_memory_in_the_trial_run(self) -> None:
+        oom = changed(
+            replace(QWEN, errors=("CUDA out of memory",)),
+            kv_memory=None, num_blocks=None, num_tokens=None, max_concurrency=None, graphs=None,
+        )  # fmt: skip
+        failure = explained(oom).failure
+        assert failure is not None
+        assert any("max_num_batched_tokens" in text for text in failure.remedies)
+
+    def test_out_of_memory_once_the_pool_is_made(self) -> None:
+        oom = changed(replace(QWEN, errors=("CUDA out of memory",)), utilization=0.99, graphs=None, requested=78.4)
+        full = replace(oom, options={**QWEN.options, "gpu_memory_utilization": 0.99})
+        failure = explained(full).failure
+        assert failure is not None
+        assert any(text.startswith("--gpu-memory-utilization 0.9") for text in failure.remedies)
+
+    def test_as_many_requests_as_states(self) -> None:
+        stated = observed(
+            model="Qwen/Qwen3-Next-80B-A3B-Instruct", state_slots=37, options={"tp": 4, "max_model_len": 8192},
+            errors=("max_num_seqs (256) exceeds available Mamba cache blocks (37)",),
+        )  # fmt: skip
+        failure = explained(stated).failure
+        assert failure is not None
+        assert failure.remedies[0].startswith("--max-num-seqs 37 ")
+
+    def test_sglang_is_told_a_higher_share(self) -> None:
+        """Weights of 15.26 GiB in half of an L4's 22 GiB leave nothing; 0.73 of it leaves what 1,024 tokens need."""
+        low = observed(
+            "sglang", None, model="Qwen/Qwen3-8B", errors=("Not enough memory. Please try to increase --mem-fraction-static.",),
+            options={"gpu_memory_utilization": 0.5, "max_model_len": 1024}, weights=15.27, device_free=21.4,
+        )  # fmt: skip
+        failure = explained(low, gpu="L4").failure
+        assert failure is not None
+        share = float(next(text for text in failure.remedies if text.startswith("--mem-fraction-static")).split()[1])
+        assert 0.7 < share < 0.8
+
+    def test_the_longest_context_of_llama_cpp(self) -> None:
+        """Llama-2-7B: 524,288 bytes a cell, 4,096 MiB are 8,192 cells."""
+        lacks = Observation(
+            engine="llamacpp", version="b11434", model="meta-llama/Llama-2-7b", options={"max_model_len": 16384},
+            errors=("failed to allocate buffer for kv cache",),
+            figures={
+                "device_free": (figure(8096, "MiB", rank="CUDA0"),), "model_buffer": (figure(4000, "MiB", rank="CUDA0"),)
+            },
+        )  # fmt: skip
+        failure = explained(lacks, gpu="RTX 4090").failure
+        assert failure is not None
+        assert failure.remedies == ("-c 8192 is the longest context that fits into 4 GiB",)
 
     def test_no_error_no_failure(self) -> None:
         assert explained().failure is None

@@ -1,22 +1,32 @@
-"""Why an engine did not start, and what would have: the longest length, the share, a cache of half the bytes …"""
+"""Why an engine did not start, and what would have: the longest length, the share, a cache of half the bytes …
+
+What an engine lacked shows in what it had printed by then: no weights, and it ran out while loading; no memory for the
+cache, and it ran out in its trial run; else while it captured graphs or warmed up. Every remedy is tried before it is
+told: the engine's own check passes with it, on what the log says is left.
+"""
 
 from dataclasses import replace
-from math import ceil, floor
+from math import floor
 
 from kvplan.core.boot import Boot, boot
 from kvplan.core.dtypes import parse_kv_dtype
+from kvplan.core.engines.llamacpp.pool import longest_n_ctx
 from kvplan.core.errors import KvplanError
 from kvplan.core.serving import Serving
 from kvplan.core.units import format_bytes
 from kvplan.runtime.explain.account import Case
 from kvplan.runtime.explain.answer import Failure
-from kvplan.runtime.explain.observed import number, whole
+from kvplan.runtime.explain.observed import number, total, whole
 from kvplan.runtime.observation import Observation
 
-HIGHEST_SHARE = 0.98
-"""A share above this leaves no room for a context and graphs."""
+HIGHEST_SHARE = 98
+"""A share, in hundredths, above which a context and graphs find no room."""
 MOST_GPUS = 64
-_SHARES = {"vllm": "--gpu-memory-utilization", "sglang": "--mem-fraction-static"}
+_SHARES = {
+    "vllm": "--gpu-memory-utilization",
+    "sglang": "--mem-fraction-static",
+    "trtllm": "--kv_cache_free_gpu_memory_fraction",
+}
 _LENGTHS = {"vllm": "--max-model-len", "sglang": "--context-length", "trtllm": "--max_seq_len"}
 
 
@@ -24,83 +34,107 @@ def explain_failure(observation: Observation, case: Case | None) -> Failure | No
     """None where the log tells of no error."""
     if not observation.errors:
         return None
-    remedies = _of_the_device(observation)
+    remedies = _of_the_device(observation) + _of_states(observation)
     reasons: list[str] = []
-    if case is not None:
+    if case is not None and case.serving.engine.name == "llamacpp":
+        remedies += _of_a_context(observation, case)
+    elif case is not None:
         reasons = [*case.boot.reasons] if case.boot else []
-        remedies += _of_the_cache(observation, case)
-    return Failure(errors=observation.errors, reasons=tuple(reasons), remedies=tuple(remedies))
+        remedies += _of_the_cache(observation, case) + _of_the_rest(observation, case)
+    return Failure(errors=observation.errors, reasons=tuple(reasons), remedies=tuple(dict.fromkeys(remedies)))
 
 
 def _of_the_device(observation: Observation) -> list[str]:
     """Where less was free than the engine wanted."""
-    free, total = number(observation, "device_free"), number(observation, "device_total")
+    free, device = number(observation, "device_free"), number(observation, "device_total")
     allowed = number(observation, "requested")
-    if free is None or total is None or allowed is None or free[0] >= allowed[0]:
+    if free is None or device is None or allowed is None or free[0] >= allowed[0]:
         return []
-    share = floor(100 * free[0] / total[0]) / 100
-    held = format_bytes(round(total[0] - free[0]))
+    share = floor(100 * free[0] / device[0]) / 100
+    held = format_bytes(round(device[0] - free[0]))
     return [f"{held} of the GPU were taken already: end what holds them, or ask for a share of {share:g}"]
+
+
+def _of_states(observation: Observation) -> list[str]:
+    """vLLM refuses more requests at once than it has blocks for recurrent states."""
+    slots = whole(observation, "state_slots")
+    if not slots or not any("Mamba cache blocks" in error for error in observation.errors):
+        return []
+    return [f"--max-num-seqs {slots} is as many requests as there are blocks for recurrent states"]
 
 
 def _of_the_cache(observation: Observation, case: Case) -> list[str]:
     """Where one request did not fit into what was left, or nothing was left."""
-    left = number(observation, "kv_memory")
-    kv_memory = round(left[0]) if left else (case.boot.kv_memory_bytes if case.boot else None)
-    if kv_memory is None:
+    left = _left(observation, case)
+    if left is None or not _lacks_cache(observation, case, left):
         return []
-    found = _longest(case, kv_memory) if kv_memory > 0 else []
-    if kv_memory > 0 and not found and not _lacks_cache(observation):
-        return []  # the cache was not what failed
-    return [*found, *_higher_share(observation, case, kv_memory), *_half_the_bytes(case, kv_memory), *_more_gpus(case)]
+    return [
+        *_longest(case, left),
+        *_higher_share(observation, case, left),
+        *_half_the_bytes(case, left),
+        *_more_gpus(case),
+    ]
 
 
-def _lacks_cache(observation: Observation) -> bool:
-    return any("KV cache" in error or "cache blocks" in error for error in observation.errors)
+def _left(observation: Observation, case: Case) -> int | None:
+    """Bytes for the cache, as the log states or else as predicted; below 0 where weights and the rest take more."""
+    stated = number(observation, "kv_memory")
+    if stated is not None:
+        return round(stated[0])
+    return min((account.kv_memory_bytes for account in case.accounts()), default=None)
 
 
-def _longest(case: Case, kv_memory: int) -> list[str]:
-    pool = _boot(case, case.serving, kv_memory)
-    if pool is None or pool.pool is None or pool.pool.fits_one or not pool.pool.longest_request:
+def _lacks_cache(observation: Observation, case: Case, left: int) -> bool:
+    """Whether the cache is what did not fit: the engine says so, or kvplan's own check of what was left does."""
+    words = ("KV cache", "KV Cache", "cache blocks", "mem-fraction-static", "insufficient GPU memory")
+    if any(word in error for error in observation.errors for word in words):
+        return True
+    found = _boot(case, case.serving, left) if left > 0 else None
+    return left <= 0 or (found is not None and not found.starts)
+
+
+def _longest(case: Case, left: int) -> list[str]:
+    found = _boot(case, case.serving, left) if left > 0 else None
+    if found is None or found.pool is None or found.pool.fits_one or not found.pool.longest_request:
         return []
-    flag = _LENGTHS.get(case.serving.engine.name, "the length")
-    return [f"{flag} {pool.pool.longest_request} is the longest request that fits into {format_bytes(kv_memory)}"]
+    flag = _LENGTHS[case.serving.engine.name]
+    return [f"{flag} {found.pool.longest_request} is the longest request that fits into {format_bytes(left)}"]
 
 
-def _higher_share(observation: Observation, case: Case, kv_memory: int) -> list[str]:
-    """The least share that leaves what one request needs."""
-    flag = _SHARES.get(case.serving.engine.name)
-    total = number(observation, "device_total")
-    device = total[0] if total else (case.boot.accounts[0].device_bytes if case.boot and case.boot.accounts else None)
-    needed = _needed(observation, case, kv_memory)
-    if flag is None or device is None or needed is None or needed <= kv_memory:
+def _higher_share(observation: Observation, case: Case, left: int) -> list[str]:
+    """The least share that leaves what one request needs: each hundredth gives a hundredth of the device."""
+    device = _device(observation, case)
+    share = case.serving.gpu_memory_utilization
+    if device is None:
         return []
-    share = ceil(100 * (case.serving.gpu_memory_utilization + (needed - kv_memory) / device)) / 100
-    if share > HIGHEST_SHARE:
-        return []
-    return [f"{flag} {share:g} gives the {format_bytes(needed - kv_memory)} that are missing"]
+    for step in range(floor(100 * share) + 1, HIGHEST_SHARE + 1):
+        more = round(device * (step / 100 - share))
+        found = _boot(case, case.serving, left + more) if left + more > 0 else None
+        if found is not None and found.starts:
+            flag = _SHARES[case.serving.engine.name]
+            return [f"{flag} {step / 100:g} gives the cache {format_bytes(more)} more"]
+    return []
 
 
-def _needed(observation: Observation, case: Case, kv_memory: int) -> int | None:
-    """Bytes of one request: with the block that newer versions hold back."""
-    found = _boot(case, case.serving, max(1, kv_memory))
-    if found is None or found.pool is None:
-        return whole(observation, "needed")
-    return (found.pool.blocks_per_request + 1) * found.pool.bytes_per_block
+def _device(observation: Observation, case: Case) -> int | None:
+    stated = number(observation, "device_total")
+    if stated is not None:
+        return round(stated[0])
+    return case.accounts()[0].device_bytes if case.accounts() else None
 
 
-def _half_the_bytes(case: Case, kv_memory: int) -> list[str]:
+def _half_the_bytes(case: Case, left: int) -> list[str]:
     serving = eight_bit(case.serving)
-    found = None if serving is None or kv_memory <= 0 else _boot(case, serving, kv_memory)
+    found = None if serving is None or left <= 0 else _boot(case, serving, left)
     if found is None or not found.starts:
         return []
-    return [f"an fp8 KV cache (`--kv-cache-dtype fp8`) holds one request of {case.serving.seq_len:,} tokens in it"]
+    return [f"an fp8 KV cache holds one request of {case.serving.seq_len:,} tokens in {format_bytes(left)}"]
 
 
 def _more_gpus(case: Case) -> list[str]:
     """The fewest tensor-parallel ranks, in doublings, with which the engine starts."""
     serving = case.serving
-    if serving.gpu is None or serving.engine.name == "llamacpp" or serving.switches.stage_layers:
+    if serving.gpu is None or serving.switches.stage_layers:
         return []
     tp = 2 * serving.tp
     while tp * serving.pp <= MOST_GPUS:
@@ -109,6 +143,46 @@ def _more_gpus(case: Case) -> list[str]:
             return [f"tensor parallelism over {tp} GPUs leaves {format_bytes(found.kv_memory_bytes)} of each"]
         tp *= 2
     return []
+
+
+def _of_the_rest(observation: Observation, case: Case) -> list[str]:
+    """Where torch ran out of memory: while loading, in the trial run, or once the pool was made."""
+    if not any("out of memory" in error.lower() or "OutOfMemory" in error for error in observation.errors):
+        return []
+    seen = observation.figures.keys()
+    if not seen & {"weights", "torch_after_load"}:
+        weights = max(sum(item.num_bytes for item in items) for items in case.weights())
+        return [f"weights take {format_bytes(weights)} of each GPU", *_more_gpus(case)]
+    if not seen & {"kv_memory", "num_tokens", "num_blocks"}:
+        return ["lower the tokens of a step (max_num_batched_tokens) or the requests at once (max_num_seqs)"]
+    return _lower_share(observation, case)
+
+
+def _lower_share(observation: Observation, case: Case) -> list[str]:
+    """The pool has taken what graphs and the first batches want."""
+    accounts, device = case.accounts(), _device(observation, case)
+    flag = _SHARES[case.serving.engine.name]
+    if not accounts or device is None:
+        return [f"a lower {flag}"]
+    beside = sum(item.num_bytes + item.spread_bytes for item in accounts[0].untaken)
+    share = floor(100 * (device - beside) / device) / 100
+    names = " and ".join(item.name for item in accounts[0].untaken) or "what comes after"
+    lower = min(share, floor(100 * case.serving.gpu_memory_utilization - 1) / 100)
+    return [f"{flag} {lower:g} leaves {format_bytes(round(device * (1 - lower)))} for {names}, and a step's peaks"]
+
+
+def _of_a_context(observation: Observation, case: Case) -> list[str]:
+    """llama.cpp: the longest context that fits into what the weights leave of its devices."""
+    free, weights = total(observation, "device_free"), total(observation, "model_buffer")
+    compute = total(observation, "compute_buffer") or (0, 0)
+    deployment = case.serving.deployment
+    if free is None or weights is None or len(observation.figures["device_free"]) > 1:
+        return []
+    left = free[0] - weights[0] - compute[0]
+    longest = longest_n_ctx(case.model, deployment, left) if left > 0 else 0
+    if not 0 < longest < case.serving.seq_len:
+        return [] if longest else ["fewer layers on the GPU (-ngl): weights alone take what is free of it"]
+    return [f"-c {longest} is the longest context that fits into {format_bytes(left)}"]
 
 
 def eight_bit(serving: Serving) -> Serving | None:
