@@ -1,20 +1,21 @@
 """`kvplan.runtime.explain`: figures of logs beside kvplan's, worked by hand, and 110 public observations as a whole."""
 
 import csv
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kvplan
 from kvplan.core.errors import InputError
 from kvplan.runtime.explain import Explanation, Row, explain
 from kvplan.runtime.explain.answer import around, exactly, make_row
-from kvplan.runtime.observation import Figure, Observation
+from kvplan.runtime.observation import FIGURES, Figure, Observation
 from kvplan.sources.gpus import find_gpu, load_gpus
 from kvplan.sources.load import load_model
 
@@ -184,6 +185,30 @@ class TestVllm:
         names = [one.name for one in newer.rows if one.section == "account"]
         assert names.index("graphs (estimate)") < names.index("left for the cache")
         assert row(newer, "account", "graphs (captured)").why == "captured after the pool is made"
+
+
+class TestLaws:
+    @settings(max_examples=40)
+    @given(st.sets(st.sampled_from(sorted(QWEN.figures))), st.sampled_from(["H100", "L4", None]))
+    def test_fewer_figures_never_make_an_exact_one_wrong(self, dropped: set[str], gpu: str | None) -> None:
+        found = explained(changed(**dict.fromkeys(dropped)), gpu=gpu)
+        assert all(one.verdict == "equal" for one in found.rows if one.judged == "exact")
+
+    @settings(max_examples=60)
+    @given(
+        st.dictionaries(st.sampled_from(sorted(FIGURES)), st.floats(-1e6, 1e9), min_size=1, max_size=6),
+        st.sampled_from(["vllm", "sglang", "trtllm", "llamacpp"]),
+        st.sampled_from(["Qwen/Qwen3-8B", "openai/gpt-oss-20b", "Qwen/Qwen3-Next-80B-A3B-Instruct", None]),
+        st.booleans(),
+    )
+    def test_whatever_a_log_prints_is_answered(
+        self, printed: dict[str, float], engine: str, name: str | None, failed: bool
+    ) -> None:
+        """Figures that no engine would print are off, and never an exception."""
+        seen = observed(engine, None, model=name, errors=("CUDA out of memory",) if failed else (), **printed)
+        model = load_model(name, offline=True) if name else None
+        found = explain(seen, model, gpu=H100, known_gpus=load_gpus())
+        json.dumps(found.to_dict(), allow_nan=False)
 
 
 class TestRanks:
@@ -547,7 +572,7 @@ class TestTheDoor:
         assert any("`--model` says which" in note for note in found.notes)
 
 
-FIGURES = {
+COLUMNS = {
     "weights_gib": "weights", "non_torch_gib": "non_torch", "activation_gib": "activation_peak", "graph_gib": "graphs",
     "kv_gib": "kv_memory", "num_blocks": "num_blocks", "num_tokens": "num_tokens", "concurrency": "max_concurrency",
     "concurrency_len": "concurrency_len", "needed_len": "needed_len", "needed_gib": "needed",
@@ -570,7 +595,7 @@ def of_row(line: dict[str, str]) -> Observation:
         line["version"] or ("0.19" if line["engine"] == "vllm" else None),
         model=line["model"],
         options=options,
-        **{name: float(line[column]) for column, name in FIGURES.items() if line[column]},
+        **{name: float(line[column]) for column, name in COLUMNS.items() if line[column]},
     )
 
 
