@@ -42,14 +42,21 @@ def _ending(document: Document) -> list[Line]:
     """How it ended, unless it was ended once all was said; and whether nothing could be judged."""
     lines = []
     if document["ended"] != "complete":
-        said = document["last_lines"][-_LAST_LINES:]
-        lines += [Line(f"{_cause(document)}{'; its last lines:' if said else ' and said nothing'}")]
+        understood = document["start"] and document["start"]["failure"]
+        said = [] if understood else document["last_lines"][-_LAST_LINES:]
+        lines += [Line(f"{_cause(document)}{_what_it_said(said, bool(understood))}")]
         lines += [Line(printable(line, max_length=160), "faint") for line in said]
     if document["verdict"] == "failed":
         lines.append(Line("failed: no figure of the cache could be set beside the plan", "bad"))
     if not document["all_ended"]:
         lines.append(Line("a process of the engine would not end: look for it before you start another", "bad"))
     return lines
+
+
+def _what_it_said(said: list[str], understood: bool) -> str:
+    if understood:
+        return ""
+    return "; its last lines:" if said else " and said nothing"
 
 
 def _cause(document: Document) -> str:

@@ -65,6 +65,7 @@ WAYS = {
     "serve": ("complete", None, True, "Application startup complete"),
     "exit": ("complete", None, True, "Application startup complete"),
     "crash": ("exited", 3, False, "the stand-in gives up"),
+    "killed": ("exited", -signal.SIGKILL, False, "Estimated CUDA graph memory"),
     "child": ("complete", None, True, "Application startup complete"),
     "stray": ("complete", None, True, "Application startup complete"),
     "orphan": ("complete", None, True, "Application startup complete"),

@@ -159,6 +159,24 @@ def test_an_engine_with_another_pool_is_off(tmp_path: Path) -> None:
     assert result.stdout.splitlines()[-1] == snapshot("  beyond tolerance: tokens (457,104 predicted)")
 
 
+def test_an_engine_that_refuses_to_start_is_set_beside_the_plan_too(tmp_path: Path) -> None:
+    fake(tmp_path / "bin", "nvidia-smi", "0, GPU-aaaa, NVIDIA L4, 23034, 570.86.15\n")
+    log = tmp_path / "first.log"
+    whole = (DATA / "logs" / "vllm-0.19-too-long.log").read_text(encoding="utf-8")
+    log.write_text(whole.partition("(APIServer pid=1) INFO 04-15 10:05:00")[0], encoding="utf-8")
+    given = ("validate", "Qwen/Qwen3-8B", "--against", "vllm", *engine(tmp_path, "exit", log))
+    document = json.loads(run(*given, "--json").stdout)
+    SCHEMA.validate(document)
+    assert (document["ended"], document["exit_code"], document["start"]["started"]) == ("exited", 0, False)
+    rows = {row["name"]: row["verdict"] for row in document["start"]["rows"] if row["section"] == "given"}
+    # 2,560 blocks of 16 tokens · 36 layers · 8 heads · 2 · 128 · 2 bytes
+    assert rows == {"one request of 40,960": "equal", "longest that fits": "equal"}
+    assert document["verdict"] in ("ok", "off")
+    page = run(*given).stdout
+    assert "did not start" in page.splitlines()[0]
+    assert page.splitlines()[-1] == "  vllm ended by itself with exit code 0"
+
+
 def test_options_reach_the_engine_in_its_own_words(tmp_path: Path) -> None:
     result = run(
         "validate", LLAMA, "--against", "vllm", "--seq", "128K", "--tp", "1", "--kv-dtype", "fp8", "--max-num-seqs", "64",

@@ -104,7 +104,6 @@ class EngineProcess:
     def end(self) -> None:
         """End the program and all that it has started; what will not end within seconds is killed."""
         try:
-            self._note_exit()
             self.all_ended = guard.end_all(self._process.pid, self.token, grace_seconds=guard.GRACE_SECONDS)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(guard.KILL_SECONDS)
@@ -114,16 +113,23 @@ class EngineProcess:
             self._dismiss(done=self.all_ended)
 
     def _note_exit(self) -> None:
-        """Its exit code; the first time, too, that only so much more is read."""
-        if self._exit_code is None and (code := self._process.poll()) is not None:
-            self._exit_code = code
+        """Its exit code; the first time, too, that only so much more is read.
+
+        It is not buried yet: until all of its group is ended, no other process may be given its number.
+        """
+        if self._exit_code is not None:
+            return
+        found = os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if found is not None:
+            self._exit_code = found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
             self.read_until(time.monotonic() + _DRAIN_SECONDS)
 
     def _await_exit(self) -> None:
         """Of a program that closed its output, the exit code that follows at once."""
-        if self._exit_code is None and time.monotonic() < self._deadline:
-            with suppress(subprocess.TimeoutExpired):
-                self._exit_code = self._process.wait(_DRAIN_SECONDS)
+        until = min(self._deadline, time.monotonic() + _DRAIN_SECONDS)
+        while self._exit_code is None and time.monotonic() < until:
+            self._note_exit()
+            time.sleep(_POLL_SECONDS / 10)
 
     def _kept(self, line: str) -> str:
         data = f"{line}\n".encode()

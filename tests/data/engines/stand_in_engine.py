@@ -2,9 +2,10 @@
 
     stand_in_engine.py [--log FILE] [--then WAY] [--pids FILE] serve MODEL …
 
-The ways: serve (wait for requests, as a server does), exit, crash (half way), hang (half way), flood (lines without end),
-long (one line without end), deaf (serve, and ignore requests to end), child (serve, with a child in the same group),
-stray (serve, with a child in a session of its own), orphan (exit, and leave a child that holds the output).
+The ways: serve (wait for requests, as a server does), exit, crash (half way), killed (half way, as by a kernel that is
+out of memory), hang (half way), flood (lines without end), long (one line without end), deaf (serve, and ignore requests
+to end), child (serve, with a child in the same group), stray (serve, with a child in a session of its own), orphan
+(exit, and leave a child that holds the output).
 """
 
 import json
@@ -40,7 +41,7 @@ def main() -> None:
             "files": [] if model is None else sorted(path.name for path in model.iterdir()),
         }  # fmt: skip
         Path(told["--pids"]).write_text(json.dumps(seen), encoding="utf-8")
-    half = len(lines) // 2 if way in ("crash", "hang") else len(lines)
+    half = len(lines) // 2 if way in ("crash", "killed", "hang") else len(lines)
     if way not in ("flood", "long"):
         sys.stdout.write("".join(f"{line}\n" for line in lines[:half]))
         sys.stdout.flush()
@@ -52,6 +53,8 @@ def behave(way: str) -> NoReturn:
     if way == "crash":
         sys.stderr.write("Traceback (most recent call last):\nRuntimeError: the stand-in gives up\n")
         sys.exit(3)
+    if way == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     if way in ("exit", "orphan"):
         sys.exit(0)
     while way in ("flood", "long"):
