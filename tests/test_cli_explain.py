@@ -264,7 +264,9 @@ def test_gzip_and_standard_input_give_the_same(tmp_path: Path) -> None:
 
 
 def test_csv_has_a_row_a_figure() -> None:
-    rows = list(csv.DictReader(io.StringIO(run("explain", LONG, "--offline", "--format", "csv").stdout)))
+    result = run("explain", LONG, "--offline", "--format", "csv")
+    assert "note: the log names no GPU" in result.stderr
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
     document = json.loads(run("explain", LONG, "--offline", "--json").stdout)
     assert len(rows) == sum(len(start["rows"]) for start in document["starts"])
     assert {row["start"] for row in rows} == {"1", "2"}

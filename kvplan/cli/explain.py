@@ -7,7 +7,7 @@ import click
 
 from kvplan.cli import options
 from kvplan.cli.group import examples
-from kvplan.cli.output import FORMATS, say, show
+from kvplan.cli.output import FORMATS, note, say, show
 from kvplan.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def _print(answers: "list[Explanation]", format: str) -> None:
     from kvplan.runtime.explain.document import csv_rows, explanations_to_dict
 
     if format == "csv":
+        note(text for answer in answers for text in answer.notes)
         return say(data.dump_csv(csv_rows(answers)))
     document = explanations_to_dict(answers, __version__)
     if format == "json":

@@ -169,7 +169,10 @@ def _percent(share: float) -> str:
 
 
 def _signed(value: float, unit: str, size_unit: str) -> str:
-    return ("+" if value > 0 else "-") + _amount(abs(value), unit, size_unit).removesuffix(f" {size_unit}")
+    shown = _amount(abs(value), unit, size_unit)
+    if unit == "bytes" and not shown.endswith(f" {size_unit}"):
+        return "<0.01"
+    return ("+" if value > 0 else "-") + shown.removesuffix(f" {size_unit}")
 
 
 def _verdict(start: Start) -> Line:
