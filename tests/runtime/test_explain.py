@@ -1,4 +1,4 @@
-"""`kvplan.runtime.explain`: figures of logs beside kvplan's, worked by hand, and 110 public observations as a whole."""
+"""`kvplan.runtime.explain`: figures of logs beside kvplan's, worked by hand, and public observations as a whole."""
 
 import csv
 import json
@@ -600,7 +600,7 @@ def of_row(line: dict[str, str]) -> Observation:
 
 
 def test_public_observations() -> None:
-    """Every exact figure of 79 observations is equal; what is not is a row with a named exception."""
+    """Every exact figure is equal, but for rows with a named exception."""
     with (DATA / "engines" / "observations.csv").open(encoding="utf-8") as file:
         lines = [one for one in csv.DictReader(file) if one["engine"] in ("vllm", "sglang", "trtllm") and one["model"]]
     counts: Counter[str] = Counter()
