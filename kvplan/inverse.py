@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FitPlan", "ServeCheck", "fit", "serve_check"]
 
+_AUTOMATIC = "--max-model-len auto"
+"""vLLM's words for the longest that fits."""
+
 
 class FitPlan(Fit):
     """An answer with its views: `to_dict` (the JSON contract), `to_frame` (the curve), `command` (a line to paste)."""
@@ -181,13 +184,18 @@ class ServeCheck:
         """Whether the engine starts."""
         return self.fit.fits
 
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Flags that may bear on memory and were not understood: the answer leaves them out."""
+        return tuple(flag for flag in self.command.unread if flag != _AUTOMATIC)
+
     def to_dict(self) -> dict[str, Any]:
         """The document of `kvplan serve-check --json`: schema `kvplan/serve-check/1`."""
         from kvplan.report.fit_data import serve_check_to_dict
 
         command = self.command
         return serve_check_to_dict(
-            self.fit, options=command.options, unread=command.unread, longest=self.longest, flags=self.fit.flags
+            self.fit, options=command.options, unread=self.unread, longest=self.longest, flags=self.fit.flags
         )
 
 
@@ -246,4 +254,4 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None) -> ServeCheck:
 
 def _is_automatic(command: "Command") -> bool:
     """Whether the engine itself is asked for the longest length that fits."""
-    return command.options.get("max_model_len") == -1 or "--max-model-len auto" in command.unread
+    return command.options.get("max_model_len") == -1 or _AUTOMATIC in command.unread

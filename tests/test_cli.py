@@ -65,7 +65,7 @@ def test_the_flagship_as_json() -> None:
     assert document["kvplan_version"] == __version__
 
 
-HELP = [(), ("estimate",), ("inspect",), ("validate",), ("models",), ("gpus",), ("completion",)]
+HELP = [(), ("estimate",), ("fit",), ("serve-check",), ("inspect",), ("validate",), ("models",), ("gpus",), ("completion",)]
 
 
 def no_job(job: dict[str, str], *, timeout_seconds: float) -> dict[str, object]:
@@ -119,17 +119,20 @@ Options:
   -h, --help  Show this message and exit.
 
 Commands:
-  completion  The completion script for a shell.
-  estimate    What MODEL takes per GPU, and whether it fits.
-  explain     An engine's start-up log beside the prediction.
-  gpus        The GPUs that --gpu knows.
-  inspect     The layers of MODEL as they were read.
-  models      The models of the offline catalog.
-  validate    Measure MODEL's attention on this machine against the plan.
+  completion   The completion script for a shell.
+  estimate     What MODEL takes per GPU, and whether it fits.
+  explain      An engine's start-up log beside the prediction.
+  fit          The longest context, most requests, fewest GPUs for MODEL.
+  gpus         The GPUs that --gpu knows.
+  inspect      The layers of MODEL as they were read.
+  models       The models of the offline catalog.
+  serve-check  Whether a command such as 'vllm serve …' starts.
+  validate     Measure MODEL's attention on this machine against the plan.
 
   Examples:
     kvplan estimate meta-llama/Llama-2-70b --seq 4096
     kvplan estimate Qwen/Qwen3-8B --seq 32K --batch 16 --gpu H100
+    kvplan fit Qwen/Qwen3-8B --gpu L4 --max-model-len 32K --concurrency 8
     kvplan inspect ./my-model/config.json
     kvplan validate mistralai/Mistral-7B-v0.1 --quick
 """)
@@ -150,24 +153,37 @@ Options:
   -c, --seq, --context COUNT      Tokens held per sequence [4096].
   --batch COUNT                   Sequences at once [1].
   --encoder-seq COUNT             Tokens of the encoder [as --seq].
+  --engine ENGINE                 Engine: exact, transformers, vllm, sglang,
+                                  trtllm or llamacpp, with a version as in
+                                  vllm@0.19 [exact].
   --dtype DTYPE                   Weights and activations: fp32, bf16, fp16 [as
                                   the checkpoint].
-  --kv-dtype DTYPE                KV cache: those, fp8, int8 or int4 [as
+  --kv-dtype DTYPE                KV cache: those, fp8, int8, q8_0 …, or K/V [as
                                   --dtype].
   --quant SCHEME                  Plan weights in fp8, int8, int4 or none [as
                                   the checkpoint].
   --tp COUNT                      GPUs of one tensor-parallel stage [all].
   --pp COUNT                      Pipeline stages [1].
+  --dp COUNT                      Replicas, or ranks of attention over data [1].
+  --ep                            Deal out whole experts over the ranks.
+  --dcp COUNT                     Ranks of decode context parallelism, within tp
+                                  [1].
+  --pcp COUNT                     Ranks of prefill context parallelism [1].
   --gpu GPU                       A GPU, e.g. H100 (`kvplan gpus` lists them),
                                   or a size, e.g. 80GiB.
   --gpus COUNT                    How many of them [tp · pp].
   --gpu-memory SIZE               Memory of one GPU, instead of what its driver
                                   reports.
-  --gpu-memory-utilization FLOAT  How much of it may be used [1.0].
-  --engine ENGINE                 Whose allocator: exact, transformers [exact].
+  --gpu-memory-utilization FLOAT  How much of it may be used [the engine's own,
+                                  1].
+  --block-size COUNT              Tokens of a block [the engine's].
+  --max-num-seqs COUNT            Requests at once at most [the engine's
+                                  default].
+  --max-num-batched-tokens COUNT  Tokens of one pass [the engine's default].
+  --option NAME=VALUE             Another option of the engine, e.g.
+                                  enforce_eager=true.
   --attention BACKEND             Backend: eager, math, efficient, flash
                                   [flash].
-  --max-num-batched-tokens COUNT  Tokens of one pass [the engine's default].
   --json-schema                   Print the JSON Schema of the answer and exit.
   --set KEY=VALUE                 Set a fact of the config yourself.
   --assume [full]                 Bounds for an architecture that kvplan does
@@ -229,7 +245,7 @@ def test_a_record_of_the_device_is_used_and_named(tmp_path: Path, monkeypatch: p
     document = {"schema": "kvplan/devices/1", "devices": {"NVIDIA H100 80GB HBM3": entry}}
     (tmp_path / "devices.json").write_text(json.dumps(document))
     asked = ("estimate", "Qwen/Qwen3-8B", "--gpu", "H100")
-    before = json.loads(run(*asked, "--json").stdout)
+    before = json.loads(run(*asked, "--gpu-memory", "80GiB", "--json").stdout)
     monkeypatch.setenv("KVPLAN_RECORDS", str(tmp_path))
     shown = run(*asked).stdout
     source = (

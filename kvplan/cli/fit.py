@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _EXAMPLES = examples(
     "kvplan fit Qwen/Qwen3-8B --gpu H100",
     "kvplan fit Qwen/Qwen3-8B --gpu L4 --max-model-len 32K --concurrency 8",
-    "kvplan fit meta-llama/Llama-2-70b --gpu H100 --gpus 4 --kv-dtype best --concurrency 64",
-    "kvplan fit Qwen/Qwen3-8B --engine llamacpp --gpu 'RTX 4090' --dtype fp16 --kv-dtype q8_0 --max-model-len -1",
+    "kvplan fit meta-llama/Llama-2-70b --gpu H100 --gpus 4 --kv-dtype best -c 4K --concurrency 200",
+    "kvplan fit Qwen/Qwen3-8B --engine llamacpp --gpu 'RTX 4090' --gpus 1 --kv-dtype q8_0",
     "kvplan fit openai/gpt-oss-20b --kv-memory 40GiB --max-model-len 128K",
 )
 _SOURCE = ("facts", "assume", "offline", "hub", "timeout_seconds")

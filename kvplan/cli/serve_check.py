@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 _EXAMPLES = examples(
     "kvplan serve-check 'vllm serve Qwen/Qwen3-8B --max-model-len 32768' --gpu L4",
-    "kvplan serve-check 'python -m sglang.launch_server --model-path Qwen/Qwen3-8B --tp 2' --gpu A100",
-    "kvplan serve-check 'vllm serve meta-llama/Llama-2-70b -tp 4 --kv-cache-dtype fp8' --gpu H100 --json",
+    "kvplan serve-check 'sglang serve --model-path Qwen/Qwen3-8B --tp 2' --gpu A100-80GB",
+    "kvplan serve-check 'vllm serve meta-llama/Llama-2-70b -tp 4' --gpu H100 --json",
 )
 
 
@@ -58,4 +58,4 @@ def _print(answer: "ServeCheck", format: str) -> None:
     else:
         from kvplan.report.fit import serve_check_page
 
-        show(serve_check_page(answer.fit, answer.command.unread, answer.longest, answer.fit.flags), format)
+        show(serve_check_page(answer.fit, answer.unread, answer.longest, answer.fit.flags), format)

@@ -6,6 +6,7 @@ from kvplan.core.engines.deployment import Switches
 from kvplan.core.fit import Change, Fit
 from kvplan.core.serving import Serving
 from kvplan.core.text import printable
+from kvplan.core.units import format_bytes
 from kvplan.core.weights import active_parameters, num_parameters
 from kvplan.report.engine import engine_name, engine_tables
 from kvplan.report.estimate import model_title, source_line
@@ -32,11 +33,8 @@ def fit_page(fit: Fit, command: str | None, said: tuple[str, ...] = ()) -> Page:
 def serve_check_page(fit: Fit, unread: tuple[str, ...], longest: int | None, said: tuple[str, ...]) -> Page:
     """The answer of `kvplan serve-check`."""
     page = fit_page(fit, None, said)
-    where = place(fit.serving)
     verdict = "starts" if fit.fits else "does not start"
-    title = f"{verdict} on {where}, for {_requests(max(1, fit.concurrency), fit.max_model_len)} at once"
-    if not fit.fits:
-        title = f"{verdict} on {where}, with requests of {fit.max_model_len:,} tokens"
+    title = f"{verdict} {_place(fit)}, for {_requests(max(1, fit.concurrency), fit.max_model_len)}"
     lines = [Line(f"The longest request that these flags can hold: {longest:,} tokens.")] if longest else []
     if not fit.boot.certain:
         lines.append(Line("Whether it starts is within the spread of the account: the other answer is possible."))
@@ -46,21 +44,25 @@ def serve_check_page(fit: Fit, unread: tuple[str, ...], longest: int | None, sai
 
 def headline(fit: Fit) -> str:
     """`fits: 9 requests of 40,960 tokens at once on one H100-SXM5-80GB`."""
-    where = place(fit.serving)
-    if fit.fits:
-        return f"fits: {_requests(fit.concurrency, fit.max_model_len)} at once on {where}"
-    asked = _requests(fit.want.concurrency or 1, fit.max_model_len)
-    return f"does not fit: {asked}{' at once' if (fit.want.concurrency or 1) > 1 else ''} on {where}"
+    number = fit.concurrency if fit.fits else fit.want.concurrency or 1
+    verdict = "fits" if fit.fits else "does not fit"
+    return f"{verdict}: {_requests(number, fit.max_model_len)} {_place(fit)}"
 
 
 def _requests(number: int, length: int) -> str:
-    return f"{plural(number, 'request')} of {length:,} tokens"
+    return f"{plural(number, 'request')} of {length:,} tokens{' at once' if number > 1 else ''}"
+
+
+def _place(fit: Fit) -> str:
+    if fit.kv_memory_bytes is not None:
+        return f"in a pool of {format_bytes(fit.kv_memory_bytes)}"
+    return f"on {place(fit.serving)}"
 
 
 def place(serving: Serving) -> str:
-    """`one H100-SXM5-80GB`, `16 × L4 (tp 8, pp 2)`, `a pool of a given size`."""
+    """`one H100-SXM5-80GB`, `16 × L4 (tp 8, pp 2)`."""
     if serving.gpu is None:
-        return "a pool of the given size"
+        return "a GPU that is not named"
     name = printable(serving.gpu.name)
     if serving.num_gpus == 1:
         return f"one {name}"

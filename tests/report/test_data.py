@@ -103,9 +103,13 @@ def test_defaults_are_resolved() -> None:
         "batch_size": 1,
         "dtype": "bf16",
         "kv_dtype": "bf16",
+        "value_dtype": "bf16",
         "quant": None,
         "tp": 1,
         "pp": 1,
+        "dp": 1,
+        "dcp": 1,
+        "pcp": 1,
         "num_gpus": 1,
         "gpu": "H80",
         "gpu_memory_bytes": 80 * GIB,
@@ -114,6 +118,7 @@ def test_defaults_are_resolved() -> None:
         "engine_version": None,
         "attention": "flash",
         "max_num_batched_tokens": 4096,
+        "options": {},
     }
     assert document["kv_cache"] == {
         "needed_bytes": 4096 * 524_288,

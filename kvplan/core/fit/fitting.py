@@ -11,6 +11,7 @@ from kvplan.core.fit.places import counts, formats, layouts
 from kvplan.core.fit.search import least_share, longest, most_requests, point, safe_share
 from kvplan.core.fit.trial import UNLIMITED, Case, Trial
 from kvplan.core.hardware import Gpu
+from kvplan.core.layout import MAX_SEARCHED_GPUS
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
 from kvplan.core.units import format_bytes
@@ -41,6 +42,8 @@ def fit(
     fits = trial is not None and trial.concurrency >= asked
     shown = trial if trial is not None and fits else point(case, _target(case, want), want.concurrency)
     bound, reason = _bound(case, want, shown, fits=fits)
+    if not fits and want.search_layout and want.num_gpus is None:
+        reason += f"; nor do {MAX_SEARCHED_GPUS} GPUs hold it"
     sure = longest(replace(case, at_low_end=True), want.concurrency) if fits and length_is_open else None
     return Fit(
         model=model,
