@@ -179,10 +179,13 @@ class ServeCheck:
     longest: int | None
     """Tokens of the longest request that the same flags could hold, at most the model's own; None where none."""
 
+    refusal: str | None = None
+    """Why the engine does not even look at the memory."""
+
     @property
     def starts(self) -> bool:
         """Whether the engine starts."""
-        return self.fit.fits
+        return self.fit.fits and self.refusal is None
 
     @property
     def unread(self) -> tuple[str, ...]:
@@ -195,8 +198,9 @@ class ServeCheck:
 
         command = self.command
         return serve_check_to_dict(
-            self.fit, options=command.options, unread=self.unread, longest=self.longest, flags=self.fit.flags
-        )
+            self.fit, options=command.options, unread=self.unread, longest=self.longest, flags=self.fit.flags,
+            refusal=self.refusal,
+        )  # fmt: skip
 
 
 def serve_check(
@@ -225,6 +229,8 @@ def serve_check(
 
 def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None) -> ServeCheck:
     """The same for a command that was read, and its model."""
+    from kvplan.runtime.starting import refuses_length
+
     options: dict[str, Any] = dict(command.options)
     length, kv_memory_bytes = options.pop("max_model_len", None), options.pop("kv_memory_bytes", None)
     if gpu is None and kv_memory_bytes is None:
@@ -249,7 +255,8 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None) -> ServeCheck:
     found = _fitted(spec, want, asked, kv_memory_bytes)
     case = Case(model=spec, serving=found.serving, kv_memory_bytes=kv_memory_bytes, hold_limit=True)
     most = longest(case, requests)
-    return ServeCheck(command=command, fit=found, longest=most.length if most is not None else None)
+    longest_length = most.length if most is not None else None
+    return ServeCheck(command=command, fit=found, longest=longest_length, refusal=refuses_length(command, spec))
 
 
 def _is_automatic(command: "Command") -> bool:

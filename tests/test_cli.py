@@ -174,7 +174,7 @@ Options:
   --gpus COUNT                    How many of them [tp · pp].
   --gpu-memory SIZE               Memory of one GPU, instead of what its driver
                                   reports.
-  --gpu-memory-utilization FLOAT  How much of it may be used [the engine's own,
+  --gpu-memory-utilization FLOAT  The share that may be used [the engine's, else
                                   1].
   --block-size COUNT              Tokens of a block [the engine's].
   --max-num-seqs COUNT            Requests at once at most [the engine's

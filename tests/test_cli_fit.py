@@ -174,6 +174,20 @@ def test_a_command_is_judged_with_the_limits_that_it_has() -> None:
         assert document["fit"]["settings"]["options"] == {}
 
 
+def test_a_length_beyond_the_models_is_refused_as_the_engine_refuses_it() -> None:
+    command = "vllm serve Qwen/Qwen3-8B --max-model-len 65536"
+    result = run("serve-check", command, "--gpu", "H100")
+    assert (result.exit_code, result.stdout.splitlines()[1]) == (
+        1,
+        "vllm refuses requests of 65,536 tokens: the model states 40,960; VLLM_ALLOW_LONG_MAX_MODEL_LEN=1",
+    )
+    assert run("serve-check", f"VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 {command}", "--gpu", "H100").exit_code == 0
+    scaled = run("serve-check", f"{command} --hf-overrides '{{\"rope_parameters\": 1}}'", "--gpu", "H100")
+    assert (scaled.exit_code, "left out: `--hf-overrides" in scaled.stdout) == (0, True)
+    line = run("fit", "Qwen/Qwen3-8B", "--gpu", "H100", "--max-model-len", "64K").stdout
+    assert "\n  VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 vllm serve Qwen/Qwen3-8B --max-model-len 65536" in line
+
+
 def test_a_context_of_llama_cpp_is_dealt_out() -> None:
     command = "llama-server -m Qwen3-8B.gguf -c 32768 -np 4 -ngl 99 -ctk q8_0 -ctv q8_0"
     result = run("serve-check", command, "--model", "Qwen/Qwen3-8B", "--gpu", "RTX 4090", "--json")

@@ -195,7 +195,7 @@ def _serving_options(engine: str) -> list[Callable[[Command], Command]]:
         click.option("--gpu", type=GPU, help="A GPU, e.g. H100 (`kvplan gpus` lists them), or a size, e.g. 80GiB."),
         click.option("--gpus", "num_gpus", type=COUNT, help="How many of them [tp · pp]."),
         click.option("--gpu-memory", type=SIZE, help="Memory of one GPU, instead of what its driver reports."),
-        click.option("--gpu-memory-utilization", type=float, help="How much of it may be used [the engine's own, else 1]."),
+        click.option("--gpu-memory-utilization", type=float, help="The share that may be used [the engine's, else 1]."),
         click.option("--block-size", type=COUNT, help="Tokens of a block [the engine's]."),
         click.option("--max-num-seqs", type=COUNT, help="Requests at once at most [the engine's default]."),
         click.option("--max-num-batched-tokens", type=COUNT, help="Tokens of one pass [the engine's default]."),

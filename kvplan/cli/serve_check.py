@@ -58,4 +58,4 @@ def _print(answer: "ServeCheck", format: str) -> None:
     else:
         from kvplan.report.fit import serve_check_page
 
-        show(serve_check_page(answer.fit, answer.unread, answer.longest, answer.fit.flags), format)
+        show(serve_check_page(answer.fit, answer.unread, answer.longest, answer.fit.flags, answer.refusal), format)

@@ -30,12 +30,15 @@ def fit_page(fit: Fit, command: str | None, said: tuple[str, ...] = ()) -> Page:
     )
 
 
-def serve_check_page(fit: Fit, unread: tuple[str, ...], longest: int | None, said: tuple[str, ...]) -> Page:
-    """The answer of `kvplan serve-check`."""
+def serve_check_page(
+    fit: Fit, unread: tuple[str, ...], longest: int | None, said: tuple[str, ...], refusal: str | None = None
+) -> Page:
+    """The answer of `kvplan serve-check`; `refusal` says why the engine does not even look at the memory."""
     page = fit_page(fit, None, said)
-    verdict = "starts" if fit.fits else "does not start"
+    verdict = "starts" if fit.fits and refusal is None else "does not start"
     title = f"{verdict} {_place(fit)}, for {_requests(max(1, fit.concurrency), fit.max_model_len)}"
-    lines = [Line(f"The longest request that these flags can hold: {longest:,} tokens.")] if longest else []
+    lines = [] if refusal is None else [Line(f"{refusal}.", "bad")]
+    lines += [Line(f"The longest request that these flags can hold: {longest:,} tokens.")] if longest else []
     if not fit.boot.certain:
         lines.append(Line("Whether it starts is within the spread of the account: the other answer is possible."))
     lines += [Line(f"Not understood, and left out: `{printable(flag)}`.", "bad") for flag in unread]
@@ -54,9 +57,13 @@ def _requests(number: int, length: int) -> str:
 
 
 def _place(fit: Fit) -> str:
+    serving = fit.serving
     if fit.kv_memory_bytes is not None:
         return f"in a pool of {format_bytes(fit.kv_memory_bytes)}"
-    return f"on {place(fit.serving)}"
+    if serving.dp > 1:
+        which = "ranks of attention" if serving.switches.attention_dp else "replicas"
+        return f"on each of {serving.dp} {which}, {place(serving)} in all"
+    return f"on {place(serving)}"
 
 
 def place(serving: Serving) -> str:
@@ -98,6 +105,8 @@ def _sure(fit: Fit) -> list[Line]:
     if fit.sure_max_model_len is not None and fit.sure_max_model_len < fit.max_model_len:
         return [Line(f"Even at the low end of the account's spread: requests of {fit.sure_max_model_len:,} tokens.")]
     low, high = fit.concurrency_range
+    if fit.boot.starts and not low:
+        return [Line("At the low end of the account's spread it does not start.", "bad")]
     if fit.boot.starts and (round(low, 2), round(high, 2)) != (round(fit.max_concurrency, 2),) * 2:
         return [Line(f"Within the account's spread, the cache holds {low:,.2f} to {high:,.2f} of them.")]
     return []

@@ -53,15 +53,22 @@ def fit_to_dict(fit: Fit, command: str | None) -> dict[str, Any]:
 
 
 def serve_check_to_dict(
-    fit: Fit, *, options: Mapping[str, object], unread: tuple[str, ...], longest: int | None, flags: tuple[str, ...]
+    fit: Fit,
+    *,
+    options: Mapping[str, object],
+    unread: tuple[str, ...],
+    longest: int | None,
+    flags: tuple[str, ...],
+    refusal: str | None,
 ) -> dict[str, Any]:
     """The document `kvplan/serve-check/1`; `flags` are the changes of the fit in the engine's words."""
+    reasons = list(fit.boot.reasons) if fit.boot.reasons or fit.fits else [fit.reason]
     document: schema.ServeCheckDocument = {
         "schema": "kvplan/serve-check/1",
         "kvplan_version": __version__,
-        "starts": fit.fits,
+        "starts": fit.fits and refusal is None,
         "certain": fit.boot.certain,
-        "reasons": list(fit.boot.reasons) if fit.boot.reasons or fit.fits else [fit.reason],
+        "reasons": reasons if refusal is None else [refusal, *reasons],
         "read": {name: plain(value) for name, value in options.items()},
         "unread": list(unread),
         "longest": longest,

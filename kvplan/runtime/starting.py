@@ -7,10 +7,31 @@ from kvplan.core.errors import InputError
 from kvplan.core.fit import Change, told
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
-from kvplan.runtime.command import write_command
+from kvplan.runtime.command import Command, write_command
 
 _NOT_SAID = {"llamacpp": ("pp", "dp", "dtype", "gpu_memory_utilization"), "trtllm": ("dp",)}
 """What an engine takes from the machine: llama.cpp splits layers over the devices that it sees."""
+
+LONG_CONTEXT = {"vllm": "VLLM_ALLOW_LONG_MAX_MODEL_LEN", "sglang": "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"}
+"""Variables without which an engine refuses a length beyond the model's own."""
+_SCALED = ("hf-overrides", "hf_overrides", "rope-scaling", "rope_scaling", "json-model-override-args")
+
+
+def refuses_length(command: Command, model: ModelSpec) -> str | None:
+    """Why the engine refuses a command's length: it is more than the model states, and nothing allows that.
+
+    Sources: vLLM, config/model.py `_get_and_verify_max_len`; SGLang, configs/model_config.py `_derive_context_length`
+    """
+    variable, length = LONG_CONTEXT.get(command.engine), command.options.get("max_model_len")
+    if variable is None or model.max_seq_len is None or not isinstance(length, int) or length <= model.max_seq_len:
+        return None
+    allowed = command.environment.get(variable, "0").lower() in ("1", "true")
+    if allowed or any(word in flag for flag in command.unread for word in _SCALED):
+        return None
+    return (
+        f"{command.engine} refuses requests of {length:,} tokens: the model states {model.max_seq_len:,}; {variable}=1"
+        " allows more, and so do scaled positions (`--hf-overrides`)"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,8 +52,10 @@ def start_line(model: ModelSpec, serving: Serving, kv_memory_bytes: int | None =
         options["kv_memory_bytes"] = kv_memory_bytes
     if options.get("quant") not in (None, "fp8") or (engine in ("llamacpp", "trtllm") and "quant" in options):
         notes.append(f"put a checkpoint in {options.pop('quant')} in the place of `{model.id}`")
+    beyond = model.max_seq_len is not None and serving.seq_len > model.max_seq_len and engine in LONG_CONTEXT
+    allowing = f"{LONG_CONTEXT[engine]}=1 " if beyond else ""
     try:
-        return StartLine(text=write_command(engine, _name(model, engine), options), notes=tuple(notes))
+        return StartLine(text=allowing + write_command(engine, _name(model, engine), options), notes=tuple(notes))
     except InputError as error:
         return StartLine(text=None, notes=(*notes, f"no command line can be given: {error}"))
 

@@ -237,7 +237,7 @@ def test_the_curve_passes_through_the_answer():
     points = {point.max_model_len: point for point in found.curve}
     assert points[65536].concurrency == found.concurrency
     assert {2048, 4096, 8192} <= set(points)
-    held = [point.max_concurrency for point in found.curve]
+    held = [point.concurrency for point in found.curve]
     assert held == sorted(held, reverse=True)
     # Where a window is full: 1023 + 2 · 8192 tokens in whole blocks, and one more.
     assert 17424 in points

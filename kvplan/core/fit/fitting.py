@@ -197,20 +197,26 @@ def _curve(case: Case, trial: Trial) -> tuple[CurvePoint, ...]:
     groups = trial.boot.pool.groups if trial.boot.pool else ()
     lengths |= {group.blocks_per_request * group.block_size for group in groups if group.window is not None}
     lengths |= {trial.length, top}
-    shares = case.serving.engine.pooled is not None and case.serving.engine.pooled.shares_length
     points = []
     for length in sorted(length for length in lengths if length <= top):
-        limit = trial.serving.switches.max_num_seqs
-        found = most_requests(case, length) if shares else case.at(length, limit)
-        held = found.max_concurrency if found is not None else 0.0
+        found = _most(case, trial, length)
         points.append(
             CurvePoint(
                 max_model_len=length,
-                max_concurrency=held,
+                max_concurrency=found.max_concurrency if found is not None else 0.0,
                 concurrency=found.concurrency if found is not None else 0,
             )
         )
     return tuple(points)
+
+
+def _most(case: Case, trial: Trial, length: int) -> Trial | None:
+    """Requests of a length: with the limit of the answer, or with the engine's own where that admits more."""
+    pooled = case.serving.engine.pooled
+    if pooled is not None and pooled.shares_length:
+        return most_requests(case, length)
+    limits = {trial.serving.switches.max_num_seqs, case.serving.switches.max_num_seqs}
+    return max((case.at(length, limit) for limit in limits), key=lambda found: found.concurrency)
 
 
 def _changes(case: Case, want: Wanted, trial: Trial, bigger: tuple[Gpu, ...], *, fits: bool) -> tuple[Change, ...]:
