@@ -193,8 +193,11 @@ def _stage_weights(model: ModelSpec, serving: Serving, counts: list[tuple[Layer,
     The stage where an encoder-decoder's decoder begins looks its tokens up as the first one does.
     """
     last = stop == model.num_layers
-    looks_up = start == 0 or start <= model.first_decoder_layer < stop
+    on_host = serving.engine.pooled is not None and serving.engine.pooled.splits_layers
+    looks_up = not on_host and (start == 0 or start <= model.first_decoder_layer < stop)
     ends = list(model.embeddings if looks_up else ()) + list(model.head if last else ())
+    if on_host and start == 0:
+        ends += [weight for weight in model.embeddings if weight.part != "embeddings"]
     if last and not looks_up and model.tied_embeddings:
         ends.append(model.embeddings[0])
     layers = (n * sum(rank_weight_bytes(weight, serving) for weight in layer.weights) for layer, n in counts)

@@ -142,10 +142,12 @@ def resolve(
     seq_len, batch_size, pp = positive("seq_len", seq_len), positive("batch_size", batch_size), positive("pp", pp)
     dp, dcp, pcp = positive("dp", dp), positive("dcp", dcp), positive("pcp", pcp)
     switches = switches or Switches()
+    profile = find_engine(engine, switches.cache)
     replicas = pcp * (1 if switches.attention_dp else dp)
+    if profile.pooled is not None and profile.pooled.splits_layers and pp == 1 and tp is None:
+        pp = len(switches.tensor_split) or (1 if num_gpus is None else positive("num_gpus", num_gpus))
     tp = _tensor_parallel(tp, pp, num_gpus, replicas)
     _check_layout(model, tp, pp * replicas, pp)
-    profile = find_engine(engine, switches.cache)
     share = _default_share(profile) if gpu_memory_utilization is None else gpu_memory_utilization
     _check_choices(attention, share)
     model_dtype = parse_dtype(dtype) if dtype else (model.dtype or BF16)

@@ -38,6 +38,8 @@ class Pooled:
     """Requests that run at once by the engine's limit; None where `KVPool.max_concurrency` counts that already."""
     stages: "Callable[[ModelSpec, Deployment], list[tuple[int, int]]] | None" = None
     """[start, stop) of the layers of each pipeline stage, where the engine deals them out in a way of its own."""
+    splits_layers: bool = False
+    """Several GPUs share a model by whole layers where nothing else is said, and the token table stays with the CPU."""
     shares_length: bool = False
     """`max_model_len` is the context of all requests together (llama.cpp `-c`), not that of one."""
 

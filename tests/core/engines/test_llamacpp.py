@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvplan import InputError, load_model
+from kvplan import InputError, estimate, load_model
 from kvplan.core.dtypes import FP16, parse_kv_dtype
 from kvplan.core.engines.deployment import Deployment, Switches
 from kvplan.core.engines.llamacpp import profile
@@ -332,3 +332,24 @@ def test_a_draft_has_a_context_of_its_own():
     assert other.allocated_bytes == 6 * 8192 * 2048 + 2 * states
     assert any("not counted" in note for note in other.notes)
     assert taken(model, deployment(8192)) == 6 * 8192 * 2048 + states
+
+
+def test_weights_are_dealt_as_layers_are():
+    # Llama-2-7B: 202,383,360 parameters a layer, tables of 32,000 · 4,096 each; the token table stays with the CPU.
+    def weights(**how):
+        plan = estimate("meta-llama/Llama-2-7b", engine="llamacpp", seq_len=64, **how)
+        return [use.weights_bytes for use in plan.per_gpu]
+
+    layer, table, norm = 2 * 202_383_360, 2 * 32_000 * 4096, 2 * 4096
+    assert weights() == [32 * layer + table + norm]
+    assert weights(num_gpu_layers=16) == [15 * layer + table + norm]
+    # 33 places for layers and output: 17 on the first device, 16 on the second.
+    assert weights(num_gpus=2) == [17 * layer, 15 * layer + table + norm]
+    assert weights(tensor_split=[3, 1]) == [25 * layer, 7 * layer + table + norm]
+    with pytest.raises(InputError, match="3 GPUs cannot be laid out"):
+        weights(num_gpus=3, tensor_split=[3, 1])
+
+
+def test_a_tied_output_is_a_copy_of_the_token_table():
+    plan = estimate("google/gemma-2-2b-it", engine="llamacpp", seq_len=64)
+    assert plan.per_gpu[0].weights_bytes == plan.weights.total_bytes

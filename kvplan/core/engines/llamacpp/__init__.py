@@ -13,6 +13,7 @@ from kvplan.core.engines.engine import Engine, Pooled
 from kvplan.core.engines.llamacpp.budget import budget
 from kvplan.core.engines.llamacpp.cells import DEFAULT_UBATCH, PAD
 from kvplan.core.engines.llamacpp.checks import FORMATS, check
+from kvplan.core.engines.llamacpp.devices import dealt
 from kvplan.core.engines.llamacpp.memory import STATE_BYTES, state_elements
 from kvplan.core.engines.llamacpp.pool import held, pool
 from kvplan.core.engines.pool import KVPool
@@ -60,6 +61,8 @@ LLAMACPP = Engine(
         default_share=None,
         switches=_SWITCHES,
         shares_length=True,
+        stages=dealt,
+        splits_layers=True,
     ),
 )
 

@@ -6,6 +6,7 @@ derived, the rest calibrated on public logs. llama.cpp takes no share of a devic
 Source: llama.cpp b11434, src/llama-context.cpp `sched_reserve`, `output_reserve`; common/fit.cpp
 """
 
+from kvplan.core.device import visible_bytes
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.llamacpp.cells import Cells
 from kvplan.core.engines.llamacpp.devices import context_cells, shares_of, split_of
@@ -57,8 +58,8 @@ def budget(model: ModelSpec, deployment: Deployment, weights: tuple[int, ...]) -
     return tuple(
         Budget(
             stage=stage,
-            device_bytes=gpu.memory_bytes,
-            usable_bytes=gpu.memory_bytes,
+            device_bytes=visible_bytes(gpu),
+            usable_bytes=visible_bytes(gpu),
             taken=(
                 Measured(
                     name="weights", num_bytes=num_bytes, spread_bytes=0, source="the model's tensors", basis="exact"

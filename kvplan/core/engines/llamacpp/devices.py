@@ -91,6 +91,15 @@ def split_of(model: ModelSpec, deployment: Deployment) -> LayerSplit:
     return split_layers(model, deployment.switches.num_gpu_layers, shares_of(deployment))
 
 
+def dealt(model: ModelSpec, deployment: Deployment) -> list[tuple[int, int]]:
+    """[start, stop) of the layers of each GPU; those before the first GPU's stay with the CPU."""
+    layers, bounds = split_of(model, deployment).layers, []
+    for device in range(len(shares_of(deployment))):
+        own = [i for i, found in enumerate(layers) if found == device]
+        bounds.append((own[0], own[-1] + 1) if own else (0, 0))
+    return bounds
+
+
 def rollback_states(model: ModelSpec, deployment: Deployment) -> int:
     """n_rs_seq: a state more for each drafted token, in the architectures that can roll back."""
     return deployment.switches.num_speculative_tokens if architecture_of(model) in ROLLBACK else 0
