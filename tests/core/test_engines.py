@@ -34,7 +34,9 @@ def test_while_a_prompt_is_read_transformers_holds_all_of_it():
 
 def test_falcon_40b_is_held_once_for_every_query_head():
     # 60 layers · 128 heads · (64 + 64) · 2 = 1,966,080 a token in transformers; 8 of the 128 heads are needed.
-    exact, held = (estimate("tiiuae/falcon-40b", seq_len=100, engine=name).kv_cache for name in ("exact", "transformers"))
+    exact, held = (
+        estimate("tiiuae/falcon-40b", seq_len=100, engine=name).kv_cache for name in ("exact", "transformers")
+    )
     assert exact.reserved_bytes == exact.needed_bytes == held.needed_bytes == 100 * 122_880
     assert held.reserved_bytes == 100 * 1_966_080
 
