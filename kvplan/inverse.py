@@ -54,6 +54,12 @@ class FitPlan(Fit):
 
         return fit_to_dict(self, start_line(self.model, self.serving, self.kv_memory_bytes).text)
 
+    def _repr_html_(self) -> str:
+        from kvplan.report.fit import fit_page
+        from kvplan.report.html import draw
+
+        return draw(fit_page(self, self.command, self.flags))
+
     def to_frame(self) -> "pd.DataFrame":
         """The curve: one row a length."""
         import pandas as pd

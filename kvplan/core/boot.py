@@ -110,9 +110,11 @@ def _why_not(model: ModelSpec, serving: Serving, accounts: tuple[Budget, ...], l
     if left <= 0:
         return _nothing_left(min(accounts, key=lambda account: account.kv_memory_bytes)) if accounts else "no memory"
     pool = plan_pool(model, serving, left)
-    needed = pool.blocks_per_request * pool.bytes_per_block
+    needed, what = pool.blocks_per_request * pool.bytes_per_block, f"one request of {pool.max_model_len:,} tokens"
+    if serving.engine.pooled is not None and serving.engine.pooled.shares_length:
+        needed, what = pool.allocated_bytes, f"a context of {pool.num_tokens:,} tokens"
     return (
-        f"one request of {pool.max_model_len:,} tokens needs {format_bytes(needed)} of cache and {format_bytes(left)}"
+        f"{what} needs {format_bytes(needed)} of cache and {format_bytes(left)}"
         f" are left; the longest that fits has {pool.longest_request:,} tokens"
     )
 

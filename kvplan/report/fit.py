@@ -36,7 +36,8 @@ def serve_check_page(
     """The answer of `kvplan serve-check`; `refusal` says why the engine does not even look at the memory."""
     page = fit_page(fit, None, said)
     verdict = "starts" if fit.fits and refusal is None else "does not start"
-    title = f"{verdict} {_place(fit)}, for {_requests(max(1, fit.concurrency), fit.max_model_len)}"
+    number = fit.concurrency if fit.fits else fit.want.concurrency or 1
+    title = f"{verdict} {_place(fit)}, for {_requests(number, fit.max_model_len)}"
     lines = [] if refusal is None else [Line(f"{refusal}.", "bad")]
     lines += [Line(f"The longest request that these flags can hold: {longest:,} tokens.")] if longest else []
     if not fit.boot.certain:
@@ -125,7 +126,8 @@ def _curve(fit: Fit) -> list[Line]:
     """Requests at once by length, the powers of two that tell something."""
     shown = [point for point in fit.curve if point.concurrency and point.max_model_len >= 1024]
     words = [f"{point.concurrency:,} × {point.max_model_len:,}" for point in shown[:10]]
-    return [Line(f"Requests at once by length: {', '.join(words)}.")] if len(words) > 1 else []
+    varies = len({point.concurrency for point in shown}) > 1
+    return [Line(f"Requests at once by length: {', '.join(words)}.")] if varies else []
 
 
 def _changes(fit: Fit, said: tuple[str, ...]) -> list[Table]:

@@ -46,6 +46,12 @@ class _Asked:
     def model(self) -> ModelSpec:
         return self.case.model
 
+    @property
+    def may_limit(self) -> bool:
+        """Whether the limit of requests is not searched already, and is not their number in one context."""
+        pooled = self.serving.engine.pooled
+        return (self.requests is None or self.case.limit_is_held) and not (pooled and pooled.shares_length)
+
     def start(self, serving: Serving) -> Trial:
         return point(replace(self.case, serving=serving), self.length, self.requests)
 
@@ -167,11 +173,11 @@ def _cheap_steps(asked: _Asked) -> list[Step]:
         share = safe / 100
         told = {"gpu_memory_utilization": share}
         steps.append((told, lambda serving: replace(serving, gpu_memory_utilization=share, share_stated=True)))
-    if asked.has("max_num_batched_tokens") and held.max_num_batched_tokens is None:
-        tokens = max(2048, asked.requests or 1)
+    tokens, few = max(2048, asked.requests or 1), asked.requests or FEW_REQUESTS
+    if asked.has("max_num_batched_tokens") and (held.max_num_batched_tokens or 2 * tokens) > tokens:
         steps.append(_step(max_num_batched_tokens=tokens))
-    if asked.has("max_num_seqs") and asked.requests is None and held.max_num_seqs is None:
-        steps.append(_step(max_num_seqs=FEW_REQUESTS))
+    if asked.has("max_num_seqs") and (held.max_num_seqs or 2 * few) > few and asked.may_limit:
+        steps.append(_step(max_num_seqs=few))
     if asked.has("enforce_eager") and not held.enforce_eager:
         steps.append(_step(enforce_eager=True))
     narrow = next(formats(asked.model, asked.serving), None)
