@@ -241,3 +241,28 @@ def test_estimate_takes_parallelism_and_formats_of_engines() -> None:
     assert (pair["inputs"]["kv_dtype"], pair["inputs"]["value_dtype"]) == ("q8_0", "fp16")
     # A head of 128 by hand: 128 bytes and 4 scales of 2 for keys, 256 for values; 8 heads, 80 layers, 4096 tokens.
     assert pair["kv_cache"]["needed_bytes"] == 4096 * 80 * 8 * (136 + 256)
+
+
+def test_groups_of_unlike_layers_are_shown() -> None:
+    # 62 layers: 10 full ones, 52 sliding ones in groups of 9, 9, 9, 9, 8, 8, each as wide as 10 (vLLM 0.33).
+    shown = run("fit", "google/gemma-3-27b-it", "--kv-memory", "10GiB", "--max-model-len", "8K").stdout
+    rows = [line.split("  ")[1].strip() for line in shown.partition("Its groups of layers\n")[2].splitlines()[1:]]
+    assert sorted(rows) == ["10 × full", *["8 × sliding (window 1,024)"] * 2, *["9 × sliding (window 1,024)"] * 4]
+    assert "the groups reserve 8 layers more than there are" in shown
+
+
+def test_facts_that_an_answer_rests_on_are_warned_of() -> None:
+    result = run("fit", "Qwen/Qwen3-8B", "--gpu", "H100", "--quant", "int4", "--json")
+    document = json.loads(result.stdout)
+    FIT.validate(document)
+    assert [warning["code"] for warning in document["warnings"]] == ["quantization-assumed"]
+    assert "warning: weights are planned in int4" in result.stderr
+    assert "note: put a checkpoint in int4 in the place of `Qwen/Qwen3-8B`" in result.stderr
+    assert "--quantization" not in document["command"]
+
+
+def test_options_stand_in_one_field_of_csv() -> None:
+    asked = ("--engine", "vllm", "--option", "enforce_eager=true", "--max-num-seqs", "8", "--format", "csv")
+    header, row = run("estimate", "Qwen/Qwen3-8B", *asked).stdout.splitlines()
+    fields = dict(zip(header.split(","), row.split(","), strict=True))
+    assert fields["options"] == "enforce_eager=True max_num_seqs=8"

@@ -112,5 +112,6 @@ def _notes(answer: "FitPlan", spec: "ModelSpec") -> None:
     from kvplan.runtime.starting import start_line
 
     note(spec.source.notes)
+    note((warning.message for warning in answer.warnings), label="warning")
     if answer.fits:
         note(start_line(spec, answer.serving, answer.kv_memory_bytes).notes)

@@ -47,6 +47,7 @@ def serve_check(ctx: click.Context, /, command: str, format: str | None, as_json
     answer = inverse.judge(read, spec, gpu)
     _print(answer, format)
     note(spec.source.notes)
+    note((warning.message for warning in answer.fit.warnings), label="warning")
     ctx.exit(0 if answer.starts else 1)
 
 

@@ -48,6 +48,7 @@ def fit_to_dict(fit: Fit, command: str | None) -> dict[str, Any]:
         "changes": [_change(change) for change in fit.changes],
         "command": command if fit.fits else None,
         "notes": list(fit.notes),
+        "warnings": [{"code": warning.code, "message": warning.message} for warning in fit.warnings],
     }
     return cast("dict[str, Any]", document)
 

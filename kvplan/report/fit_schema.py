@@ -102,6 +102,14 @@ class ChangeInfo(TypedDict):
 
 
 @described
+class FitWarning(TypedDict):
+    """Something to know of the facts that the answer rests on; `code` is stable, `message` is for people."""
+
+    code: str
+    message: str
+
+
+@described
 class FitDocument(TypedDict):
     """What `kvplan fit --json` prints. Bytes are whole numbers; consumers must tolerate new keys."""
 
@@ -138,6 +146,7 @@ class FitDocument(TypedDict):
     command: str | None
     """What starts the engine so; null where it does not fit, or where its command line cannot say it."""
     notes: list[str]
+    warnings: list[FitWarning]
 
 
 @described

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kvplan.core.boot import Boot
+from kvplan.core.evidence import PlanWarning
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
 
@@ -103,6 +104,9 @@ class Fit:
     kv_memory_bytes: int | None = None
     """The size of the pool, where it was given."""
     notes: tuple[str, ...] = field(default=())
+    """What is tight, or beyond the model."""
+    warnings: tuple[PlanWarning, ...] = ()
+    """What the reader should know of the facts that it rests on, as of a plan."""
 
     def __repr__(self) -> str:
         shape = f"max_model_len={self.max_model_len}, concurrency={self.concurrency}"

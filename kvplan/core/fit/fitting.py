@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from kvplan.core.boot import boot
 from kvplan.core.errors import InputError
+from kvplan.core.evidence import PlanWarning, warnings
 from kvplan.core.fit.answer import Bound, Change, CurvePoint, Fit, Share, Wanted
 from kvplan.core.fit.changes import changes
 from kvplan.core.fit.places import counts, formats, layouts
@@ -63,6 +64,7 @@ def fit(
         changes=_changes(case, want, shown, bigger, fits=fits),
         kv_memory_bytes=kv_memory_bytes,
         notes=_notes(model, shown),
+        warnings=_warnings(model, shown.serving),
     )
 
 
@@ -242,6 +244,12 @@ def _with_fewer(case: Case, want: Wanted) -> tuple[Change, ...]:
                 )
             )  # fmt: skip
     return tuple(found)
+
+
+def _warnings(model: ModelSpec, serving: Serving) -> tuple[PlanWarning, ...]:
+    """Those of a plan, but for the GPU's and the length's, which the answer is about."""
+    found = warnings(model, replace(serving, gpu=None), [])
+    return tuple(warning for warning in found if warning.code != "beyond-max-positions")
 
 
 def _notes(model: ModelSpec, trial: Trial) -> tuple[str, ...]:
