@@ -45,9 +45,12 @@ class Rules:
     default_share: float = 0.92
 
 
+# Dates of what changed: checkpoints for Mamba-2 vllm-project/vllm#57329 (2026-09), state prefixes by default #50991
+# (2026-08, after 0.26.0), tokens in flight and the null block #47728 and #47272 (2026-07, in 0.26.0).
 _NOW = Rules(version="0.33")
+_WITH_CHECKPOINTS = replace(_NOW, version="0.31")
 _BEFORE_CHECKPOINTS = replace(_NOW, version="0.27", prefill_checkpoints=False)
-_OPT_IN = replace(_BEFORE_CHECKPOINTS, version="0.24", caches_state_prefixes=False)
+_OPT_IN = replace(_BEFORE_CHECKPOINTS, version="0.26", caches_state_prefixes=False)
 _ONE_STEP = replace(_OPT_IN, version="0.21", in_flight_steps=False, null_block=False)
 _BLOCKS = replace(_ONE_STEP, version="0.17", tokens_of_requests=False, subtracts_graphs=False, default_share=0.9)
 _NARROW = replace(_BLOCKS, version="0.10", widen=(5, 4), checks_whole_model=True)
@@ -59,7 +62,8 @@ _NO_MLA = replace(_V0, version="0.1", mla=False, mla_padded_to=0)
 RULES = {
     rules.version: rules
     for rules in (
-        _NO_MLA, _V0, _UNIFORM, _FIRST_GROUPS, _NARROW, _BLOCKS, _ONE_STEP, _OPT_IN, _BEFORE_CHECKPOINTS, _NOW
+        _NO_MLA, _V0, _UNIFORM, _FIRST_GROUPS, _NARROW, _BLOCKS, _ONE_STEP, _OPT_IN, _BEFORE_CHECKPOINTS, _WITH_CHECKPOINTS,
+        _NOW,
     )
 }  # fmt: skip
 """From old to new."""
