@@ -62,8 +62,8 @@ _NO_MLA = replace(_V0, version="0.1", mla=False, mla_padded_to=0)
 RULES = {
     rules.version: rules
     for rules in (
-        _NO_MLA, _V0, _UNIFORM, _FIRST_GROUPS, _NARROW, _BLOCKS, _ONE_STEP, _OPT_IN, _BEFORE_CHECKPOINTS, _WITH_CHECKPOINTS,
-        _NOW,
+        _NO_MLA, _V0, _UNIFORM, _FIRST_GROUPS, _NARROW, _BLOCKS, _ONE_STEP, _OPT_IN, _BEFORE_CHECKPOINTS,
+        _WITH_CHECKPOINTS, _NOW,
     )
 }  # fmt: skip
 """From old to new."""
