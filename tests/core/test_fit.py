@@ -10,6 +10,7 @@ import kvplan
 from kvplan import InputError, load_model
 from kvplan.core.boot import boot
 from kvplan.core.fit import Wanted, fit, told
+from kvplan.core.fit.places import fewest
 from kvplan.core.fit.search import last_true
 from kvplan.core.fit.trial import Case
 from kvplan.core.hardware import Gpu
@@ -181,6 +182,16 @@ def test_the_fewest_gpus_and_one_fewer_would_not_do():
     assert {change.code for change in fewer.changes} >= {"shorter", "num_gpus"}
     # What fewer GPUs hold is told beside the answer.
     assert [change.code for change in found.changes] == ["fewer_gpus"] * len(found.changes) != []
+
+
+def test_between_powers_of_two_heads_have_to_divide():
+    # 671 GB of weights are 168 GB on each of 4 GPUs, more than they have; 128 heads divide over none of 5, 6 and 7.
+    assert kvplan.fit("deepseek-ai/DeepSeek-V3", "H200").serving.num_gpus == 8
+    nine_heads = spec(num_attention_heads=9, num_key_value_heads=3, hidden_size=9 * 128, intermediate_size=98304)
+    assert [laid.num_gpus for laid in fewest(nine_heads, served(nine_heads, gib=1000))][:4] == [1, 2, 3, 4]
+    # llama.cpp deals out whole layers: any number of devices does.
+    devices = fewest(GQA, served(gib=100, engine="llamacpp"))
+    assert [next(devices).num_gpus for _ in range(7)] == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_layouts_stay_within_a_node_and_divide_heads():

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from kvplan.core.fit.answer import Change
-from kvplan.core.fit.places import counts, formats, layouts
+from kvplan.core.fit.places import fewest, formats
 from kvplan.core.fit.search import least_share, longest, most_requests, point, safe_share
 from kvplan.core.fit.trial import Case, Trial
 from kvplan.core.hardware import Gpu
@@ -231,8 +231,7 @@ def _gpus(asked: _Asked) -> Found:
         return
     tried = (
         ({"num_gpus": laid.num_gpus, "tp": laid.tp, "pp": laid.pp}, laid)
-        for count in counts(asked.model, asked.serving, above=asked.serving.num_gpus)
-        for laid in layouts(asked.model, asked.serving, count)
+        for laid in fewest(asked.model, asked.serving, above=asked.serving.num_gpus)
     )
     yield from _first(asked, "num_gpus", "more GPUs", tried)
 

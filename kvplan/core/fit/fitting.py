@@ -8,7 +8,7 @@ from kvplan.core.errors import InputError
 from kvplan.core.evidence import PlanWarning, warnings
 from kvplan.core.fit.answer import Bound, Change, CurvePoint, Fit, Share, Wanted
 from kvplan.core.fit.changes import changes
-from kvplan.core.fit.places import counts, formats, layouts
+from kvplan.core.fit.places import fewest, formats, layouts
 from kvplan.core.fit.search import least_share, longest, most_requests, point, safe_share
 from kvplan.core.fit.trial import UNLIMITED, Case, Trial
 from kvplan.core.hardware import Gpu
@@ -124,8 +124,10 @@ def _layouts(base: Case, want: Wanted) -> Iterator[Serving]:
     if not want.search_layout:
         yield base.serving
         return
-    for count in counts(base.model, base.serving) if want.num_gpus is None else (want.num_gpus,):
-        yield from layouts(base.model, base.serving, count)
+    if want.num_gpus is None:
+        yield from fewest(base.model, base.serving)
+    else:
+        yield from layouts(base.model, base.serving, want.num_gpus)
 
 
 def _answer(case: Case, want: Wanted) -> Trial | None:
@@ -229,14 +231,14 @@ def _changes(case: Case, want: Wanted, trial: Trial, bigger: tuple[Gpu, ...], *,
 
 def _with_fewer(case: Case, want: Wanted) -> tuple[Change, ...]:
     """What fewer GPUs hold, where the engine starts on them."""
-    found = []
-    for count in counts(case.model, case.serving):
-        if count >= case.serving.num_gpus:
+    found: list[Change] = []
+    for laid in fewest(case.model, case.serving):
+        if laid.num_gpus >= case.serving.num_gpus:
             break
-        laid = next(layouts(case.model, case.serving, count), None)
-        trial = None if laid is None else longest(replace(case, serving=laid), want.concurrency)
-        if laid is not None and trial is not None:
-            options: dict[str, object] = {"num_gpus": count, "tp": laid.tp, "pp": laid.pp}
+        told = [change for change in found if change.serving.num_gpus == laid.num_gpus]
+        trial = None if told else longest(replace(case, serving=laid), want.concurrency)
+        if trial is not None:
+            options: dict[str, object] = {"num_gpus": laid.num_gpus, "tp": laid.tp, "pp": laid.pp}
             found.append(
                 Change(
                     code="fewer_gpus", options={**options, "max_model_len": trial.length}, cost="shorter requests",

@@ -47,6 +47,21 @@ def counts(model: ModelSpec, serving: Serving, above: int = 0) -> Iterator[int]:
             yield ranks * replicas
 
 
+def fewest(model: ModelSpec, serving: Serving, above: int = 0) -> Iterator[Serving]:
+    """Layouts over more than `above` GPUs, the fewest first: 1, 2, 4, 8, whole nodes; between them where tp divides.
+
+    An engine that deals out whole layers only has any number of them.
+    """
+    replicas = serving.num_gpus // (serving.tp * serving.pp)
+    deals_heads = any(accepts(model, replace(serving, tp=tp, pp=1)) for tp in range(2, NODE + 1))
+    for count in counts(model, serving, above):
+        ranks = count // replicas
+        between = ranks < NODE and ranks & (ranks - 1) != 0
+        for laid in layouts(model, serving, count):
+            if not (between and deals_heads) or laid.pp == 1:
+                yield laid
+
+
 def formats(model: ModelSpec, serving: Serving) -> Iterator[Serving]:
     """The same with each format of the cache that is narrower than the serving's, and that the engine accepts."""
     width = cache_width(serving.kv_dtype) + cache_width(serving.value_dtype)
