@@ -121,6 +121,11 @@ class Facts:
             raise self.wrong(key, value, "a whole number")
         return value
 
+    def positions(self) -> int | None:
+        """The most tokens of a sequence; of a nested config that is silent what its class assumes, else None."""
+        assumed = self._defaults.fields.get("max_position_embeddings") if self._prefix else None
+        return self.integer("max_position_embeddings", default=assumed)
+
     def signed(self, key: str, *, default: int = _MISSING) -> int:
         """The whole number at `key`, which may count from the end and so be negative."""
         value = self._take((key,), default)

@@ -30,10 +30,10 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
 
 def profile(version: str | None) -> Engine:
     """The rules of `version`, or of the newest that is known. Raises InputError for one older than 0.5."""
-    rules, asked, newer = rules_of(version)
+    rules, known, newer = rules_of(version)
     return Engine(
         name="vllm",
-        version=asked,
+        version=known,
         date=DATE,
         reserve=_reserve,
         max_pass_tokens=8192,

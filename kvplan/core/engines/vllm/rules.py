@@ -70,10 +70,10 @@ RULES = {
 
 
 def rules_of(version: str | None) -> tuple[Rules, str, str | None]:
-    """(rules, the version that was asked for or else the newest, the same where it is newer than all that is known)."""
+    """(rules, the version that they are of, the one that was asked for where it is newer than all that is known)."""
     found, newer = chosen("vllm", version, tuple(RULES))
     asked = version.removeprefix("v") if version else found
-    return replace(RULES[found], version=asked), asked, newer
+    return replace(RULES[found], version=asked), found if newer else asked, newer
 
 
 def numbers(rules: Rules) -> tuple[int, ...]:

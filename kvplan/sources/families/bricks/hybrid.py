@@ -81,5 +81,5 @@ def named_decoder(
         embeddings=table(embed, vocab, hidden),
         head=(*norm(final, hidden, bias=norm_bias), *head),
         tied_embeddings=is_tied,
-        max_seq_len=facts.integer("max_position_embeddings", default=None),
+        max_seq_len=facts.positions(),
     )

@@ -124,5 +124,5 @@ def _decoder(facts: Facts, block: _Block, num_layers: int, *, family: str) -> Re
         embeddings=table("word_embeddings", vocab, block.hidden),
         head=(*norm("ln_f", block.hidden, bias=True), *head),
         tied_embeddings=tied,
-        max_seq_len=facts.integer("max_position_embeddings", default=None),
+        max_seq_len=facts.positions(),
     )

@@ -34,6 +34,7 @@ _GEMMA3_TEXT = {
     "intermediate_size": 9216,
     "num_hidden_layers": 26,
     "num_attention_heads": 8,
+    "max_position_embeddings": 131_072,
 }
 
 

@@ -76,7 +76,7 @@ def read_gpt_neox(facts: Facts) -> Reading:
         embeddings=table("embed_in", vocab, hidden),
         head=(*norm("final_layer_norm", hidden, bias=True), *head),
         tied_embeddings=tied,
-        max_seq_len=facts.integer("max_position_embeddings", default=None),
+        max_seq_len=facts.positions(),
     )
 
 

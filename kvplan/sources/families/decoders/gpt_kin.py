@@ -154,7 +154,7 @@ def read_gpt_neox_japanese(facts: Facts) -> Reading:
     vocab = facts.positive("vocab_size")
     head, tied = causal_head(facts, hidden_size=hidden, vocab_size=vocab, name="embed_out")
     top = (*norm("final_layer_norm", hidden, bias=True), *head)
-    positions = facts.integer("max_position_embeddings", default=None)
+    positions = facts.positions()
     return _reading(facts, layers, top, tied, tables="embed_in", max_seq_len=positions)
 
 

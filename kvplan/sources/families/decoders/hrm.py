@@ -33,7 +33,7 @@ def read_hrm_text(facts: Facts) -> Reading:
         embeddings=(*table("embed_tokens", vocab, hidden), start),
         head=head,
         tied_embeddings=tied,
-        max_seq_len=facts.integer("max_position_embeddings", default=None),
+        max_seq_len=facts.positions(),
     )
 
 

@@ -218,5 +218,5 @@ def decoder(
         embeddings=table("embed_tokens", vocab, hidden),
         head=(*(norm("norm", hidden) if final_norm is None else final_norm), *head),
         tied_embeddings=tied,
-        max_seq_len=facts.integer("max_position_embeddings", default=None),
+        max_seq_len=facts.positions(),
     )

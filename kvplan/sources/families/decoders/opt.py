@@ -107,7 +107,7 @@ def _decoder(
         embeddings=(*table("embed_tokens", vocab, hidden), *positions),
         head=(*norm("layer_norm", hidden, bias=True), *top),
         tied_embeddings=tied,
-        max_seq_len=facts.integer("max_position_embeddings", default=None),
+        max_seq_len=facts.positions(),
     )
 
 
