@@ -12,101 +12,18 @@ own scheduler are in `ollama_log`.
 import re
 
 from kvplan.runtime.lines import Line
+from kvplan.runtime.llamacpp_cache_log import CACHES, buffer, is_draft
 from kvplan.runtime.ollama_log import OLLAMA
-from kvplan.runtime.wording import NUMBER, OUT_OF_MEMORY, Dialect, Start, Wording, fails, is_ready, wording
+from kvplan.runtime.wording import NUMBER, OUT_OF_MEMORY, Dialect, Start, fails, is_ready, wording
 
 _BY = r"(?:llama_context|llama_new_context_with_model|llama_init_from_model): "
 """Who prints a context's settings: today, to b4500, between."""
-
-_DRAFT = {"model_buffer": "draft_weights", "kv_cache": "draft_kv_cache"}
-"""What is kept of a draft model, and under which name; the rest of what its load prints is not."""
-
-
-def _is_draft(start: Start) -> bool:
-    return ("draft", None) in start.marks
-
-
-def _add(start: Start, name: str, text: str, unit: str, line: Line, rank: str | None = None) -> None:
-    if _is_draft(start):
-        if name not in _DRAFT:
-            return
-        name = _DRAFT[name]
-    start.add(name, text, unit, line, rank=rank)
-
-
-def _buffer(name: str, key: str, versions: str, *, pattern: str | None = None, before: str = "") -> Wording:
-    """A line about one device: `CUDA0 KV buffer size = 128.00 MiB`."""
-
-    def read(start: Start, found: re.Match[str], line: Line) -> None:
-        mine = f"swa_{name}" if name == "kv_buffer" and ("sliding", None) in start.marks else name
-        _add(start, mine, found["x_size"], "MiB", line, rank=found["x_device"])
-
-    device = r"(?P<x_device>[A-Za-z]\w*(?:-\w+)*(?:\[[^\]]*\])?) +"
-    return wording(key, before + device + (pattern or key) + rf" += +(?P<x_size>{NUMBER}) MiB", versions, then=read)
-
-
-def _read_cache(start: Start, found: re.Match[str], line: Line) -> None:
-    """The cache as a whole: of the full layers, or of the sliding ones where the line before said so."""
-    sliding = "swa_" if ("sliding", None) in start.marks else ""
-    said = found.groupdict()
-    _add(start, f"{sliding}kv_cache", said["x_size"], "MiB", line)
-    for group, name, unit in (
-        ("x_keys", "key_cache", "MiB"),
-        ("x_values", "value_cache", "MiB"),
-        ("x_cells", "cells", "cells"),
-    ):
-        if said.get(group):
-            _add(start, sliding + name, said[group], unit, line)
-    if said.get("x_layers"):
-        _add(start, "swa_layers" if sliding else "cache_layers", said["x_layers"], "layers", line)
-    if _is_draft(start):
-        return
-    if said.get("x_type_k"):
-        _set_types(start, said["x_type_k"], said.get("x_type_v") or said["x_type_k"])
-    if said.get("x_streams"):
-        start.options.setdefault("max_num_seqs", int(said["x_seqs"]))
-        start.options.setdefault("kv_unified", said["x_seqs"] != said["x_streams"])
-
-
-def _set_types(start: Start, key_type: str, value_type: str) -> None:
-    start.facts.setdefault("type_k", key_type)
-    start.facts.setdefault("type_v", value_type)
-
-
-def _read_types(start: Start, found: re.Match[str], line: Line) -> None:
-    del line
-    if not _is_draft(start):
-        _set_types(start, found["x_type_k"], found["x_type_v"])
-
-
-def _read_iswa(start: Start, found: re.Match[str], line: Line) -> None:
-    """Two caches follow each other: that of the full layers, then that of the sliding ones."""
-    sliding = found["x_which"] == "SWA"
-    start.marks.discard(("sliding", None))
-    if sliding:
-        start.marks.add(("sliding", None))
-    _add(start, "swa_cells" if sliding else "cells", found["x_cells"], "cells", line)
-
-
-def _read_full_size(start: Start, found: re.Match[str], line: Line) -> None:
-    del found, line
-    start.options["swa_full"] = True
-
-
-def _read_state(start: Start, found: re.Match[str], line: Line) -> None:
-    for group, name, unit in (
-        ("x_size", "recurrent_cache", "MiB"),
-        ("x_cells", "state_slots", "seqs"),
-        ("x_conv", "conv_cache", "MiB"),
-        ("x_state", "state_cache", "MiB"),
-    ):
-        _add(start, name, found[group], unit, line)
 
 
 def _read_loader(start: Start, found: re.Match[str], line: Line) -> None:
     """A GGUF file is opened; the second of one start is the draft model's."""
     start.last_line = line.number
-    if not _is_draft(start):
+    if not is_draft(start):
         start.model = found["x_path"]
 
 
@@ -135,7 +52,7 @@ _SETTINGS = {
 def _read_setting(start: Start, found: re.Match[str], line: Line) -> None:
     """One line of the context's settings: `llama_context: n_ctx = 8192`."""
     name, text = found["x_name"], found["x_value"]
-    if _is_draft(start):
+    if is_draft(start):
         return
     start.last_line = line.number
     if name in ("n_ctx", "n_ctx_seq", "n_ctx_per_seq"):
@@ -153,11 +70,33 @@ def _read_flash(start: Start, found: re.Match[str], line: Line) -> None:
 
 
 def _read_device(start: Start, found: re.Match[str], line: Line) -> None:
-    device = found["x_device"]
+    """A device that is used, or one that there is; what was free of it first counts."""
+    device, said = found["x_device"], found.groupdict()
     start.gpus[device] = found["x_gpu"].strip()
     start.num_gpus = len(start.gpus)
-    if not _is_draft(start):
-        start.add("device_free", found["x_free"], "MiB", line, rank=device)
+    if said.get("x_total"):
+        start.add("device_total", said["x_total"], "MiB", line, rank=device, weak=True)
+    if not is_draft(start):
+        start.add("device_free", found["x_free"], "MiB", line, rank=device, weak="x_total" in said)
+
+
+def _read_file(start: Start, found: re.Match[str], line: Line) -> None:
+    """The server names the file that it loads; newer ones print little else unless they are asked to."""
+    if not is_draft(start):
+        start.last_line = line.number
+        start.model = found["x_path"]
+
+
+def _read_slots(start: Start, found: re.Match[str], line: Line) -> None:
+    """How many sequences the server works on at once, how long each may be, and whether they share the cells."""
+    del line
+    said = found.groupdict()
+    if said.get("x_seqs"):
+        start.options.setdefault("max_num_seqs", int(said["x_seqs"]))
+    if said.get("x_unified"):
+        start.options.setdefault("kv_unified", said["x_unified"] == "true")
+    if said.get("x_slot"):
+        start.facts.setdefault("n_ctx_slot", said["x_slot"])
 
 
 def _read_total(start: Start, found: re.Match[str], line: Line) -> None:
@@ -169,7 +108,7 @@ def _read_total(start: Start, found: re.Match[str], line: Line) -> None:
 
 
 def _read_layers(start: Start, found: re.Match[str], line: Line) -> None:
-    if not _is_draft(start):
+    if not is_draft(start):
         start.add("gpu_layers", found["x_gpu_layers"], "layers", line)
         start.add("model_layers", found["x_all_layers"], "layers", line)
         start.options["num_gpu_layers"] = int(found["x_gpu_layers"])
@@ -185,7 +124,7 @@ def _read_fact(start: Start, found: re.Match[str], line: Line) -> None:
     del line
     names = {"arch": "architecture", "general.architecture": "architecture", "general.name": "name"}
     name = found["x_name"]
-    if not _is_draft(start) and found["x_value"].strip():
+    if not is_draft(start) and found["x_value"].strip():
         start.facts.setdefault(names.get(name, name.replace(" ", "_")), found["x_value"].strip())
 
 
@@ -199,6 +138,9 @@ _BEGINNINGS = (
         begins="load",
         then=_read_loader,
     ),
+    wording(
+        "loading model '", r"load_model: loading model '(?P<x_path>[^']+)'", "b2200+", begins="load", then=_read_file
+    ),
     wording("loading draft model", r"loading draft model", "llama-server", then=_read_draft),
     wording("constructing llama_context", r"llama_context: constructing llama_context", "b4600+", then=_read_context),
 )
@@ -210,6 +152,32 @@ _DEVICES = (
         "b4000+",
         then=_read_device,
     ),
+    wording(
+        " MiB free)",
+        r"- (?P<x_device>(?!CPU)[A-Za-z]+\d+) +: (?P<x_gpu>.+?) \((?P<x_total>\d+) MiB, (?P<x_free>\d+) MiB free\)",
+        "b8000+",
+        begins="banner",
+        then=_read_device,
+    ),
+    wording(
+        "of device memory vs",
+        r"projected to use <expected_total> MiB of (?:device|total) memory vs",
+        "b7300+",
+        units={"expected_total": "MiB"},
+    ),
+    wording(
+        "n_parallel is set to auto",
+        r"n_parallel is set to auto, using n_parallel = (?P<x_seqs>\d+) and kv_unified = (?P<x_unified>true|false)",
+        "b7200+",
+        then=_read_slots,
+    ),
+    wording(
+        "n_slots = ",
+        r"n_slots = (?P<x_seqs>\d+)(?:, n_ctx_slot = (?P<x_slot>\d+))?(?:, kv_unified = '(?P<x_unified>true|false)')?",
+        "b1800+",
+        then=_read_slots,
+    ),
+    wording("new slot", r"new slot,? n_ctx(?:_slot)? = (?P<x_slot>\d+)", "b1800+", then=_read_slots),
     wording(
         ", compute capability",
         r"Device (?P<x_index>\d+): (?P<x_gpu>[^,]+), compute capability [\d.]+(?:, VMM: \w+)?"
@@ -245,8 +213,8 @@ _MODEL = (
         "b1100+",
         then=_read_layers,
     ),
-    _buffer("model_buffer", "model buffer size", "b4500+"),
-    _buffer("model_buffer", " buffer size", "b1600 to b3800", pattern="buffer size", before="llm_load_tensors: +"),
+    buffer("model_buffer", "model buffer size", "b4500+"),
+    buffer("model_buffer", " buffer size", "b1600 to b3800", pattern="buffer size", before="llm_load_tensors: +"),
 )
 
 _CONTEXT = (
@@ -255,6 +223,12 @@ _CONTEXT = (
         rf"{_BY}"
         r"(?P<x_name>n_ctx|n_ctx_seq|n_ctx_per_seq) += (?P<x_value>\d+)",
         "b1100+",
+        then=_read_setting,
+    ),
+    wording(
+        "< n_ctx_train",
+        r"(?P<x_name>n_ctx_seq|n_ctx_per_seq) \((?P<x_value>\d+)\) < n_ctx_train",
+        "b4000+",
         then=_read_setting,
     ),
     wording(
@@ -285,51 +259,13 @@ _CONTEXT = (
     ),
 )
 
-_CACHE = (
-    wording(
-        "SWA KV cache, size",
-        r"creating +(?P<x_which>SWA|non-SWA) KV cache, size = (?P<x_cells>\d+) cells",
-        "b5430+",
-        then=_read_iswa,
-    ),
-    wording("using full-size SWA cache", r"using full-size SWA cache", "b5430+", then=_read_full_size),
-    wording(
-        "KV self size",
-        rf"KV self size += +(?P<x_size>{NUMBER}) MiB, "
-        rf"(?:c\^KV \((?P<x_latent>\w+)\): +{NUMBER} MiB|K \((?P<x_type_k>\w+)\): +(?P<x_keys>{NUMBER}) MiB, "
-        rf"V \((?P<x_type_v>\w+)\): +(?P<x_values>{NUMBER}) MiB)",
-        "b1600 to b5100; c^KV in ik_llama.cpp",
-        then=_read_cache,
-    ),
-    wording(
-        " cells,",
-        rf"llama_kv_cache\w*: size = +(?P<x_size>{NUMBER}) MiB \( *(?P<x_cells>\d+) cells, +(?P<x_layers>\d+) layers, "
-        rf"(?: *(?P<x_seqs>\d+)/(?P<x_streams>\d+) seqs)?[^)]*\)"
-        rf"(?:, K \((?P<x_type_k>\w+)\): +(?P<x_keys>{NUMBER}) MiB)?"
-        rf"(?:, V \((?P<x_type_v>\w+)\): +(?P<x_values>{NUMBER}) MiB)?",
-        "b5100+",
-        then=_read_cache,
-    ),
-    wording(
-        "type_k = ",
-        r"kv_size = \d+, .{0,60}?type_k = '(?P<x_type_k>\w+)', type_v = '(?P<x_type_v>\w+)'",
-        "b4500 to b5300",
-        then=_read_types,
-    ),
-    _buffer("kv_buffer", "KV buffer size", "b1600+"),
-    wording(
-        "S (f",
-        rf"llama_(?:memory|kv_cache)_recurrent: size = +(?P<x_size>{NUMBER}) MiB \( *(?P<x_cells>\d+) cells,[^)]*\), "
-        rf"R \(\w+\): +(?P<x_conv>{NUMBER}) MiB, S \(\w+\): +(?P<x_state>{NUMBER}) MiB",
-        "b5300+",
-        then=_read_state,
-    ),
-    _buffer("state_buffer", "RS buffer size", "b6000+"),
-    _buffer("compute_buffer", "compute buffer size", "b1600+"),
-    _buffer("output_buffer", "output buffer size", "b2000+"),
-)
-
 _FAILURES = (
+    wording(
+        "cudaMalloc failed",
+        r"allocating [\d.,]+ MiB on device \d+: cudaMalloc failed: out of memory",
+        "b1800+",
+        then=fails,
+    ),
     wording(
         "failed to allocate",
         r"failed to allocate (?:buffer for kv cache|compute buffers|\w+ buffer)",
@@ -356,8 +292,13 @@ def _carry(before: Start, start: Start) -> None:
 
 def _finish(start: Start) -> None:
     """`max_model_len` is `-c`, as in `core.engines.llamacpp`: the cells of all sequences together."""
+    each = start.facts.get("n_ctx_seq") or start.facts.get("n_ctx_slot") or ""
     if start.facts.get("n_ctx", "").isdigit():
         start.options["max_model_len"] = int(start.facts["n_ctx"])
+    elif each.isdigit() and "max_model_len" not in start.options:
+        sequences = start.options.get("max_num_seqs", 1)
+        shared = bool(start.options.get("kv_unified")) or not isinstance(sequences, int)
+        start.options["max_model_len"] = int(each) if shared else int(each) * int(str(sequences))
     types = [start.facts[name] for name in ("type_k", "type_v") if name in start.facts]
     if types:
         start.options["kv_dtype"] = types[0] if len(set(types)) == 1 else "/".join(types)
@@ -370,7 +311,7 @@ DIALECT = Dialect(
         *_DEVICES,
         *_MODEL,
         *_CONTEXT,
-        *_CACHE,
+        *CACHES,
         *OLLAMA,
         *_FAILURES,
         *_READY,

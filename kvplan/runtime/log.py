@@ -25,9 +25,10 @@ KEYS = tuple(dict.fromkeys([*(said.key for _, said in _WORDINGS), _GPU_KEY]))
 GIST = (
     "emory", "size", " is ", "block", "odel", "e to", "for ", "version", "start", "failed", "max ", "num_", "Args",
     "Load ", "ttention ", " compute", " device", "layers", "args: ", "raph ", "build", "type", "arch", "in KV",
-    "loaded ", "To serve", "dynamic", "Maximum", "Listening", "engine (", "_info: ", "construct",
+    "loaded ", "To serve", "dynamic", "Maximum", "Listening", "LLM engine", "_info: ", "construct",
     "/snapshots/", "kv_uni", "flash_", "Operation:", "general.", "cells", "NVIDIA", "backend", "batch ", "n_ctx",
-    "S (f",
+    "S (f", "paged KV", "new slot", "n_slots", "n_parallel", "breakdown", "enabled by", " free)", " buffer", "runner pr", "Info:]",
+    "ot be cr",
 )  # fmt: skip
 """Each key holds one of these: most lines of a server at work hold none, or few."""
 _MAX_SOURCES = 64
@@ -93,7 +94,7 @@ class _Reader:
                 return
         elif start is None or (said.begins and start.is_over(said.begins, line, said.key)):
             start = self._begin(source, dialect, line, start)
-        if start.is_ready and not said.begins:
+        if start.is_ready and not said.begins and not said.after_ready:
             return
         if said.begins:
             start.mark(said.begins, line, said.key)
@@ -131,7 +132,7 @@ def _observation(dialect: Dialect, start: Start, source: _Source) -> Observation
         num_gpus=start.num_gpus or (_num_gpus(options) if start.args else None),
         figures={name: tuple(some) for name, some in figures.items()},
         facts=dict(start.facts),
-        errors=tuple(start.errors),
+        errors=tuple(start.errors or start.vague),
         first_line=start.first_line,
         last_line=max(start.last_line, start.first_line),
     )

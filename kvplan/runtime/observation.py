@@ -65,6 +65,7 @@ FIGURES = {
     "weights": "model weights on this rank",
     "draft_weights": "the draft model's weights",
     "activation_peak": "torch's peak over the weights in the profile run",
+    "torch_peak": "torch's peak in the profile run, weights included",
     "non_torch": "memory outside torch: contexts, collectives",
     "consumed": "weights and non_torch together, where the log does not part them",
     "non_kv": "weights, activation_peak and non_torch together",
@@ -116,11 +117,12 @@ FIGURES = {
     "state_buffer": "bytes of its recurrent states on one device",
     "compute_buffer": "its compute buffer on one device",
     "model_buffer": "its weights on one device",
+    "context_buffer": "all of its caches on one device together",
     "output_buffer": "its logits",
     "gpu_layers": "layers on the GPUs, the output counted as one",
     "model_layers": "layers there are, the output counted as one",
-    # What Ollama expects before it loads.
-    "expected_total": "all that Ollama expects to allocate",
+    # What is expected before it loads.
+    "expected_total": "all that Ollama, or llama.cpp's own fitting, expects to allocate",
     "expected_weights": "the weights that Ollama expects",
     "expected_kv_cache": "the cache that Ollama expects",
     "expected_graph": "the compute graph that Ollama expects",

@@ -7,7 +7,7 @@ server/sched.go, llm/memory.go, llm/server.go, ml/device.go, runner/ollamarunner
 import re
 
 from kvplan.runtime.lines import Line
-from kvplan.runtime.wording import NUMBER, Start, wording
+from kvplan.runtime.wording import NUMBER, Start, fails, wording
 
 _SIZE = rf'\\?"?(?P<x_size>{NUMBER}) (?P<x_size_unit>[KMG]iB|B)'
 
@@ -85,6 +85,12 @@ def _read_device(start: Start, found: re.Match[str], line: Line) -> None:
     start.add(name, found["x_size"], found["x_size_unit"], line, rank=found["x_device"], weak=True)
 
 
+def _read_buffer(start: Start, found: re.Match[str], line: Line) -> None:
+    """The same of the engine of its own before 0.11, which says again what grew."""
+    name = {"model weights": "model_buffer", "compute graph": "compute_buffer"}[found["x_what"]]
+    start.add(name, found["x_size"], found["x_size_unit"], line, rank=found["x_device"], last=True)
+
+
 def _read_gpu(start: Start, found: re.Match[str], line: Line) -> None:
     del found
     name = re.search(r'\bdescription=\\?"([^"\\]+)', line.text) or re.search(r'\bname=\\?"([^"\\]+)', line.text)
@@ -144,5 +150,14 @@ OLLAMA = (
         "0.11+",
         then=_read_device,
     ),
+    wording(
+        " buffer",
+        r"msg=\\?\"(?P<x_what>model weights|compute graph)\\?\" (?:backend=\w+ )?buffer(?:_type)?=(?P<x_device>\w+)"
+        rf" size={_SIZE}",
+        "0.6 to 0.10",
+        then=_read_buffer,
+    ),
+    wording("runner process has terminated", r"(?:llama )?runner process has terminated: [^\n]*", "0.1+", then=fails),
+    wording("requires more system memory", r"model requires more system memory", "0.1+", then=fails),
 )
 """The wordings of Ollama's server, in the dialect of llama.cpp."""

@@ -34,7 +34,8 @@ def _read_load(start: Start, found: re.Match[str], line: Line) -> None:
     """What one model took; the second that a rank loads is the draft model."""
     name = "draft_weights" if ("loaded", line.rank) in start.marks else "weights"
     start.marks.add(("loaded", line.rank))
-    start.add(name, found["x_taken"], "GiB", line)
+    if found["x_taken"]:
+        start.add(name, found["x_taken"], "GiB", line)
     if found["x_free"]:
         start.add("available_after_load", found["x_free"], "GiB", line, last=True)
     if found["x_type"]:
@@ -107,8 +108,8 @@ _WORDINGS = (
     wording(
         "Load weight end",
         r"Load weight end\.(?:.{0,200}?\btype=(?P<x_type>\w+))?(?:.{0,300}?avail mem=(?P<x_free>-?\d+\.\d+) GB)?"
-        r".{0,40}?mem usage=(?P<x_taken>-?\d+\.\d+) GB",
-        "0.4+",
+        r"(?:.{0,40}?mem usage=(?P<x_taken>-?\d+\.\d+) GB)?",
+        "0.3+; what it took from 0.4.1",
         then=_read_load,
     ),
     _size(
@@ -145,7 +146,7 @@ _WORDINGS = (
         **_fact("attention_backend"),
     ),
     wording("Using KV cache dtype", r"Using KV cache dtype: (?P<x_value>[\w.]+)", "0.5.4+", **_fact("kv_dtype")),
-    wording("Not enough memory", r"Not enough memory[.;] ?Please try", "0.3+", then=fails),
+    wording("Not enough memory", r"Not enough memory[.;:] ?(?:Please try|max_mamba_cache_size)", "0.1+", then=fails),
     wording("Capture cuda graph failed", r"Capture (?:cuda|CUDA) graph failed", "0.4+", then=fails),
     wording("memory capacity is unbalanced", r"The memory capacity is unbalanced", "0.4+", then=fails),
     wording("The server is fired up", r"The server is fired up and ready to roll", "0.2+", then=is_ready),

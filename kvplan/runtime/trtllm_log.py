@@ -13,6 +13,7 @@ from kvplan.runtime.lines import Line
 from kvplan.runtime.python_repr import read_items
 from kvplan.runtime.wording import OUT_OF_MEMORY, Dialect, Start, Wording, fails, is_ready, wording
 
+_VERSION = r"(?P<x_version>\d+(?:\.\d+)*(?:\.?(?:dev|rc|a|b|post)\d+)*)"
 _UNITS = {
     "num_blocks": "blocks",
     "num_cpu_blocks": "blocks",
@@ -27,6 +28,17 @@ def _said(key: str, pattern: str, versions: str, **options: object) -> Wording:
     names = re.findall(r"(?<!P)<(\w+)>", pattern)
     options = {"last": True, **options}
     return wording(key, pattern, versions, units={name: _UNITS.get(name, "GiB") for name in names}, **options)
+
+
+def _read_engine_limit(start: Start, found: re.Match[str], line: Line) -> None:
+    """What a C++ engine was built for."""
+    del line
+    start.options[_ENGINE_LIMITS[found["x_name"]]] = int(found["x_value"])
+
+
+_ENGINE_LIMITS = {
+    "maxBatchSize": "max_num_seqs", "maxSequenceLen": "max_model_len", "maxNumTokens": "max_num_batched_tokens"
+}  # fmt: skip
 
 
 def _read_version(start: Start, found: re.Match[str], line: Line) -> None:
@@ -50,7 +62,8 @@ def _read_limits(start: Start, found: re.Match[str], line: Line) -> None:
 
 def _read_share(start: Start, found: re.Match[str], line: Line) -> None:
     del line
-    start.options["gpu_memory_utilization"] = round(float(found["utilization"]), 6)
+    if found["utilization"]:
+        start.options["gpu_memory_utilization"] = round(float(found["utilization"]), 6)
 
 
 def _read_snapshot(start: Start, found: re.Match[str], line: Line) -> None:
@@ -72,17 +85,25 @@ def _read_world(start: Start, found: re.Match[str], line: Line) -> None:
 _WORDINGS = (
     wording(
         "TensorRT-LLM version",
-        r"TensorRT-LLM version:? (?P<x_version>\d[\w.+]*)",
-        "all",
+        rf"TensorRT-LLM version:? {_VERSION}",
+        "to 1.1",
         begins="banner",
         then=_read_version,
     ),
+    wording("TensorRT LLM version", rf"TensorRT LLM version:? {_VERSION}", "1.2+", begins="banner", then=_read_version),
     wording("LLM Args", r"LLM Args:?\s*(?:\w+\()?", "1.0+", then=_read_args),
     wording("LlmArgs(", r"\w*LlmArgs\(", "1.0+", then=_read_args),
     wording(
         "/snapshots/", r"models--(?P<x_model>[\w.\-]+?--[\w.\-]+)/snapshots/", "all", owned=False, then=_read_snapshot
     ),
     wording("MPI size:", r"MPI size: (?P<x_size>\d+)", "C++", then=_read_world),
+    wording(
+        "TRTGptModel max",
+        r"TRTGptModel (?P<x_name>maxBatchSize|maxSequenceLen|maxNumTokens): (?P<x_value>\d+)",
+        "0.5+, C++",
+        then=_read_engine_limit,
+    ),
+    wording("Loaded engine size:", r"Loaded engine size: <weights> MiB", "0.5+, C++", units={"weights": "MiB"}),
     _said("for model weights", r"Use <weights> GB for model weights", "1.0+"),
     _said("(inside torch) in", r"weights \(inside torch\).{0,40}?: <torch_after_load> GiB", "0.18+"),
     _said(
@@ -95,10 +116,10 @@ _WORDINGS = (
     _said(
         "Peak memory during memory usage",
         r"Peak memory during memory usage profiling \(torch \+ non-torch\): <peak> GiB, available KV cache memory when "
-        r"calculating max tokens: <kv_memory> GiB, fraction is set <utilization>, kv size (?:per token )?is "
-        r"<bytes_per_token>\.? device total memory <device_total> GiB"
+        r"calculating max tokens: <kv_memory> GiB(?:, fraction is set <utilization>)?(?:, kv size (?:per token )?is "
+        r"<bytes_per_token>)?(?:\.? device total memory <device_total> GiB)?"
         r"(?:.{0,50}?(?:tmp kv_mem|during profiling) <profile_cache> GiB)?",
-        "0.18+",
+        "0.17+; the share from 0.18",
         then=_read_share,
     ),
     _said("Estimated max memory in KV cache", r"Estimated max memory in KV cache ?: <kv_memory> GiB", "0.18+"),
@@ -106,6 +127,17 @@ _WORDINGS = (
         "max tokens in paged KV cache (",
         r"Allocated <kv_cache> GiB for max tokens in paged KV cache \(<num_tokens>\)",
         "0.5+",
+    ),
+    wording(
+        "for k/v cache", r"Allocate <kv_cache> bytes for k/v cache", "0.5 to 0.9", units={"kv_cache": "B"}, last=True
+    ),
+    _said("tokens in paged KV cache", r"Using <num_tokens> (?:total )?tokens in paged KV cache", "0.5 to 0.9"),
+    wording(
+        "tokens in paged KV cache: ",
+        r"Max tokens in paged KV cache: <num_tokens>\. Allocating <kv_cache> bytes",
+        "0.9 to 0.11",
+        units={**_UNITS, "kv_cache": "B"},
+        last=True,
     ),
     _said("in KV cache primary pool:", r"Number of blocks in KV cache primary pool: <num_blocks>", "0.8 to 0.20"),
     _said("in KV cache secondary pool:", r"in KV cache secondary pool: <num_cpu_blocks>", "0.9 to 0.20"),
@@ -128,6 +160,20 @@ _WORDINGS = (
         "1.0+",
         then=_read_limits,
     ),
+    wording(
+        "[SequenceInfo:]",
+        r"max_seq_len=(?P<x_length>\d+), self\.max_batch_size=(?P<x_batch>\d+), self\.page_size=\d+, "
+        r"self\.max_num_tokens=(?P<x_tokens>\d+)",
+        "1.1+, AutoDeploy",
+        then=_read_limits,
+    ),
+    wording(
+        "Total GPU memory (GiB):",
+        r"Total GPU memory \(GiB\): <device_total>",
+        "1.0+, of a start that failed",
+        units={"device_total": "GiB"},
+    ),
+    wording("could not be created:", r"The following component could not be created: .*", "1.0+", then=fails),
     wording("insufficient GPU memory", r"(?:Executor creation .{0,20})?insufficient GPU memory", "1.0+", then=fails),
     wording("Application startup complete", r"Application startup complete", "all", owned=False, then=is_ready),
     *OUT_OF_MEMORY,

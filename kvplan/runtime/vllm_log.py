@@ -13,30 +13,15 @@ import re
 
 from kvplan.runtime.lines import Line
 from kvplan.runtime.python_repr import read_items
-from kvplan.runtime.wording import OUT_OF_MEMORY, Dialect, Start, Wording, fails, is_ready, wording
-
-_GIB = dict.fromkeys(
-    (
-        "weights", "activation_peak", "non_torch", "consumed", "non_kv", "graphs", "graph_estimate", "kv_memory",
-        "requested", "device_total", "device_free", "needed",
-    ),
-    "GiB",
-)  # fmt: skip
-
-
-def _size(key: str, pattern: str, versions: str, **options: object) -> Wording:
-    return wording(key, pattern, versions, units={**_GIB, "utilization": "share"}, places=2, **options)
-
-
-def _count(key: str, pattern: str, versions: str, **options: object) -> Wording:
-    names = re.findall(r"(?<!P)<(\w+)>", pattern)
-    unit = {"num_blocks": "blocks", "num_cpu_blocks": "blocks", "max_concurrency": "x", "state_slots": "seqs"}
-    return wording(key, pattern, versions, units={name: unit.get(name, "tokens") for name in names}, **options)
+from kvplan.runtime.vllm_memory_log import MEMORY, count, option, size
+from kvplan.runtime.wording import OUT_OF_MEMORY, Dialect, Start, fails, fails_vaguely, is_ready, wording
 
 
 def _read_version(start: Start, found: re.Match[str], line: Line) -> None:
     del line
-    start.version = start.version or found["x_version"].removeprefix("v")
+    version = (found["x_version"] or "").removeprefix("v")
+    if version[:1].isdigit():
+        start.version = start.version or version
 
 
 def _read_args(start: Start, found: re.Match[str], line: Line) -> None:
@@ -81,14 +66,19 @@ def _fact(name: str) -> dict[str, object]:
     return {"then": read}
 
 
-def _option(name: str, value: object = None) -> dict[str, object]:
-    """What the engine says that it decided, under kvplan's name."""
+def _set_fact(name: str) -> dict[str, object]:
+    """The same where the last to say it is right."""
 
     def read(start: Start, found: re.Match[str], line: Line) -> None:
         del line
-        start.options[name] = int(found["x_value"].replace(",", "")) if value is None else value
+        start.facts[name] = found["x_value"]
 
     return {"then": read}
+
+
+def _read_out_of_memory(start: Start, found: re.Match[str], line: Line) -> None:
+    """Of a line whose prefix is vLLM's own: it may be the first that is known of a log."""
+    start.fail(found["x_words"], line)
 
 
 def _read_padding(start: Start, found: re.Match[str], line: Line) -> None:
@@ -117,86 +107,11 @@ _BEGINNINGS = (
     wording("args: Namespace(", r"args: Namespace\(", "0.4 to 0.8", begins="process", then=_read_args),
     wording("non-default args: {", r"non-default args: \{", "0.8+", begins="process", then=_read_args),
     wording(
-        "LLM engine (v",
-        r"Initializing an? (?:V\d )?LLM engine \(v(?P<x_version>[^)\s]+)\) with config: ",
-        "0.2+; V1 from 0.7",
+        "LLM engine",
+        r"Initializing an? (?:V\d )?LLM engine(?: \(v(?P<x_version>[^)\s]+)\))? with config: ",
+        "0.1+; V1 from 0.7",
         begins="engine",
         then=_read_config,
-    ),
-)
-
-_LOADING = (
-    _size("Model loading took", r"Model loading took <weights> G", "0.7+", begins="load"),
-    _size("Loading model weights took", r"Loading model weights took <weights> G", "0.3 to 0.7", begins="load"),
-)
-
-_MEMORY_V0 = (
-    _size(
-        "x gpu_memory_utilization",
-        r"total_gpu_memory \(<device_total>GiB\) x gpu_memory_utilization \(<utilization>\) = <requested>GiB",
-        "0.6.4 to 0.10",
-    ),
-    _size("model weights take", r"model weights take <weights>GiB", "0.6.4 to 0.10", weak=True),
-    _size("non_torch_memory takes", r"non_torch_memory takes <non_torch>GiB", "0.6.4 to 0.10"),
-    _size("activation peak memory takes", r"activation peak memory takes <activation_peak>GiB", "0.6.4 to 0.10"),
-    _size("reserved for KV Cache is", r"reserved for KV Cache is <kv_memory>GiB", "0.6.4 to 0.10"),
-    _count(
-        "CPU blocks:",
-        r"# (?:GPU|cuda|CUDA|rocm|xpu|hpu|neuron|npu) blocks: <num_blocks>, # CPU blocks: <num_cpu_blocks>",
-        "0.2 to 0.10",
-    ),
-)
-
-_MEMORY_V1 = (
-    _size("Available KV cache memory:", r"Available KV cache memory: <kv_memory> GiB", "0.8.3+"),
-    _size(
-        "memory for KV Cache as specified by",
-        r"(?:nitial free memory:? <device_free> GiB[,;] )?[Rr]eserved <kv_memory> GiB memory for KV Cache as "
-        r"specified by",
-        "0.11+",
-    ),
-    _size("Total non KV cache memory:", r"Total non KV cache memory: <non_kv>GiB", "0.10+, debug"),
-    _size("torch peak memory increase:", r"torch peak memory increase: <activation_peak>GiB", "0.10+, debug"),
-    _size("forward increase memory:", r"non-torch forward increase memory: <non_torch>GiB", "0.10+, debug"),
-    _size("weights memory:", r"weights memory: <weights>GiB", "0.10+, debug", weak=True),
-    _size(
-        "Desired GPU memory utilization is",
-        r"Free memory on device (?:\S+ )?\(<device_free>/<device_total> GiB\) on startup\. "
-        r"Desired GPU memory utilization is \(<utilization>, <requested> GiB\)",
-        "0.10.2+",
-    ),
-    _size("GiB for weight", r"Actual usage(?: is|:) <weights> GiB for weight", "0.10.2 to 0.20", weak=True),
-    _size("for consumed memory", r"<consumed> GiB for consumed memory", "0.27+"),
-    _size("for peak activation", r"<activation_peak> GiB for peak activation", "0.10.2+", weak=True),
-    _size("for non-torch memory", r"<non_torch> GiB for non-torch memory", "0.10.2 to 0.20", weak=True),
-    _size("for CUDAGraph memory", r"<graphs> GiB for CUDAGraph memory", "0.10.2+", weak=True),
-    _size("Current kv cache memory in use", r"kv cache memory in use is <kv_memory> GiB", "0.12+", weak=True),
-)
-
-_GRAPHS = (
-    _size("Graph capturing finished", r"Graph capturing finished in \d+ secs?, took <graphs> GiB", "0.5+"),
-    _size("Estimated CUDA graph memory:", r"Estimated CUDA graph memory: <graph_estimate> GiB", "0.19+"),
-    _size(
-        "CUDA graph pool memory:",
-        r"CUDA graph pool memory: <graphs> GiB \(actual\), <graph_estimate> GiB \(estimated\)",
-        "0.19+",
-        weak=True,
-    ),
-)
-
-_POOL = (
-    _count("KV cache size:", r"KV cache size: <num_tokens> tokens", "0.7+"),
-    _count(
-        "Maximum concurrency for",
-        r"Maximum concurrency for <concurrency_len> tokens per request: <max_concurrency>x",
-        "0.5.1+",
-    ),
-    _count("num_gpu_blocks is:", r"num_gpu_blocks is: <num_blocks>", "0.8+, debug"),
-    _count(
-        "num_gpu_blocks_override=",
-        r"Overriding num_gpu_blocks=\d+ with num_gpu_blocks_override=(?P<x_value>\d+)",
-        "0.5+",
-        **_option("num_gpu_blocks_override"),
     ),
 )
 
@@ -205,25 +120,43 @@ _DECISIONS = (
         "Chunked prefill is enabled",
         r"Chunked prefill is enabled with max_num_batched_tokens=(?P<x_value>\d+)",
         "0.5+",
-        **_option("max_num_batched_tokens"),
+        **option("max_num_batched_tokens"),
     ),
-    wording("Using max model len", r"Using max model len (?P<x_value>\d+)", "0.8.5+", **_option("max_model_len")),
+    wording(
+        "Auto-fit max_model_len:",
+        r"Auto-fit max_model_len: (?:reduced from \d+ to|full model context length) (?P<x_value>\d+)",
+        "0.14+",
+        **option("max_model_len"),
+    ),
+    wording(
+        "Block size is set to",
+        r"Block size is set to (?P<x_value>\d+) if prefix cache",
+        "on Ascend",
+        **option("block_size"),
+    ),
+    wording("Using max model len", r"Using max model len (?P<x_value>\d+)", "0.8.5+", **option("max_model_len")),
     wording(
         "Asynchronous scheduling is enabled",
         r"Asynchronous scheduling is enabled",
         "0.14+",
-        **_option("async_scheduling", True),
+        **option("async_scheduling", True),
     ),
     wording(
         "Asynchronous scheduling is disabled",
         r"Asynchronous scheduling is disabled",
         "0.14+",
-        **_option("async_scheduling", False),
+        **option("async_scheduling", False),
     ),
     wording(
         "attention block size to",
         r"Setting attention block size to (?P<x_value>\d+) tokens",
         "0.10.2+",
+        **_set_fact("block_size"),
+    ),
+    wording(
+        "kv cache block size to",
+        r"Setting kv cache block size to (?P<x_value>\d+)",
+        "0.14+",
         **_fact("block_size"),
     ),
     wording(
@@ -256,7 +189,7 @@ _DECISIONS = (
 )
 
 _FAILURES = (
-    _size(
+    size(
         "is less than desired GPU memory",
         r"Free memory on device (?:\S+ )?\(<device_free>/<device_total> GiB\) on startup is less than desired GPU "
         r"memory utilization \(<utilization>, <requested> GiB\)",
@@ -266,31 +199,49 @@ _FAILURES = (
     wording(
         "No available memory for the cache blocks", r"No available memory for the cache blocks", "0.2+", then=fails
     ),
-    _count(
+    count(
         "can be stored in KV cache",
         r"The model's max seq len \(<needed_len>\) is larger than the maximum number of tokens that can be stored in "
         r"KV cache \(<num_tokens>\)",
         "0.2 to 0.10",
         then=fails,
     ),
-    wording(
+    count(
         "To serve at least one request",
+        r"To serve at least one request with the model'?s?'?s? max seq len \(<needed_len>\)",
+        "0.8+",
+        then=fails,
+    ),
+    size(
+        "KV cache is needed, which",
         r"To serve at least one request with the models?'s max seq len \(<needed_len>\), \(?<needed> GiB KV cache\)? "
         r"is needed, which is larger than the available KV cache memory \(<kv_memory> GiB\)"
         r"(?:.{0,80}?estimated maximum model length is <estimated_max_len>)?",
         "0.8+",
-        units={**_GIB, "needed_len": "tokens", "estimated_max_len": "tokens"},
-        places=2,
         weak=True,
         then=fails,
     ),
-    _count(
+    count(
         "available Mamba cache blocks",
         r"max_num_seqs \(\d+\) exceeds available Mamba cache blocks \(<state_slots>\)",
         "0.18+",
         then=fails,
     ),
     wording("Error in memory profiling", r"Error in memory profiling\.", "0.5+", then=fails),
+    wording("Cannot auto-fit max_model_len", r"Cannot auto-fit max_model_len", "0.14+", then=fails),
+    wording(
+        "OutOfMemoryError",
+        r"\((?:EngineCore|Worker|VllmWorker|RayWorker)[^)]{0,80}\).{0,200}?\bOutOfMemoryError: (?P<x_words>.*)",
+        "0.8+",
+        then=_read_out_of_memory,
+    ),
+    wording(
+        "core initialization failed",
+        r"Engine core initialization failed\. See root cause above",
+        "0.9+",
+        then=fails_vaguely,
+    ),
+    wording("EngineCore failed to start", r"EngineCore failed to start", "0.8+", then=fails_vaguely),
 )
 
 _READY = (
@@ -308,11 +259,7 @@ DIALECT = Dialect(
     engine="vllm",
     wordings=(
         *_BEGINNINGS,
-        *_LOADING,
-        *_MEMORY_V0,
-        *_MEMORY_V1,
-        *_GRAPHS,
-        *_POOL,
+        *MEMORY,
         *_DECISIONS,
         *_FAILURES,
         *_READY,

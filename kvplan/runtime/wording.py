@@ -38,7 +38,7 @@ class Wording:
     places: int = 0
     """Decimals that a size is rounded to at least, where the engine leaves out a last zero."""
     weak: bool = False
-    """Taken only where no other line said it: a repetition, or one rounded more."""
+    """Taken only as long as no other line says it: a repetition, or one rounded more."""
     last: bool = False
     """A later line takes its place: the engine says so again once it knows better."""
     begins: Literal["process", "banner", "engine", "load"] | None = None
@@ -73,11 +73,15 @@ class Start:
     facts: dict[str, str] = field(default_factory=dict)
     figures: dict[str, list[Figure]] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
+    vague: list[str] = field(default_factory=list)
+    """Words that tell that it did not start, and not why."""
     gpus: dict[str, str] = field(default_factory=dict)
     num_gpus: int | None = None
     is_ready: bool = False
     marks: set[tuple[str, str | None]] = field(default_factory=set)
     """What was seen of each rank, as an engine's module likes."""
+    passing: set[tuple[str, str | None]] = field(default_factory=set)
+    """Figures, each by its rank, that a line which says it better takes the place of."""
 
     def is_over(self, begins: str, line: Line, key: str) -> bool:
         """Whether a line with which something begins cannot belong to this start any more."""
@@ -127,10 +131,17 @@ class Start:
         figure = Figure(value=value, unit=unit, half_step=half_step, line_number=line.number, rank=rank)
         so_far = self.figures.get(name, [])
         mine = [f for f in so_far if f.rank == rank]
-        if last:
-            so_far = [f for f in so_far if f.rank != rank]
-        elif mine and (weak or any((f.value, f.unit) == (value, unit) for f in mine)):
+        passes = (name, rank) in self.passing
+        if weak and mine and not (last and passes):
             return
+        if last or (passes and not weak):
+            so_far = [f for f in so_far if f.rank != rank]
+        elif any((f.value, f.unit) == (value, unit) for f in mine):
+            return
+        if weak:
+            self.passing.add((name, rank))
+        else:
+            self.passing.discard((name, rank))
         self.figures[name] = [*so_far, figure]
 
     def fail(self, words: str, line: Line) -> None:
@@ -155,10 +166,18 @@ def fails(start: Start, found: re.Match[str], line: Line) -> None:
     start.fail(line.text[found.start() :], line)
 
 
+def fails_vaguely(start: Start, found: re.Match[str], line: Line) -> None:
+    """The same of a line that does not say why: it counts where no other does."""
+    if not start.is_ready and not start.vague:
+        start.vague.append(" ".join(line.text[found.start() : found.end()].split()))
+        start.last_line = line.number
+
+
 def is_ready(start: Start, found: re.Match[str], line: Line) -> None:
-    """The engine has started; what its log says from here on is about its work."""
+    """The engine has started, whatever it had to try twice; what its log says from here on is about its work."""
     del found
     start.is_ready = True
+    start.errors, start.vague = [], []
     start.last_line = line.number
 
 

@@ -31,6 +31,7 @@ def test_llama_server_with_sliding_layers():
         "swa_key_cache": [(936.0, "MiB", 0.005, None)],
         "swa_value_cache": [(936.0, "MiB", 0.005, None)],
         "swa_layers": [(52, "layers", 0.0, None)],
+        "expected_total": [(21_074, "MiB", 0.5, None)],
         "compute_buffer": [(522.62, "MiB", 0.005, "CUDA0"), (85.06, "MiB", 0.005, "CUDA_Host")],
     }
     assert seen.options == {
@@ -136,6 +137,41 @@ WORDINGS = {
         ["llama_new_context_with_model: KV self size  = 1147,50 MiB, c^KV (q8_0): 1147,50 MiB, kv^T: not used"],
         {"kv_cache": [1147.5]},
     ),
+    "the table at the end": (
+        [
+            "llama_memory_breakdown_print: | memory breakdown [MiB] | total   free    self   model   context   compute    unaccounted |",
+            "llama_memory_breakdown_print: |   - CUDA0 (RTX 4090)   | 24080 = 1311 + (21900 = 19850 +    1536 +     514) +         869 |",
+            "llama_memory_breakdown_print: |   - Host               |                 1200 =  1100 +       0 +     100                |",
+        ],
+        {
+            "device_total": [(24_080, "CUDA0")], "model_buffer": [(19_850, "CUDA0")],
+            "context_buffer": [(1536, "CUDA0")], "compute_buffer": [(514, "CUDA0")],
+        },
+    ),
+    "devices of newer builds": (
+        [
+            "0.00.9 I   - CUDA0   : NVIDIA GeForce RTX 4090 (24080 MiB, 23500 MiB free)",
+            "0.00.9 I   - CPU     : AMD Ryzen (64297 MiB, 64297 MiB free)",
+            "0.01.0 I common_params_fit_impl: projected to use 21900 MiB of device memory vs. 23480 MiB of free device memory",
+            "0.01.1 I llama_prepare_model_devices: using device CUDA0 (NVIDIA GeForce RTX 4090) (0000:01:00.0) - 23480 MiB free",
+        ],
+        {"device_total": [(24_080, "CUDA0")], "device_free": [(23_480, "CUDA0")], "expected_total": [21_900]},
+    ),
+    "ollama's engine before 0.11": (
+        [
+            'level=INFO source=ggml.go:377 msg="model weights" buffer=ROCm0 size="12.4 GiB"',
+            'level=INFO source=ggml.go:666 msg="compute graph" backend=ROCm0 buffer_type=ROCm0 size="0 B"',
+            'level=INFO source=ggml.go:666 msg="compute graph" backend=ROCm0 buffer_type=ROCm0 size="1.3 GiB"',
+        ],
+        {"model_buffer": [(12.4, "ROCm0")], "compute_buffer": [(1.3, "ROCm0")]},
+    ),
+    "estimates of ollama before llama.cpp's own figures": (
+        [
+            'level=INFO source=device.go:251 msg="kv cache" device=CUDA0 size="1.0 GiB"',
+            "llama_kv_cache:      CUDA0 KV buffer size =  1024.00 MiB",
+        ],
+        {"kv_buffer": [(1024.0, "CUDA0")]},
+    ),
     "ollama's own engine": (
         [
             'level=INFO source=device.go:240 msg="model weights" device=CUDA0 size="4.1 GiB"',
@@ -217,9 +253,42 @@ def test_why_it_did_not_start():
     ])  # fmt: skip
     assert seen.model == "m.gguf"
     assert seen.errors == (
-        "cudaMalloc failed: out of memory",
+        "allocating 10240.00 MiB on device 0: cudaMalloc failed: out of memory",
         "failed to initialize the context: failed to allocate buffer for kv cache",
     )
+
+
+def test_what_was_tried_again_and_went_well_is_no_failure():
+    (seen,) = read_log([
+        "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9216.00 MiB on device 1: cudaMalloc failed: out of memory",
+        "graph_reserve: failed to allocate compute buffers",
+        "sched_reserve: compute buffer allocation failed, retrying without pipeline parallelism",
+        "srv    load_model: initializing, n_slots = 2, n_ctx_slot = 16384, kv_unified = 'false'",
+        "srv          main: server is listening on http://127.0.0.1:8080",
+    ])  # fmt: skip
+    assert seen.errors == ()
+    assert seen.options == {"max_num_seqs": 2, "kv_unified": False, "max_model_len": 32_768}
+
+
+def test_a_server_that_prints_little():
+    (seen,) = read_log([
+        "srv          main: n_parallel is set to auto, using n_parallel = 4 and kv_unified = true",
+        "srv    load_model: loading model '/models/Qwen3-8B-Q4_K_M.gguf'",
+        "llama_context: n_ctx_seq (24576) < n_ctx_train (40960) -- the full capacity of the model will not be utilized",
+        "srv    load_model: creating MTP draft context against the target model '/models/Qwen3-8B-Q4_K_M.gguf'",
+        "slot   load_model: id  0 | task -1 | new slot, n_ctx = 24576",
+        "srv          main: server is listening on http://127.0.0.1:8080",
+    ])  # fmt: skip
+    assert seen.model == "/models/Qwen3-8B-Q4_K_M.gguf"
+    assert seen.options == {"max_num_seqs": 4, "kv_unified": True, "max_model_len": 24_576}
+
+
+def test_a_runner_that_died():
+    (seen,) = read_log([
+        'level=INFO msg="starting llama server" cmd="/bin/ollama_llama_server --model /blobs/sha256-ab --ctx-size 2048"',
+        "Error: llama runner process has terminated: GGML_ASSERT(n > 0) failed",
+    ])  # fmt: skip
+    assert seen.errors == ("llama runner process has terminated: GGML_ASSERT(n > 0) failed",)
 
 
 def test_swa_full():

@@ -63,7 +63,9 @@ def test_older_lines_say_less():
         "[2024-11-20 10:00:09 TP0] Memory pool end. avail mem=8.32 GB",
         "[2024-11-20 10:00:20 TP0] max_total_num_tokens=430915, max_prefill_tokens=16384, max_running_requests=4097, "
         "context_len=131072",
-    ]) == {"device_free": [78.58], "available_after": [8.32], "num_tokens": [430_915]}  # fmt: skip
+    ]) == {
+        "device_free": [78.58], "available_after_load": [63.53], "available_after": [8.32], "num_tokens": [430_915],
+    }  # fmt: skip
 
 
 def test_latent_keys_and_values_are_one():
@@ -108,6 +110,7 @@ def test_a_draft_model_is_the_second_that_a_rank_loads():
 
 @pytest.mark.parametrize("words", [
     "Not enough memory. Please try to increase --mem-fraction-static.",
+    "Not enough memory; max_mamba_cache_size=3, mamba_ratio=5, resulting max_num_reqs=0",
     "Capture cuda graph failed: CUDA out of memory.",
     "The memory capacity is unbalanced. Some GPUs may be occupied by other processes.",
 ])  # fmt: skip

@@ -1,5 +1,7 @@
 """TensorRT-LLM's logs: the figures of the file, typed in from it by hand, and the lines of its C++ engines."""
 
+import pytest
+
 from kvplan.runtime.log import read_log
 from tests.runtime.logs import by_rank, printed, read_one
 
@@ -75,3 +77,66 @@ def test_why_it_did_not_start():
     ])  # fmt: skip
     assert seen.version == "1.2.0"
     assert seen.errors == ("Executor creation failed due to insufficient GPU memory.",)
+
+
+def test_which_part_found_no_memory():
+    (seen,) = read_log([
+        "[TensorRT-LLM] TensorRT LLM version: 1.2.0rc3",
+        "[TRT-LLM] [RANK 0] [E] Failed to initialize executor on rank 0: Executor creation failed due to insufficient GPU memory.",
+        "",
+        "The following component could not be created: KV cache",
+        "Total GPU memory (GiB): 94.75",
+    ])  # fmt: skip
+    assert seen.version == "1.2.0rc3"
+    assert [error.split()[0] for error in seen.errors] == ["Executor", "The"]
+    assert [figure.value for figure in seen.figures["device_total"]] == [94.75]
+
+
+OLDER = {
+    "0.8": (
+        ["Allocate 6442450944 bytes for k/v cache. ", "Using 49152 tokens in paged KV cache."],
+        {"kv_cache": [6_442_450_944], "num_tokens": [49_152]},
+    ),
+    "0.9": (
+        ["Max tokens in paged KV cache: 98304. Allocating 12884901888 bytes."],
+        {"kv_cache": [12_884_901_888], "num_tokens": [98_304]},
+    ),
+    "total tokens": (
+        ["Using 512 total tokens in paged KV cache, and 4 blocks per sequence"],
+        {"num_tokens": [512]},
+    ),
+    "engine": (["Loaded engine size: 7641 MiB"], {"weights": [7641]}),
+    "no share": (
+        [
+            "Peak memory during memory usage profiling (torch + non-torch): 31.25 GiB, available KV cache memory when "
+            "calculating max tokens: 42.50 GiB"
+        ],
+        {"peak": [31.25], "kv_memory": [42.5]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OLDER)
+def test_wordings_of_older_versions(name):
+    lines, figures = OLDER[name]
+    (seen,) = read_log([f"[TensorRT-LLM][INFO] {line}" for line in lines])
+    assert {name: [figure.value for figure in found] for name, found in seen.figures.items()} == figures
+
+
+@pytest.mark.parametrize("lines", [
+    [
+        "[TensorRT-LLM][INFO] TRTGptModel maxBatchSize: 32", "[TensorRT-LLM][INFO] TRTGptModel maxSequenceLen: 2048",
+        "[TensorRT-LLM][INFO] TRTGptModel maxNumTokens: 4096",
+    ],
+    [
+        "[TRT-LLM AUTO-DEPLOY] [RANK 0] [I] [SequenceInfo:] self.max_seq_len=2048, self.max_batch_size=32, "
+        "self.page_size=64, self.max_num_tokens=4096 (inferred), self.num_pages=128"
+    ],
+], ids=["engine", "AutoDeploy"])  # fmt: skip
+def test_limits_of_other_backends(lines):
+    (seen,) = read_log(lines)
+    assert seen.options == {"max_num_seqs": 32, "max_model_len": 2048, "max_num_batched_tokens": 4096}
+
+
+def test_the_version_ends_where_its_line_goes_on():
+    assert read_log(["[TensorRT-LLM] TensorRT-LLM version: 0.8.0Input [Text 0]"])[0].version == "0.8.0"

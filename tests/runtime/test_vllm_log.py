@@ -180,6 +180,28 @@ WORDINGS = [
         {"non_kv": 36.07, "activation_peak": 5.58, "non_torch": 0.61, "weights": 29.88},
     ),
     ("Maximum concurrency for 4096 tokens per request: 6.12x", {"concurrency_len": 4096, "max_concurrency": 6.12}),
+    ("INFO kv_cache_utils.py:405] # GPU blocks: 21944", {"num_blocks": 21_944}),
+    ("INFO cpu_executor.py:1] # cpu blocks: 2340, # CPU blocks: 0", {"num_blocks": 2340, "num_cpu_blocks": 0}),
+    (
+        "Memory profiling results: total_gpu_memory=39.39GiB initial_memory_usage=15.51GiB peak_torch_memory=17.20GiB "
+        "memory_usage_post_profile=15.54Gib non_torch_memory=0.31GiB kv_cache_size=17.94GiB "
+        "gpu_memory_utilization=0.90",
+        {"device_total": 39.39, "torch_peak": 17.2, "non_torch": 0.31, "kv_memory": 17.94, "utilization": 0.9},
+    ),
+    (
+        "Actual usage: 14.25 GiB for weights, 1.31 GiB for peak activation, 0.42 GiB for non-torch memory, 0.18 GiB for "
+        "NPU graph memory. Current KV cache memory: 38.87 GiB.",
+        {"weights": 14.25, "activation_peak": 1.31, "non_torch": 0.42, "graphs": 0.18, "kv_memory": 38.87},
+    ),
+    (
+        "Available memory: 41234567168, total memory: 65464696832",
+        {"kv_memory": 41_234_567_168, "device_total": 65_464_696_832},
+    ),
+    ("Current kv cache memory in use is 21474836480 bytes.", {"kv_memory": 21_474_836_480}),
+    (
+        "1.75 GiB for peak activation, and 0.62 GiB for CUDAGraph memory. Current kv cache memory in use is 9.5 GiB.",
+        {"activation_peak": 1.75, "graphs": 0.62, "kv_memory": 9.5},
+    ),
 ]  # fmt: skip
 
 
@@ -288,6 +310,70 @@ def test_replicas_are_one_start():
     (seen,) = read_log(log)
     assert by_rank(seen, "kv_memory") == {"DP0": 20.5, "DP1": 20.5}
     assert (seen.options["dp"], seen.num_gpus) == (2, 2)
+
+
+OPTIONS = [
+    (
+        "Auto-fit max_model_len: reduced from 131072 to 90112 to fit in available GPU memory (4.02 GiB available)",
+        {"max_model_len": 90_112},
+    ),
+    ("Auto-fit max_model_len: full model context length 40960 fits in available GPU memory", {"max_model_len": 40_960}),
+    ("Block size is set to 128 if prefix cache or chunked prefill is enabled.", {"block_size": 128}),
+    (
+        "CUDA graph memory profiling is enabled (default since v0.21.0). The current --gpu-memory-utilization=0.8800 is "
+        "equivalent to --gpu-memory-utilization=0.8712 without CUDA graph memory profiling.",
+        {"gpu_memory_utilization": 0.88},
+    ),
+    (
+        "In v0.19, CUDA graph memory profiling will be enabled by default (…). To try it now, set … and increase "
+        "--gpu-memory-utilization from 0.7500 to 0.7611 to maintain the same effective KV cache size.",
+        {"gpu_memory_utilization": 0.75},
+    ),
+]
+
+
+@pytest.mark.parametrize(("line", "options"), OPTIONS, ids=[str(i) for i in range(len(OPTIONS))])
+def test_what_the_engine_decided(line, options):
+    (seen,) = read_log([line])
+    assert (seen.engine, seen.options) == ("vllm", options)
+
+
+def test_the_block_size_of_a_hybrid_stands_over_that_of_its_backend():
+    backend, hybrid = (
+        "Setting kv cache block size to 64 for FLASHMLA backend.",
+        "Setting attention block size to 528 tokens",
+    )
+    assert read_log([backend])[0].facts["block_size"] == "64"
+    assert read_log([backend, hybrid])[0].facts["block_size"] == "528"
+
+
+def test_an_engine_without_a_version():
+    """0.1 states none, a build of one's own `vx.x.x`."""
+    for stated in ("", " (vx.x.x)"):
+        (seen,) = read_log(
+            [f"Initializing an LLM engine{stated} with config: model='a/b', tensor_parallel_size=2, seed=0)"]
+        )
+        assert (seen.version, seen.model, seen.options["tp"]) == (None, "a/b", 2)
+
+
+def test_what_only_tells_that_it_failed_counts_where_nothing_else_does():
+    vague = [
+        "(EngineCore pid=9) ERROR [core.py:1108] EngineCore failed to start.",
+        "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}",
+    ]
+    why = "(EngineCore pid=9) ERROR [core.py:1108] torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.25 GiB."
+    assert read_log(vague)[0].errors == ("EngineCore failed to start",)
+    assert read_log([vague[0], why, vague[1]])[0].errors == ("CUDA out of memory. Tried to allocate 1.25 GiB.",)
+
+
+def test_an_error_whose_line_was_broken():
+    broken = [
+        "(EngineCore pid=9) ValueError: To serve at least one request with the model's max seq len (65536), (5.12 GiB KV ca",
+        "che is needed, which is larger than the available KV cache memory (4.25 GiB).",
+    ]
+    (seen,) = read_log(broken)
+    assert values(seen, "needed_len") == [65_536]
+    assert seen.errors[0].startswith("To serve at least one request")
 
 
 BACKENDS = [
