@@ -30,7 +30,8 @@ def test_a_start() -> None:
     assert result.exit_code == 0
     assert result.stderr == ""
     assert result.stdout == snapshot("""\
-vllm 0.19.0, codellama/CodeLlama-7b-hf on H100-SXM5-80GB, tp 1, started: 61.66 GiB for the cache, 126,256 tokens, 15.41 requests of 8,192
+vllm 0.19.0, codellama/CodeLlama-7b-hf on H100-SXM5-80GB, tp 1, started
+61.66 GiB for the cache, 126,256 tokens, 15.41 requests of 8,192
 lines 3 to 65 of the log
 
 Where the memory of one GPU goes
@@ -68,7 +69,7 @@ def test_a_start_that_failed_and_one_that_did_not() -> None:
     assert result.exit_code == 0
     assert result.stdout == snapshot("""\
 vllm 0.19.0, Qwen/Qwen3-8B on L4, tp 1, did not start: 3.46 GiB for the cache
-start 1 of 2, lines 3 to 49 of the log
+start 1 of 2, lines 3 to 53 of the log
 the log: To serve at least one request with the models's max seq len (40960), (5.62 GiB KV cache is
 needed, which is larger than the available KV cache memory (3.46 GiB). Based on the available
 memory, the estimated maximum model length is 25184. Try increasing `gpu_memory_utilization` or
@@ -95,7 +96,8 @@ What follows of the cache's memory as printed
   advice: an fp8 KV cache would hold 2.00 times as many requests of 40,960 tokens (1.23)
   within tolerance: 2 exact figures equal, left for the cache 5.9 % off (10 % allowed)
 
-vllm 0.19.0, Qwen/Qwen3-8B on L4, tp 1, started: 3.46 GiB for the cache, 25,184 tokens, 1.02 requests of 24,576
+vllm 0.19.0, Qwen/Qwen3-8B on L4, tp 1, started
+3.46 GiB for the cache, 25,184 tokens, 1.02 requests of 24,576
 start 2 of 2, lines 56 to 105 of the log
 
 Where the memory of one GPU goes
@@ -132,7 +134,8 @@ def test_llama_cpp() -> None:
     result = run("explain", str(LOGS / "llama-server-gemma-3-27b.log"), "--offline")
     assert result.exit_code == 0
     assert result.stdout == snapshot("""\
-llamacpp b8112, google/gemma-3-27b-it on RTX 4090, 1 device, started: 4.33 GiB of cache, 32,768 cells
+llamacpp b8112, google/gemma-3-27b-it on RTX 4090, 1 device, started
+4.33 GiB of cache, 32,768 cells
 lines 2 to 131 of the log
 `/models/google_gemma-3-27b-it-Q4_K_M.gguf` is taken as google/gemma-3-27b-it of the catalog, as it
 calls itself `Gemma 3 27b It`
@@ -175,9 +178,9 @@ def test_every_log_is_within_tolerance_and_its_document_as_published(path: Path)
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
-def test_lines_fit_a_terminal_but_for_headlines(path: Path) -> None:
+def test_lines_fit_a_terminal(path: Path) -> None:
     lines = run("explain", str(path), "--offline").stdout.splitlines()
-    assert not [line for line in lines if len(line) > 100 and "started" not in line]
+    assert not [line for line in lines if len(line) > 100]
 
 
 def test_the_published_schema_is_that_of_the_types() -> None:
@@ -240,7 +243,7 @@ def test_a_log_that_was_cut_off(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "its start is not told to its end" in result.stdout.splitlines()[0]
     assert "weights" in result.stdout
-    assert "nothing could be compared" in result.stdout
+    assert "no figure that decides could be compared" in result.stdout
 
 
 def test_a_model_that_cannot_be_loaded(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from kvplan.core.text import join_words, printable
 from kvplan.core.units import GIB, MIB, format_bytes
-from kvplan.report.page import Line, Page, Table, plural
+from kvplan.report.page import LINE_LENGTH, Line, Page, Table, plural
 
 Start = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -13,6 +13,7 @@ Row = Mapping[str, Any]
 _HEADER = ("", "log", "kvplan", "±", "difference", "", "verdict", "basis")
 _ALIGN = "lrrrrrll"
 _MAX_ERROR = 400
+_MAX_NAME = 48
 
 
 def start_pages(document: Mapping[str, Any]) -> list[Page]:
@@ -22,9 +23,9 @@ def start_pages(document: Mapping[str, Any]) -> list[Page]:
 
 
 def headline(start: Start) -> str:
-    """`vllm 0.19.0, Qwen/Qwen3-8B on H100, tp 1, started: 57.50 GiB for the cache, 418,688 tokens …`."""
+    """`vllm 0.19.0, Qwen/Qwen3-8B on H100, tp 1, started`."""
     engine = f"{start['engine']} {start['engine_version'] or '(version not told)'}"
-    model = printable(start["model"] or start["model_in_log"] or "a model that is not told")
+    model = _short(printable(start["model"] or start["model_in_log"] or "a model that is not told"))
     gpu = f" on {printable(start['gpu'])}" if start["gpu"] else ""
     degrees = [f"{name} {start[name]}" for name in ("tp", "pp", "dp") if name == "tp" or start[name] > 1]
     if start["engine"] == "llamacpp":
@@ -32,9 +33,12 @@ def headline(start: Start) -> str:
     state = (
         "started" if start["started"] else "did not start" if start["failure"] else "its start is not told to its end"
     )
-    pool = _pool(start)
-    words = ", ".join([engine, f"{model}{gpu}", *degrees, state])
-    return words + (f": {', '.join(pool)}" if pool else "")
+    return ", ".join([engine, f"{model}{gpu}", *degrees, state])
+
+
+def _short(name: str) -> str:
+    """The end of a long path, which tells more than its beginning."""
+    return name if len(name) <= _MAX_NAME else f"…{name[1 - _MAX_NAME :]}"
 
 
 def _pool(start: Start) -> list[str]:
@@ -46,7 +50,8 @@ def _pool(start: Start) -> list[str]:
             figures[figure["name"]] = figure
     words = []
     if memory := figures.get("kv_memory"):
-        words.append(f"{memory['value']:.2f} {memory['unit']} for the cache")
+        told = f"{memory['value']:.2f} {memory['unit']}"
+        words.append(f"{format_bytes(round(memory['value'])) if memory['unit'] == 'B' else told} for the cache")
     elif held := sum(row["observed"] for row in start["rows"] if _is_cache(row)):
         words.append(f"{format_bytes(held)} of cache")
     for name, noun in (("num_tokens", "tokens"), ("cells", "cells")):
@@ -67,7 +72,9 @@ def _is_cache(row: Row) -> bool:
 
 def _page(start: Start, index: int, count: int) -> Page:
     where = f"start {index} of {count}, " if count > 1 else ""
-    lines = [Line(f"{where}lines {start['lines'][0]:,} to {start['lines'][1]:,} of the log", "faint")]
+    title, below = _title_lines(headline(start), ", ".join(_pool(start)))
+    lines = [Line(below)] if below else []
+    lines.append(Line(f"{where}lines {start['lines'][0]:,} to {start['lines'][1]:,} of the log", "faint"))
     lines += [Line(printable(note, max_length=600), "faint") for note in start["notes"]]
     lines += _failure(start)
     tables = [table for table in (_table(start, section) for section in _sections(start)) if table is not None]
@@ -78,7 +85,18 @@ def _page(start: Start, index: int, count: int) -> Page:
         tables[-1] = Table(title=last.title, header=last.header, align=last.align, rows=last.rows, after=after)
     else:
         lines += closing
-    return Page(title=headline(start), lines=tuple(lines), tables=tuple(tables))
+    return Page(title=title, lines=tuple(lines), tables=tuple(tables))
+
+
+def _title_lines(title: str, pool: str) -> tuple[str, str]:
+    """(the title, what of it goes below because it is too long)."""
+    whole = f"{title}: {pool}" if pool else title
+    if len(whole) <= LINE_LENGTH:
+        return whole, ""
+    if len(title) <= LINE_LENGTH:
+        return title, pool
+    at = whole.rfind(", ", 0, LINE_LENGTH)
+    return (whole[:at], whole[at + 2 :]) if at > 0 else (title, pool)
 
 
 def _failure(start: Start) -> list[Line]:
@@ -185,7 +203,8 @@ def _verdict(start: Start) -> Line:
     exact = sum(row["judged"] == "exact" for row in judged)
     pools = [row for row in judged if row["judged"] == "pool"]
     if not judged:
-        return Line("nothing could be compared", "bad")
+        compared = any(row["predicted"] is not None for row in start["rows"])
+        return Line("no figure that decides could be compared" if compared else "nothing could be compared", "bad")
     words = [f"{plural(exact, 'exact figure')} equal"] if exact else []
     allowed = f"{100 * start['tolerance']:g} %"
     words += [f"{row['name']} {_off(row)} ({allowed} allowed)" for row in pools]

@@ -102,7 +102,8 @@ def _read_breakdown(start: Start, found: re.Match[str], line: Line) -> None:
         ("x_total", "device_total"), ("x_model", "model_buffer"), ("x_context", "context_buffer"),
         ("x_compute", "compute_buffer"),
     ):  # fmt: skip
-        start.add(name, found[group], "MiB", line, rank=found["x_device"], weak=True)
+        if found[group]:
+            start.add(name, found[group], "MiB", line, rank=found["x_device"] or "Host", weak=True)
 
 
 _CACHE = (
@@ -152,8 +153,9 @@ _CACHE = (
 _END = (
     wording(
         "memory_breakdown_print:",
-        r"memory_breakdown_print: \| +- (?P<x_device>[A-Za-z]+\d+) \([^|]*\) *\| *(?P<x_total>\d+) = *\d+ \+ "
-        r"\( *\d+ = *(?P<x_model>\d+) \+ *(?P<x_context>\d+) \+ *(?P<x_compute>\d+)\)",
+        r"memory_breakdown_print: \| +- "
+        r"(?:(?P<x_device>[A-Za-z]+\d+) \([^|]*\) *\| *(?P<x_total>\d+) = *\d+ \+ \(|Host *\|)"
+        r" *\d+ = *(?P<x_model>\d+) \+ *(?P<x_context>\d+) \+ *(?P<x_compute>\d+)",
         "b6900+, as it ends",
         after_ready=True,
         then=_read_breakdown,

@@ -27,7 +27,8 @@ GIST = (
     "Load ", "ttention ", " compute", " device", "layers", "args: ", "raph ", "build", "type", "arch", "in KV",
     "loaded ", "To serve", "dynamic", "Maximum", "Listening", "LLM engine", "_info: ", "construct",
     "/snapshots/", "kv_uni", "flash_", "Operation:", "general.", "cells", "NVIDIA", "backend", "batch ", "n_ctx",
-    "S (f", "paged KV", "new slot", "n_slots", "n_parallel", "breakdown", "enabled by", " free)", " buffer", "runner pr", "Info:]",
+    "S (f", "paged KV", "new slot", "n_slots", "n_parallel", "breakdown", "enabled by",
+    " free)", " buffer", "runner pr", "Info:]", "plugin",
     "ot be cr",
 )  # fmt: skip
 """Each key holds one of these: most lines of a server at work hold none, or few."""

@@ -46,7 +46,7 @@ def _read_command(start: Start, found: re.Match[str], line: Line) -> None:
     command = line.text[found.end() :]
     model = re.search(r"--model (\S+)", command)
     if model:
-        start.model = model[1].rstrip('"')
+        start.model = model[1].rstrip('"').replace("\\\\", "\\")
     for flag, text in re.findall(r"--([a-z\-]+) (\d+)", command):
         if flag in _FLAGS:
             start.options[_FLAGS[flag]] = int(text)

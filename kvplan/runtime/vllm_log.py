@@ -49,6 +49,8 @@ def _read_config(start: Start, found: re.Match[str], line: Line) -> None:
     """What the engine made of its arguments; it stands over them."""
     _read_version(start, found, line)
     for name, value in read_items(line.text, found.end()).items():
+        if name == "device_config" and isinstance(value, str):
+            start.facts.setdefault("device_type", value)
         if name in _CONFIG_KEPT and value is not None:
             plain = value.removeprefix("torch.") if isinstance(value, str) else value
             if name == "speculative_config" and "speculative_config" in start.args:
@@ -127,6 +129,12 @@ _DECISIONS = (
         r"Auto-fit max_model_len: (?:reduced from \d+ to|full model context length) (?P<x_value>\d+)",
         "0.14+",
         **option("max_model_len"),
+    ),
+    wording(
+        "Platform plugin",
+        r"Platform plugin (?P<x_value>\w+) is activated",
+        "0.7+",
+        **_fact("device_type"),
     ),
     wording(
         "Block size is set to",

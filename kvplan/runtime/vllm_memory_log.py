@@ -17,9 +17,13 @@ _UNITS = dict.fromkeys(
 ) | {"utilization": "share", "needed_len": "tokens", "estimated_max_len": "tokens"}  # fmt: skip
 
 
+_ROUNDED = _UNITS | {"utilization": "rounded share"}
+"""V0 prints two digits of the share, V1 all of them."""
+
+
 def size(key: str, pattern: str, versions: str, **options: object) -> Wording:
     """A wording whose figures are sizes, or shares."""
-    return wording(key, pattern, versions, units=_UNITS, places=2, **options)
+    return wording(key, pattern, versions, places=2, **{"units": _UNITS, **options})
 
 
 def count(key: str, pattern: str, versions: str, **options: object) -> Wording:
@@ -73,12 +77,14 @@ _MEMORY_V0 = (
         r"memory_usage_post_profile=.{0,12}? non_torch_memory=<non_torch>GiB kv_cache_size=<kv_memory>GiB "
         r"gpu_memory_utilization=<utilization>",
         "0.6.2 to 0.6.4",
+        units=_ROUNDED,
         **_worded_as("0.6.4"),
     ),
     size(
         "x gpu_memory_utilization",
         r"total_gpu_memory \(<device_total>GiB\) x gpu_memory_utilization \(<utilization>\) = <requested>GiB",
-        "0.6.4 to 0.10",
+        "0.6.5 to 0.10",
+        units=_ROUNDED,
     ),
     size("model weights take", r"model weights take <weights>GiB", "0.6.4 to 0.10", weak=True),
     size("non_torch_memory takes", r"non_torch_memory takes <non_torch>GiB", "0.6.4 to 0.10"),

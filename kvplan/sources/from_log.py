@@ -42,7 +42,7 @@ def model_of_log(name: str, *, title: str | None = None, **how: Any) -> tuple[Mo
             said = f"`{printable(name, max_length=60)}`" if name else "the model"
             how_found = "by its last part" if part in name else f"as it calls itself `{printable(title or '')}`"
             return model, f"{said} is taken as {model.id} of the catalog, {how_found}"
-    raise first or InputError(f"`{printable(name)}` names no model", hint="`--model` says which it is")
+    raise first or InputError(f"`{printable(name, max_length=60)}` names no model", hint="`--model` says which it is")
 
 
 def _candidates(name: str) -> Iterator[tuple[str, str]]:
@@ -53,7 +53,7 @@ def _candidates(name: str) -> Iterator[tuple[str, str]]:
         cached = _CACHED.search(name + "/")
         if cached:
             repo = f"{cached[1]}/{cached[2]}"
-            yield repo, f"`{printable(name)}` lies in the Hub's cache: taken as {repo}"
+            yield repo, f"`{printable(name, max_length=60)}` lies in the Hub's cache: taken as {repo}"
     else:
         yield name, ""
 

@@ -599,6 +599,86 @@ def of_row(line: dict[str, str]) -> Observation:
     )
 
 
+def test_sums_are_those_of_the_tightest_rank() -> None:
+    """21.21 + 0.56 + 0.36 of 23.35 GiB leave 1.22 on one rank, 0.37 + 0.20 leave 1.57 on the other."""
+    seen = observed(
+        requested=(23.35, 23.35), weights=(21.21, 21.21), activation_peak=(0.37, 0.56), non_torch=(0.2, 0.36),
+        kv_memory=(1.57, 1.22),
+    )  # fmt: skip
+    sums = row(explain(seen, None), "arithmetic", "left for the cache")
+    assert (sums.observed, sums.verdict) == (round(1.22 * GIB), "equal")
+
+
+def test_no_sum_is_made_of_figures_of_unlike_ranks() -> None:
+    """The account of the tightest rank is not told: nothing is added up."""
+    seen = observed(requested=23.35, kv_memory=(1.57, 1.22, 1.4))
+    others = {name: (figure(value, rank="TP0"), figure(value + 0.1, rank="TP2")) for name, value in (
+        ("weights", 21.21), ("activation_peak", 0.37), ("non_torch", 0.2)
+    )}  # fmt: skip
+    seen = replace(seen, figures=seen.figures | others)
+    assert not explain(seen, None).rows
+
+
+def test_the_peak_of_torch_holds_the_weights() -> None:
+    """0.6.2 to 0.6.4: 17.06 of 15.0 weights and the rest; 23.58 · 0.9 − 17.06 − 0.35 = 3.81."""
+    seen = observed(
+        version="0.6.3.post1", model="meta-llama/Llama-3.1-8B-Instruct",
+        options={"max_model_len": 20_000, "max_num_batched_tokens": 20_000, "tp": 1},
+        device_total=23.58, utilization=0.9, weights=14.99, torch_peak=17.06, non_torch=0.35, kv_memory=3.81,
+        num_blocks=1952, max_concurrency=1.56, concurrency_len=20_000,
+    )  # fmt: skip
+    told = explained(seen, gpu=None)
+    assert row(told, "account", "weights and activation peak").verdict == "near"
+    assert row(told, "arithmetic", "left for the cache").verdict == "equal"
+
+
+def test_a_version_that_is_not_stated_is_that_of_the_wording() -> None:
+    told = explained(replace(QWEN, version=None, facts={"worded_as": "0.19"}))
+    assert told.serving is not None
+    assert told.serving.engine.version == "0.19"
+    assert any("worded as 0.19" in note for note in told.notes)
+
+
+def test_the_share_that_the_engine_prints_counts_where_no_flag_is_told() -> None:
+    options = {name: value for name, value in QWEN.options.items() if name != "gpu_memory_utilization"}
+    told = explained(replace(QWEN, options=options))
+    assert told.serving is not None
+    assert told.serving.gpu_memory_utilization == 0.95
+
+
+def test_what_is_no_gpu_is_not_taken_for_one() -> None:
+    """61.27 GiB are those of an NPU; a Jetson has as many."""
+    seen = replace(changed(device_total=61.27, requested=None), gpu=None, facts={"device_type": "npu"})
+    told = explained(seen, gpu=None)
+    assert told.serving is not None
+    assert told.serving.gpu is None
+    assert any("npu" in note for note in told.notes)
+    assert row(told, "account", "graphs (captured)").predicted is None
+    assert row(told, "given", "tokens").verdict == "equal"
+
+
+def test_a_draft_model_that_is_not_known_leaves_nothing_to_judge() -> None:
+    """Its layers hold a cache, too: fewer tokens than the model alone would have are no error."""
+    options = dict(QWEN.options) | {"speculative_method": "dflash", "num_speculative_tokens": 7}
+    told = explained(replace(changed(num_tokens=380_000, num_blocks=None, max_concurrency=None), options=options))
+    assert row(told, "given", "tokens").judged is None
+    assert told.is_within_tolerance
+
+
+def test_the_table_with_which_llama_cpp_ends() -> None:
+    """Qwen3-8B, 8192 cells: 8192 · 147,456 bytes are 1152 MiB."""
+    figures = {"context_buffer": (figure(1152.0, "MiB", rank="CUDA0"), figure(0.0, "MiB", rank="Host"))}
+    seen = Observation(
+        engine="llamacpp", version="b9000", model="Qwen/Qwen3-8B", figures=figures,
+        options={"max_model_len": 8192, "max_num_seqs": 1},
+    )  # fmt: skip
+    told = explained(seen, gpu=None)
+    assert (row(told, "given", "all caches").predicted, row(told, "given", "all caches").verdict) == (
+        1152 * 2**20,
+        "equal",
+    )
+
+
 def test_public_observations() -> None:
     """Every exact figure is equal, but for rows with a named exception."""
     with (DATA / "engines" / "observations.csv").open(encoding="utf-8") as file:

@@ -144,8 +144,8 @@ WORDINGS = {
             "llama_memory_breakdown_print: |   - Host               |                 1200 =  1100 +       0 +     100                |",
         ],
         {
-            "device_total": [(24_080, "CUDA0")], "model_buffer": [(19_850, "CUDA0")],
-            "context_buffer": [(1536, "CUDA0")], "compute_buffer": [(514, "CUDA0")],
+            "device_total": [(24_080, "CUDA0")], "model_buffer": [(19_850, "CUDA0"), (1100, "Host")],
+            "context_buffer": [(1536, "CUDA0"), (0, "Host")], "compute_buffer": [(514, "CUDA0"), (100, "Host")],
         },
     ),
     "devices of newer builds": (

@@ -13,7 +13,7 @@ def test_v0_llama():
     assert printed(seen) == {
         "weights": [(14.9888, "GiB", 0.00005, None)],
         "device_total": [(79.10, "GiB", 0.005, None)],
-        "utilization": [(0.90, "share", 0.0, None)],
+        "utilization": [(0.90, "rounded share", 0.005, None)],
         "requested": [(71.19, "GiB", 0.005, None)],
         "non_torch": [(0.12, "GiB", 0.005, None)],
         "activation_peak": [(1.56, "GiB", 0.005, None)],

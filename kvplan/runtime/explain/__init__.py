@@ -14,6 +14,7 @@ from kvplan.core.errors import KvplanError
 from kvplan.core.hardware import Gpu
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
+from kvplan.core.text import printable
 from kvplan.core.units import format_bytes
 from kvplan.runtime.explain.account import Case, account_rows
 from kvplan.runtime.explain.advice import advice
@@ -24,6 +25,7 @@ from kvplan.runtime.explain.llamacpp import llamacpp_rows
 from kvplan.runtime.explain.pool import flags_rows, given_rows, pools_of_boot
 from kvplan.runtime.explain.served import (
     device_of,
+    is_on_gpus,
     kv_memory_option,
     likely_gpu,
     serving_of,
@@ -96,7 +98,7 @@ def _case(
         observation=observation,
         model=model,
         serving=serving,
-        boot=_boot(model, serving, found),
+        boot=_boot(observation, model, serving, found),
         gpu_is_told=gpu is not None and (gpu.memory_bytes is not None or gpu.visible_bytes is not None),
     )
 
@@ -105,6 +107,9 @@ def _with_device(observation: Observation, serving: Serving, known_gpus: Sequenc
     """The GPU of the log where none is named: as large as the log says, or as its sums imply."""
     gpu = serving.gpu
     if observation.engine == "llamacpp":
+        return serving
+    if gpu is None and not is_on_gpus(observation):
+        found.notes.append(f"it runs on {printable(observation.facts['device_type'])}: kvplan's accounts are of GPUs")
         return serving
     if gpu is not None and (gpu.memory_bytes is not None or gpu.visible_bytes is not None):
         return serving
@@ -118,10 +123,10 @@ def _with_device(observation: Observation, serving: Serving, known_gpus: Sequenc
     return replace(serving, gpu=with_memory(gpu, num_bytes))
 
 
-def _boot(model: ModelSpec, serving: Serving, found: Findings) -> Boot | None:
+def _boot(observation: Observation, model: ModelSpec, serving: Serving, found: Findings) -> Boot | None:
     """What kvplan makes of flags alone; None, and a note, without a GPU."""
     if serving.gpu is None or serving.engine.name == "llamacpp":
-        if serving.gpu is None and serving.engine.name != "llamacpp":
+        if serving.gpu is None and serving.engine.name != "llamacpp" and is_on_gpus(observation):
             found.notes.append("nothing is predicted from flags alone: the log names no GPU, `--gpu` does")
         return None
     try:

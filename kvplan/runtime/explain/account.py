@@ -24,7 +24,7 @@ from kvplan.core.serving import Serving
 from kvplan.core.units import format_bytes
 from kvplan.runtime.explain.answer import Row, around, exactly, make_row
 from kvplan.runtime.explain.observed import amount, each, number, stage_of
-from kvplan.runtime.explain.served import kv_memory_option
+from kvplan.runtime.explain.served import is_on_gpus, kv_memory_option
 from kvplan.runtime.observation import Observation
 
 DRIVERS_DIFFER = 100
@@ -97,10 +97,11 @@ def _vllm(case: Case) -> list[Row]:
     rows = _vllm_start(case)
     rows += _weights(case)
     rows += _terms(case, "activation peak", "activation_peak", ("activation peak",))
+    loaded = ("weights", "extra weights", "LoRA slots", "draft weights")
+    rows += _terms(case, "weights and activation peak", "torch_peak", (*loaded, "activation peak"))
     rows += _terms(case, "non-torch", "non_torch", ("non-torch",))
-    together = ("weights", "extra weights", "LoRA slots", "draft weights", "non-torch")
     if "non_torch" not in case.observation.figures:
-        rows += _terms(case, "weights and non-torch", "consumed", together)
+        rows += _terms(case, "weights and non-torch", "consumed", (*loaded, "non-torch"))
     if now >= SUBTRACTS_GRAPHS:
         rows += _terms(case, "graphs (estimate)", "graph_estimate", ("CUDA graphs (estimate)",))
     rows += _left(case)
@@ -208,7 +209,7 @@ def _graphs(case: Case, name: str, key: str, *, estimated: bool) -> list[Row]:
     for rank, figure in each(case.observation, key):
         stage = stage_of(figure, case.serving.pp) or 0
         found = graphs(case.model, case.serving.deployment, now, stage, estimated=estimated)
-        predicted = around(found.num_bytes, found.spread_bytes) if found else None
+        predicted = around(found.num_bytes, found.spread_bytes) if found and is_on_gpus(case.observation) else None
         before = "outside what the share allows: not subtracted before 0.21" if now < SUBTRACTS_GRAPHS else ""
         why = before or "captured after the pool is made"
         rows.append(make_row("account", name, amount(figure), predicted, basis="calibrated", rank=rank, why=why))

@@ -1,9 +1,12 @@
-"""The log's own sums: whether its figures agree with each other, whatever the model."""
+"""The log's own sums: whether its figures agree with each other, whatever the model.
+
+Ranks print sums of their own; those of the tightest one are looked at.
+"""
 
 from kvplan.core.engines.versions import release
 from kvplan.core.engines.vllm.measured import SUBTRACTS_GRAPHS
 from kvplan.runtime.explain.answer import Number, Row, make_row
-from kvplan.runtime.explain.observed import number, whole
+from kvplan.runtime.explain.observed import number, of_rank, tightest, whole
 from kvplan.runtime.explain.served import kv_memory_option
 from kvplan.runtime.observation import Observation
 
@@ -25,8 +28,8 @@ def _row(
 
 
 def _allowed(observation: Observation) -> Row | None:
-    total, share = number(observation, "device_total"), number(observation, "utilization")
-    seen = number(observation, "requested")
+    rank = tightest(observation, "requested")
+    total, share, seen = (of_rank(observation, name, rank) for name in ("device_total", "utilization", "requested"))
     if total is None or share is None or seen is None:
         return None
     slack = round(total[1] * share[0] + total[0] * share[1])
@@ -35,13 +38,14 @@ def _allowed(observation: Observation) -> Row | None:
 
 def _left(observation: Observation) -> Row | None:
     """vLLM: what the share allows less what was taken before the pool was sized."""
-    seen, allowed = number(observation, "kv_memory"), number(observation, "requested")
+    rank = tightest(observation, "kv_memory")
+    seen, allowed = of_rank(observation, "kv_memory", rank), of_rank(observation, "requested", rank)
     if observation.engine != "vllm" or seen is None or kv_memory_option(observation) is not None:
         return None
-    total, share = number(observation, "device_total"), number(observation, "utilization")
+    total, share = of_rank(observation, "device_total", rank), of_rank(observation, "utilization", rank)
     if allowed is None and total is not None and share is not None:
         allowed = round(total[0] * share[0]), round(total[1] * share[0])
-    parts = _parts(observation)
+    parts = _parts(observation, rank)
     if allowed is None or not parts:
         return None
     slack = allowed[1] + sum(half for _, half in parts.values())
@@ -49,14 +53,19 @@ def _left(observation: Observation) -> Row | None:
     return _row("left for the cache", seen, round(left), round(slack), f"allowed − {' − '.join(parts)}")
 
 
-def _parts(observation: Observation) -> dict[str, tuple[Number, Number]]:
+def _parts(observation: Observation, rank: str | None) -> dict[str, tuple[Number, Number]]:
     """What was taken, as far as one set of figures is whole."""
-    sets = (("weights", "activation_peak", "non_torch"), ("consumed", "activation_peak"), ("non_kv",))
+    sets = (
+        ("weights", "activation_peak", "non_torch"),
+        ("consumed", "activation_peak"),
+        ("torch_peak", "non_torch"),
+        ("non_kv",),
+    )
     for names in sets:
-        found = {name.replace("_", " "): number(observation, name) for name in names}
+        found = {name.replace("_", " "): of_rank(observation, name, rank) for name in names}
         if all(value is not None for value in found.values()):
             parts = {name: value for name, value in found.items() if value is not None}
-            estimate = number(observation, "graph_estimate")
+            estimate = of_rank(observation, "graph_estimate", rank)
             if estimate is not None and release(observation.version or "") >= SUBTRACTS_GRAPHS:
                 parts["graph estimate"] = estimate
             return parts
@@ -65,11 +74,12 @@ def _parts(observation: Observation) -> dict[str, tuple[Number, Number]]:
 
 def _trial(observation: Observation) -> Row | None:
     """TensorRT-LLM: (device − peak + the trial's own cache) · share."""
-    seen, total, peak = (number(observation, name) for name in ("kv_memory", "device_total", "peak"))
-    share = number(observation, "utilization")
+    rank = tightest(observation, "kv_memory")
+    names = ("kv_memory", "device_total", "peak", "utilization")
+    seen, total, peak, share = (of_rank(observation, name, rank) for name in names)
     if observation.engine != "trtllm" or seen is None or total is None or peak is None or share is None:
         return None
-    trial = number(observation, "profile_cache") or (0, 0)
+    trial = of_rank(observation, "profile_cache", rank) or (0, 0)
     value = round((total[0] - peak[0] + trial[0]) * share[0])
     slack = round((total[1] + peak[1] + trial[1]) * share[0] + total[0] * share[1])
     return _row("left for the cache", seen, value, slack, "(device − peak + the trial's cache) · share")

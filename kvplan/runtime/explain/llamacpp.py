@@ -19,7 +19,12 @@ def llamacpp_rows(case: Case) -> list[Row]:
     context = context_cells(case.model, case.serving.deployment, case.serving.seq_len)
     holds = placed(case.model, case.serving.deployment)
     kept = [(device, held, count) for device, found in holds.items() for held, count in found.items()]
-    rows = [*_model_buffer(case), *_cells(case, context, kept), *_caches(case, context, kept)]
+    rows = [
+        *_model_buffer(case),
+        *_cells(case, context, kept),
+        *_caches(case, context, kept),
+        *_together(case, context, kept),
+    ]
     return rows + _on_devices(case, context, holds) + _compute(case)
 
 
@@ -80,6 +85,16 @@ def _caches(case: Case, context: Cells, kept: list[tuple[int, Held, int]]) -> li
         why = f"{layers} layers, {each:,} bytes a cell" if each else f"{layers} layers, F32"
         rows.append(make_row("given", name, seen, exactly(predicted), basis="exact", judged="exact", why=why))
     return rows
+
+
+def _together(case: Case, context: Cells, kept: list[tuple[int, Held, int]]) -> list[Row]:
+    """All caches of all devices in one figure, where the log tells no more."""
+    seen = total(case.observation, "context_buffer")
+    if seen is None or case.observation.figures.keys() & {"kv_cache", "kv_buffer", "recurrent_cache", "state_buffer"}:
+        return []
+    predicted = exactly(sum(count * held.bytes_for(context) for _, held, count in kept))
+    why = "keys, values and states, from the table at the end"
+    return [make_row("given", "all caches", seen, predicted, basis="exact", judged="exact", why=why)]
 
 
 def _cache_of(held: Held) -> str:

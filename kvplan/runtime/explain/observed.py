@@ -38,6 +38,20 @@ def whole(observation: Observation, name: str) -> int | None:
     return None if figure is None else round(amount(figure)[0])
 
 
+def tightest(observation: Observation, name: str) -> str | None:
+    """The rank whose figure of that name is the least; None where that one is not named."""
+    figure = one(observation, name)
+    return None if figure is None else figure.rank
+
+
+def of_rank(observation: Observation, name: str, rank: str | None) -> tuple[Number, Number] | None:
+    """The figure of that rank, or what all ranks print alike; None where neither is told."""
+    found = observation.figures.get(name, ())
+    mine = [figure for figure in found if figure.rank == rank]
+    values = {amount(figure) for figure in mine or found}
+    return next(iter(values)) if len(values) == 1 else None
+
+
 def each(observation: Observation, name: str) -> list[tuple[str | None, Figure]]:
     """(ranks, figure) of each value: one without ranks where all are equal, a few that differ, else the two ends."""
     by_value: dict[tuple[Number, Number], list[Figure]] = {}

@@ -9,6 +9,8 @@ from dataclasses import replace
 
 from kvplan.core.boot import Boot
 from kvplan.core.engines.pool import KVPool
+from kvplan.core.engines.vllm.extras import draft_weights
+from kvplan.core.errors import KvplanError
 from kvplan.core.measured import Basis
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
@@ -49,6 +51,22 @@ def pools_of_memory(observation: Observation, model: ModelSpec, serving: Serving
 
 def given_rows(observation: Observation, model: ModelSpec, serving: Serving) -> list[Row]:
     """Blocks, tokens and requests of what the log states; of a start that failed, what one request needs."""
+    rows = _given_rows(observation, model, serving)
+    if serving.engine.name == "vllm" and not _draft_is_known(model, serving):
+        rows = [replace(row, judged=None, basis="assumed" if row.basis else None) for row in rows]
+    return rows
+
+
+def _draft_is_known(model: ModelSpec, serving: Serving) -> bool:
+    """Whether what drafts is known: its layers hold a cache, too."""
+    try:
+        draft_weights(model, serving.deployment, serving.pp - 1)
+    except KvplanError:
+        return False
+    return True
+
+
+def _given_rows(observation: Observation, model: ModelSpec, serving: Serving) -> list[Row]:
     ends = pools_of_memory(observation, model, serving)
     rows = []
     if ends is not None:

@@ -53,6 +53,9 @@ def serving_of(
     if observation.unread:
         notes.append(f"flags that kvplan does not know and that may bear on memory: {' '.join(observation.unread)}")
     given: dict[str, Any] = {name: options[name] for name in _RESOLVED if options.get(name) not in (None, "auto")}
+    share = number(observation, "utilization")
+    if share is not None and observation.engine == "vllm":
+        given.setdefault("gpu_memory_utilization", float(share[0]))
     if model.quantization is not None:
         given.pop("quant", None)  # the log repeats what the checkpoint says itself
     given |= _devices(observation, given, switches)
@@ -67,6 +70,11 @@ def serving_of(
     return serving, notes
 
 
+def is_on_gpus(observation: Observation) -> bool:
+    """Whether the engine runs on what kvplan's accounts are of: not on a CPU, an NPU, a TPU."""
+    return observation.facts.get("device_type", "cuda").lower() in ("cuda", "gpu", "rocm", "auto")
+
+
 def kv_memory_option(observation: Observation) -> int | None:
     """Bytes for the cache that the user asked for outright."""
     given = observation.options.get("kv_memory_bytes")
@@ -76,6 +84,10 @@ def kv_memory_option(observation: Observation) -> int | None:
 def _engine(observation: Observation) -> tuple[str, list[str]]:
     """`NAME@VERSION`, or the oldest profile that kvplan has where the log's version is older, and a note."""
     name, version = observation.engine, observation.version
+    worded = observation.facts.get("worded_as")
+    if version is None and worded is not None:
+        note = f"the log states no version of {name}: worded as {worded}, `--engine {name}@VERSION` says which"
+        return f"{name}@{worded}", [note]
     if version is None:
         newest = find_engine(name).version
         return name, [f"the log states no version of {name}: taken as {newest}, `--engine {name}@VERSION` says which"]
