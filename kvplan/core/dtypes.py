@@ -77,14 +77,23 @@ def parse_kv_dtype(text: str) -> DType:
     return _lookup(text, KV_DTYPES, what="KV-cache dtype")
 
 
-TURBOQUANT = (DType("turboquant_k8v4", 8), DType("turboquant_v4", 4, 32))
-"""Keys in 8 bits, values in 4 with 4 bytes of scale and zero a vector (vLLM 0.33, quantization/turboquant)."""
+TURBOQUANT = {
+    "turboquant_k8v4": (DType("turboquant_k8v4", 8), DType("turboquant_v4", 4, 32)),
+    "turboquant_4bit_nc": (DType("turboquant_4bit_nc", 4, 16), DType("turboquant_v4", 4, 32)),
+    "turboquant_k3v4_nc": (DType("turboquant_k3v4_nc", 3, 16), DType("turboquant_v4", 4, 32)),
+    "turboquant_3bit_nc": (DType("turboquant_3bit_nc", 3, 16), DType("turboquant_v3", 3, 32)),
+}
+"""Keys and values of one vector: keys below 8 bits with a norm of 2 bytes, values with 4 bytes of scale and zero.
+
+Source: vLLM 0.33, layers/quantization/turboquant/config.py
+"""
 
 
 def parse_kv_dtypes(text: str) -> tuple[DType, DType]:
-    """The formats of keys and of values: one for both, or two, as in `q8_0/fp16`; `turboquant_k8v4` is such a pair."""
-    if text.strip().lower() == TURBOQUANT[0].name:
-        return TURBOQUANT
+    """The formats of keys and of values: one for both, or two, as in `q8_0/fp16`; the turboquant names are pairs."""
+    pair = TURBOQUANT.get(text.strip().lower())
+    if pair is not None:
+        return pair
     key, slash, value = text.partition("/")
     return parse_kv_dtype(key), parse_kv_dtype(value if slash else key)
 

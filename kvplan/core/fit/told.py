@@ -28,4 +28,4 @@ def _kv_dtype(serving: Serving) -> str | None:
     key, value = serving.kv_dtype, serving.value_dtype
     if key == value:
         return None if key == serving.dtype else key.name
-    return key.name if key == TURBOQUANT[0] else f"{key.name}/{value.name}"
+    return key.name if key.name in TURBOQUANT else f"{key.name}/{value.name}"

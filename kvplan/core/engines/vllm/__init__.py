@@ -7,6 +7,7 @@ share blocks · `pool` what memory holds · `defaults`, `measured`, `overheads` 
 from functools import partial
 
 from kvplan.core.cache import Cache
+from kvplan.core.dtypes import TURBOQUANT
 from kvplan.core.engines.deployment import Switches
 from kvplan.core.engines.engine import Engine, Pooled
 from kvplan.core.engines.vllm import pool
@@ -39,7 +40,7 @@ def profile(version: str | None) -> Engine:
         max_pass_tokens=8192,
         kv_dtypes=(
             "fp32", "bf16", "fp16", "fp8", "int8", "int4", "fp8_per_token_head", "nvfp4", "fp8_ds_mla", "nvfp4_ds_mla",
-            "turboquant_k8v4",
+            *TURBOQUANT,
         ),
         pooled=Pooled(
             pool=partial(pool.pool, rules=rules),

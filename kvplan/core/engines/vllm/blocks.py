@@ -7,9 +7,23 @@ from math import lcm
 
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.vllm.rules import Rules
-from kvplan.core.engines.vllm.specs import architecture, layer_specs
+from kvplan.core.engines.vllm.specs import (
+    TURBOQUANT_PREFIX,
+    Spec,
+    architecture,
+    attention_heads,
+    latent_mixers,
+    layer_specs,
+    skipped_layers,
+)
 from kvplan.core.errors import InputError
-from kvplan.core.mixers import LatentAttention, StateMixer
+from kvplan.core.mixers import (
+    ChunkedAttention,
+    FullAttention,
+    SharedAttention,
+    SlidingAttention,
+    StateMixer,
+)
 from kvplan.core.model import ModelSpec
 from kvplan.core.units import ceil_div
 
@@ -22,22 +36,82 @@ KERNEL_BLOCKS = {
 }  # fmt: skip
 """Tokens of the smallest block that a backend's kernels take, where nobody asks for another."""
 MLA_HYBRID_BLOCK = 128
+FLASHINFER_BLOCKS = (16, 32, 64, 128, 256, 512, 1024)
+"""Those above 64 for grouped queries alone (v1/attention/backends/flashinfer.py 585-608)."""
+HOPPER, BLACKWELL = 9, 10
+WIDE_HEAD, WIDE_HEAD_BLOCK = 512, 64
+IMAGE_PREFIXES = ("gemma3", "gemma4", "gemma4_unified")
+"""Model types that attend both ways within an image (transformers_utils/model_arch_config_convertor.py)."""
 
 
 def block_size(model: ModelSpec, deployment: Deployment, rules: Rules, *, aligned: bool) -> int:
-    """Tokens of a block of the layers that attend to all tokens.
+    """Tokens of a block of the layers that attend to all tokens: as asked, else the backend's, then as many as needed.
 
-    Without recurrent layers: as asked, else the backend's. With them, the least multiple of the kernel's block (and of
-    the recurrence's chunk) whose page holds a state:
+    With recurrent layers, the least multiple of the kernel's block (and of the recurrence's chunk) whose page holds a
+    state:
 
         a = max(kernel block, asked);  MLA: at least 128;  aligned: lcm(a, chunk)
         block = a · ⌈state / (a · bytes of one token)⌉
+
+    Where some layers keep the model's dtype, the quantised ones' page also holds the least block of those.
     """
-    asked = deployment.switches.block_size
-    base = asked or max(DEFAULT_BLOCK, KERNEL_BLOCKS.get(backend(model, deployment, rules), DEFAULT_BLOCK))
-    if asked is None and _mixed_formats(deployment):
-        base *= max(1, deployment.dtype.bits // 8)
-    specs = [spec for _, spec in layer_specs(model, deployment, rules, base, aligned=aligned)]
+    base = deployment.switches.block_size or _kernel_block(model, deployment, rules)
+    quantised = [spec for _, spec in layer_specs(model, deployment, rules, base, aligned=aligned, all_quantised=True)]
+    base = _for_states(quantised, base, aligned=aligned)
+    return max(base, _for_plain_layers(model, deployment, rules, base))
+
+
+def shared_page(model: ModelSpec, deployment: Deployment, rules: Rules, block: int) -> int | None:
+    """Bytes that sliding and recurrent layers' pages are padded to where some layers keep the model's dtype."""
+    if not skipped_layers(model, deployment):
+        return None
+    quantised, plain = _token_bytes(model, deployment, rules)
+    return None if plain == quantised else block * quantised
+
+
+def sliding_block(model: ModelSpec, deployment: Deployment, rules: Rules, token_bytes: int, page_bytes: int) -> int:
+    """Tokens of the largest block of a sliding layer that a kernel takes and a page holds.
+
+    Source: vLLM 0.33, attention.py `_largest_kernel_block_within`
+    """
+    least = DEFAULT_BLOCK
+    if int(architecture(deployment)) == BLACKWELL:
+        least = _kernel_block(model, deployment, rules)
+    if least == DEFAULT_BLOCK and backend(model, deployment, rules) == "FLASHINFER":
+        sizes = FLASHINFER_BLOCKS if _is_grouped(model) else FLASHINFER_BLOCKS[:3]
+        return max((size for size in sizes if size * token_bytes <= page_bytes), default=least)
+    if least != DEFAULT_BLOCK:
+        return least
+    return max(least, page_bytes // (least * token_bytes) * least)
+
+
+def _is_grouped(model: ModelSpec) -> bool:
+    mixers = [mixer for layer in model.layers for mixer in layer.mixers if not isinstance(mixer, StateMixer)]
+    return all(mixer.num_heads > mixer.num_kv_heads for mixer in mixers)
+
+
+def _kernel_block(model: ModelSpec, deployment: Deployment, rules: Rules) -> int:
+    """Where nobody asks for another; 64 for kernels of wide heads: fp8 on Hopper, images' prefixes on Blackwell.
+
+    Source: vLLM 0.33, v1/attention/backends/flash_attn.py 300-334, triton_flashinfer.py
+    """
+    dims = {mixer.key_dim for layer in model.layers for mixer in layer.mixers if not isinstance(mixer, StateMixer)}
+    arch = int(architecture(deployment))
+    if rules.prefill_checkpoints and not deployment.switches.attention_backend:
+        fp8 = deployment.key_dtype.name == "fp8"
+        if arch == HOPPER and fp8 and WIDE_HEAD in dims and not latent_mixers(model):
+            return WIDE_HEAD_BLOCK
+        if arch == BLACKWELL and model.model_type in IMAGE_PREFIXES and dims <= {256, WIDE_HEAD} and not _shares(model):
+            return WIDE_HEAD_BLOCK
+    return max(DEFAULT_BLOCK, KERNEL_BLOCKS.get(backend(model, deployment, rules), DEFAULT_BLOCK))
+
+
+def _shares(model: ModelSpec) -> bool:
+    """Of Gemma 4, the models for devices: they share caches between layers, and read images' tokens in order."""
+    return any(isinstance(mixer, SharedAttention) for layer in model.layers for mixer in layer.mixers)
+
+
+def _for_states(specs: list[Spec], base: int, *, aligned: bool) -> int:
     states = [spec for spec in specs if spec.recurrent]
     tokens = [spec.token_bytes for spec in specs if spec.token_bytes and spec.kind != "indexer"]
     if not states or not tokens:
@@ -47,6 +121,40 @@ def block_size(model: ModelSpec, deployment: Deployment, rules: Rules, *, aligne
     if aligned:
         base = lcm(base, *(spec.chunk for spec in states))
     return base * ceil_div(max(spec.state_bytes for spec in states), base * max(tokens))
+
+
+def _for_plain_layers(model: ModelSpec, deployment: Deployment, rules: Rules, base: int) -> int:
+    """The least multiple of `base` quantised tokens whose page holds the kernel's least block of plain ones."""
+    if not skipped_layers(model, deployment):
+        return base
+    quantised, plain = _token_bytes(model, deployment, rules)
+    least = _kernel_block(model, deployment, rules)
+    return base * ceil_div(least * plain, base * quantised) if plain != quantised else base
+
+
+def _token_bytes(model: ModelSpec, deployment: Deployment, rules: Rules) -> tuple[int, int]:
+    """(quantised, in the model's dtype) bytes of a token with the model's most heads and widest head.
+
+    Before the first layer's backend packs scales, quantised elements are counted as a byte each: so it is where the
+    first layer is plain, as turboquant's always is, but for nvfp4, whose backend is the plain one's.
+
+    Source: vLLM 0.33, platforms/interface.py 826-937
+    """
+    every = [mixer for layer in model.layers for mixer in layer.mixers]
+    mixers = [mixer for mixer in every if isinstance(mixer, FullAttention | SlidingAttention | ChunkedAttention)]
+    heads = max((attention_heads(mixer, deployment) for mixer in mixers), default=1)
+    width = max((mixer.key_dim for mixer in mixers), default=1)
+    plain = 2 * heads * deployment.dtype.vector_bytes(width)
+    first = min((i for i, kind in enumerate(model.layer_order) if _attends(model, kind)), default=0)
+    skipped = skipped_layers(model, deployment)
+    name = deployment.key_dtype.name
+    if name.startswith(TURBOQUANT_PREFIX) or (name != "nvfp4" and first in skipped):
+        return 2 * heads * width, plain
+    return heads * (deployment.key_dtype.vector_bytes(width) + deployment.value_dtype.vector_bytes(width)), plain
+
+
+def _attends(model: ModelSpec, kind: int) -> bool:
+    return any(not isinstance(mixer, StateMixer) for mixer in model.layers[kind].mixers)
 
 
 def backend(model: ModelSpec, deployment: Deployment, rules: Rules) -> str:
@@ -62,7 +170,7 @@ def backend(model: ModelSpec, deployment: Deployment, rules: Rules) -> str:
     arch = architecture(deployment)
     if deployment.key_dtype.name.startswith("turboquant"):
         return "TURBOQUANT"
-    latents = [mixer for layer in model.layers for mixer in layer.mixers if isinstance(mixer, LatentAttention)]
+    latents = latent_mixers(model)
     if latents and rules.mla:
         return _latent_backend(arch, deployment, rules, sparse=any(mixer.index_dim for mixer in latents))
     if deployment.key_dtype.scale_bits and deployment.key_dtype.group_size is None:
@@ -83,14 +191,3 @@ def _latent_backend(arch: float, deployment: Deployment, rules: Rules, *, sparse
         return "TRITON_MLA"
     packed = deployment.key_dtype.bits < 16
     return "FLASHMLA" if packed or not rules.hybrid_groups else "FLASH_ATTN_MLA"
-
-
-def _mixed_formats(deployment: Deployment) -> bool:
-    """Whether some layers keep the model's dtype beside quantised ones: quantised blocks then hold more tokens."""
-    names = deployment.switches.kv_cache_dtype_skip_layers
-    return bool(names) or deployment.key_dtype.name.startswith("turboquant")
-
-
-def has_states(model: ModelSpec) -> bool:
-    """Whether some layer keeps a state or columns of a convolution."""
-    return any(isinstance(mixer, StateMixer) for layer in model.layers for mixer in layer.mixers)

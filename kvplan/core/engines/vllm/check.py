@@ -18,7 +18,11 @@ VOCABULARY_PADDING = 64
 NEVER: tuple[int, ...] = (0,)
 REMOVED = {
     "t5": NEVER, "mt5": NEVER, "umt5": NEVER, "longt5": NEVER, "switch_transformers": NEVER, "udop": NEVER,
-    "mllama": (0, 11), "minimax": (0, 24), "bart": (0, 11), "mbart": (0, 11),
+    "recurrent_gemma": NEVER, "mllama": (0, 11), "bart": (0, 11), "mbart": (0, 11), "minimax": (0, 24),
+    "minimax_text_01": (0, 24), "minimax_m1": (0, 24), "bamba": (0, 24), "qwen": (0, 24), "internlm": (0, 24),
+    "baichuan": (0, 24), "xverse": (0, 24), "dots1": (0, 24), "grok-1": (0, 25), "aquila": (0, 25),
+    "telechat": (0, 26), "persimmon": (0, 26), "fuyu": (0, 26), "plamo2": (0, 27), "ouro": (0, 27), "arctic": (0, 29),
+    "chameleon": (0, 29), "mpt": (0, 29),
 }  # fmt: skip
 """Model types that vLLM does not run from these releases on (model_executor/models/registry.py 861-898)."""
 NATIVE_FP8 = 8.9

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.pool import KVPool, PoolGroup
-from kvplan.core.engines.vllm.blocks import block_size, has_states
+from kvplan.core.engines.vllm.blocks import block_size, shared_page, sliding_block
 from kvplan.core.engines.vllm.defaults import default_max_num_batched_tokens
 from kvplan.core.engines.vllm.groups import Group, Layers, bytes_per_block, groups_of
 from kvplan.core.engines.vllm.rules import Rules, numbers
-from kvplan.core.engines.vllm.specs import Holding, Spec, blocks_for, layer_specs
+from kvplan.core.engines.vllm.specs import Holding, Spec, blocks_for, has_attention, has_states, layer_specs
 from kvplan.core.errors import InputError
 from kvplan.core.model import ModelSpec
 from kvplan.core.stages import stage_bounds
@@ -43,8 +43,9 @@ def layout(model: ModelSpec, deployment: Deployment, rules: Rules) -> Layout:
     aligned = caching and has_states(model)
     size = block_size(model, deployment, rules, aligned=aligned)
     specs = layer_specs(model, deployment, rules, size, aligned=aligned)
-    if _mixes_pages(specs):
-        specs = _skip_pages(specs, deployment)
+    page = shared_page(model, deployment, rules, size)
+    if page is not None:
+        specs = [(layer, _padded_to(spec, page, model, deployment, rules)) for layer, spec in specs]
     hybrid = switches.hybrid_manager is not False
     return Layout(
         groups=groups_of(_with_states_padded(specs), rules, hybrid=hybrid),
@@ -136,10 +137,11 @@ def _largest(num_tokens: int) -> int:
 
 
 def _caches_prefixes(model: ModelSpec, deployment: Deployment, rules: Rules) -> bool:
+    """As asked; by default not for a model without attention."""
     asked = deployment.switches.prefix_caching
     if asked is not None:
         return asked
-    return rules.caches_state_prefixes if has_states(model) else True
+    return (rules.caches_state_prefixes and has_attention(model)) if has_states(model) else True
 
 
 def _holding(model: ModelSpec, deployment: Deployment, rules: Rules, *, aligned: bool) -> Holding:
@@ -172,26 +174,17 @@ def _with_states_padded(specs: Layers) -> Layers:
     ]
 
 
-def _mixes_pages(specs: Layers) -> bool:
-    return any(spec.window is not None for _, spec in specs) and len({spec.page_bytes for _, spec in specs}) > 1
+def _padded_to(spec: Spec, page_bytes: int, model: ModelSpec, deployment: Deployment, rules: Rules) -> Spec:
+    """A sliding layer chooses blocks of its own: the most tokens whose page fits that of the quantised layers.
 
-
-def _skip_pages(specs: Layers, deployment: Deployment) -> Layers:
-    """A sliding layer chooses blocks of its own: the most tokens, in steps of 16, whose page fits that of the others.
-
-    Source: vLLM 0.33, attention.py 611-682, where some layers keep the model's dtype
+    Source: vLLM 0.33, attention.py 626-668, where some layers keep the model's dtype
     """
-    if not deployment.switches.kv_cache_dtype_skip_layers:
-        return specs
-    page = max(spec.page_bytes for _, spec in specs if spec.window is None)
-    return [(layer, _within(spec, page)) for layer, spec in specs]
-
-
-def _within(spec: Spec, page_bytes: int) -> Spec:
-    if spec.window is None or spec.page_bytes <= page_bytes:
+    if spec.recurrent and spec.page_bytes < page_bytes:
+        return replace(spec, padded_bytes=page_bytes)
+    if spec.kind != "sliding":
         return spec
-    tokens = max(16, page_bytes // (16 * spec.token_bytes) * 16)
-    return replace(spec, block_size=tokens)
+    tokens = sliding_block(model, deployment, rules, spec.token_bytes, page_bytes)
+    return replace(spec, block_size=tokens, padded_bytes=max(page_bytes, tokens * spec.token_bytes))
 
 
 def _concurrency(laid: Layout, num_blocks: int, request: int, length: int, rules: Rules) -> float:

@@ -22,6 +22,7 @@ from kvplan.core.mixers import (
     SharedAttention,
     ShortConvolution,
     SlidingAttention,
+    StateMixer,
 )
 from kvplan.core.model import ModelSpec
 from kvplan.core.units import ceil_div, round_up, smaller
@@ -32,6 +33,15 @@ FP32_STATES = ("nemotron_h", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_
 """Model types whose recurrent states are fp32 unless something else is asked for (models/config.py, 812-977)."""
 STATE_CHUNK = {"gated_delta": 64}
 """Tokens that a recurrence's chunk kernel works in: checkpoints stand at multiples of it."""
+GDN_KEY_DIM = 128
+"""The key width that FlashInfer's kernel for gated delta rules wants on Blackwell (layers/mamba/gdn, 148-250)."""
+PLAIN_CACHE = ("falcon",)
+"""Model types whose attention is built without the cache's options: their cache keeps the model's dtype."""
+TURBOQUANT_PREFIX = "turboquant"
+PER_HEAD = ("minicpm3",)
+"""Model types whose latents are cached as the keys and values of every head, values padded to the keys' width."""
+BOUNDARY = 2
+"""Layers at either end that turboquant leaves in the model's dtype; none of a model with recurrent layers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,20 +120,27 @@ def blocks_for(spec: Spec, num_tokens: int, holding: Holding) -> int:
 
 
 def layer_specs(
-    model: ModelSpec, deployment: Deployment, rules: Rules, block_size: int, *, aligned: bool
+    model: ModelSpec,
+    deployment: Deployment,
+    rules: Rules,
+    block_size: int,
+    *,
+    aligned: bool,
+    all_quantised: bool = False,
 ) -> list[tuple[int, Spec]]:
     """(layer, spec) of every cache, in the model's order; layers that share another's cache have none.
 
-    Raises UnsupportedError for a cache that vLLM's planning is not known for.
+    `all_quantised` is as if no layer kept the model's dtype. Raises UnsupportedError for a cache that vLLM's planning
+    is not known for.
     """
     mixers = [(i, mixer) for i, kind in enumerate(model.layer_order) for mixer in model.layers[kind].mixers]
-    last = model.num_layers - 1
-    mixers += [(last, mixer) for mixer in draft_mixers(model, deployment)]
-    skipped = _skipped(deployment, [mixer for _, mixer in mixers])
+    drafts = [(model.num_layers, mixer) for mixer in draft_mixers(model, deployment)]
+    skipped = frozenset() if all_quantised else skipped_layers(model, deployment)
     maker = _Maker(model=model, deployment=deployment, rules=rules, block_size=block_size, aligned=aligned)
     found = []
-    for position, (layer, mixer) in enumerate(mixers):
-        found += [(layer, spec) for spec in maker.specs(mixer, quantised=position not in skipped)]
+    for layer, mixer in mixers + drafts:
+        plain = layer in skipped or (SLIDING in skipped and isinstance(mixer, SlidingAttention))
+        found += [(min(layer, model.num_layers - 1), spec) for spec in maker.specs(mixer, quantised=not plain)]
     return found
 
 
@@ -141,18 +158,37 @@ def draft_mixers(model: ModelSpec, deployment: Deployment) -> tuple[Mixer, ...]:
     return ()
 
 
-def _skipped(deployment: Deployment, mixers: list[Mixer]) -> frozenset[int]:
-    """Positions of the caches that stay in the model's dtype.
+SLIDING = "sliding_window"
 
-    turboquant keeps the first and the last two layers plain (v1/attention/backends/turboquant).
+
+def skipped_layers(model: ModelSpec, deployment: Deployment) -> frozenset[int | str]:
+    """Layers whose cache stays in the model's dtype, and `sliding_window` where all of those do.
+
+    Source: vLLM 0.33, attention.py 298-315; layers/quantization/turboquant/config.py `get_boundary_skip_layers`
     """
     names = deployment.switches.kv_cache_dtype_skip_layers
-    if deployment.key_dtype.name.startswith("turboquant"):
-        return frozenset((0, 1, len(mixers) - 2, len(mixers) - 1))
-    windows = "sliding_window" in names
-    return frozenset(
-        i for i, mixer in enumerate(mixers) if str(i) in names or (windows and isinstance(mixer, SlidingAttention))
-    )
+    found: set[int | str] = {int(name) if name.isdecimal() else name for name in names}
+    if deployment.key_dtype.name.startswith(TURBOQUANT_PREFIX) and not has_states(model):
+        ends = min(BOUNDARY, model.num_layers // 2)
+        found |= {*range(ends), *range(model.num_layers - ends, model.num_layers)}
+    return frozenset(found)
+
+
+def latent_mixers(model: ModelSpec) -> list[LatentAttention]:
+    """The attention that vLLM keeps latents for."""
+    if model.model_type in PER_HEAD:
+        return []
+    return [mixer for layer in model.layers for mixer in layer.mixers if isinstance(mixer, LatentAttention)]
+
+
+def has_states(model: ModelSpec) -> bool:
+    """Whether some layer keeps a state or columns of a convolution."""
+    return any(isinstance(mixer, StateMixer) for layer in model.layers for mixer in layer.mixers)
+
+
+def has_attention(model: ModelSpec) -> bool:
+    """Whether some layer attends."""
+    return any(not isinstance(mixer, StateMixer) for layer in model.layers for mixer in layer.mixers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +216,7 @@ class _Maker:
         return [self._attention(mixer, key, value)]
 
     def _formats(self, *, quantised: bool) -> tuple[DType, DType]:
-        if quantised:
+        if quantised and self.model.model_type not in PLAIN_CACHE:
             return self.deployment.key_dtype, self.deployment.value_dtype
         return self.deployment.dtype, self.deployment.dtype
 
@@ -189,7 +225,10 @@ class _Maker:
     ) -> Spec:
         """heads · (key + value) a token; 2 · D · heads for equal widths."""
         heads = attention_heads(mixer, self.deployment)
-        token = heads * (key.vector_bytes(mixer.key_dim) + value.vector_bytes(mixer.value_dim))
+        head = key.vector_bytes(mixer.key_dim) + value.vector_bytes(mixer.value_dim)
+        if key.name.startswith(TURBOQUANT_PREFIX):
+            head = round_up(head, 2)
+        token = heads * head
         kind, window = mixer.kind, getattr(mixer, "window", None)
         if (window is not None and not self.rules.windows) or (kind == "cross" and not self.rules.hybrid_groups):
             kind, window = "full", None
@@ -202,7 +241,7 @@ class _Maker:
         """One row of latent and rotary key a token, on every rank; the indexer's keys are a cache of their own."""
         found = []
         shape = (mixer.latent_dim, mixer.rope_dim, key.name)
-        if mixer.latent_dim and not self.rules.mla:
+        if mixer.latent_dim and (not self.rules.mla or self.model.model_type in PER_HEAD):
             return [self._expanded(mixer, key)]
         if mixer.latent_dim:
             token = latent_row_bytes(mixer, key, self.deployment)
@@ -234,16 +273,21 @@ class _Maker:
         return found
 
     def _expanded(self, mixer: LatentAttention, key: DType) -> Spec:
-        """Before vLLM 0.7 every head's key and value, both padded to 256 (models/deepseek_v2.py, 0.6)."""
+        """Every head's key and value, equally wide (models/minicpm3.py); before vLLM 0.7 of all models, padded to 256.
+
+        Source: vLLM 0.6, models/deepseek_v2.py
+        """
         heads = max(1, ceil_div(mixer.num_heads, self.deployment.tp))
-        width = round_up(max(mixer.key_dim, mixer.value_dim), 256)
+        width = max(mixer.key_dim, mixer.value_dim)
+        if self.model.model_type not in PER_HEAD:
+            width = round_up(width, 256)
         token = 2 * heads * key.vector_bytes(width)
         shape = (heads, width, key.name)
         return Spec(kind="full", block_size=self.block_size, token_bytes=token, shape=shape, row=mixer.kind)
 
     def _state(self, mixer: LinearAttention | ShortConvolution) -> Spec:
-        recurrence = "conv" if isinstance(mixer, ShortConvolution) else mixer.recurrence
-        checkpoints = int(self.rules.prefill_checkpoints and recurrence in ("mamba2", "gated_delta"))
+        recurrence = None if isinstance(mixer, ShortConvolution) else mixer.recurrence
+        checkpoints = int(self.rules.prefill_checkpoints and self._exports(mixer))
         return Spec(
             kind="conv" if isinstance(mixer, ShortConvolution) else "linear",
             block_size=self.block_size if self.aligned else self.deployment.max_model_len,
@@ -253,6 +297,18 @@ class _Maker:
             chunk=STATE_CHUNK.get(str(recurrence), 1) if checkpoints else 1,
             recurrent=True,
         )
+
+    def _exports(self, mixer: LinearAttention | ShortConvolution) -> bool:
+        """Whether the prefill kernel gives out states at a block's end: of gated delta rules FlashInfer's alone does.
+
+        Source: vLLM 0.33, layers/mamba/mamba_mixer2.py 1108-1118; layers/mamba/gdn/qwen_gdn_linear_attn.py 148-250
+        """
+        if isinstance(mixer, ShortConvolution):
+            return False
+        arch = architecture(self.deployment)
+        if mixer.recurrence == "gated_delta":
+            return arch == 9 or (int(arch) in (10, 12) and mixer.key_dim == GDN_KEY_DIM)
+        return mixer.recurrence == "mamba2"
 
 
 def attention_heads(mixer: Mixer, deployment: Deployment) -> int:
