@@ -218,12 +218,9 @@ _MODEL = (
 )
 
 _CONTEXT = (
-    wording(
-        "n_ctx",
-        rf"{_BY}"
-        r"(?P<x_name>n_ctx|n_ctx_seq|n_ctx_per_seq) += (?P<x_value>\d+)",
-        "b1100+",
-        then=_read_setting,
+    *(
+        wording(name, rf"{_BY}(?P<x_name>{name.strip()}) += (?P<x_value>\d+)", versions, then=_read_setting)
+        for name, versions in (("n_ctx ", "b1100+"), ("n_ctx_seq ", "b7000+"), ("n_ctx_per_seq ", "b4000 to b7000"))
     ),
     wording(
         "< n_ctx_train",

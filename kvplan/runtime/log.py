@@ -32,6 +32,9 @@ GIST = (
     "ot be cr",
 )  # fmt: skip
 """Each key holds one of these: most lines of a server at work hold none, or few."""
+_KEYS_BY_GIST = tuple(
+    (word, tuple(key for key in KEYS if next(gist for gist in GIST if gist in key) == word)) for word in GIST
+)
 _MAX_SOURCES = 64
 _BEFORE, _AFTER = 400, 2000
 """Characters before and from its key on in which a wording is looked for: a line may be long, and of any kind."""
@@ -54,12 +57,12 @@ def read_log(source: Iterable[str] | str | os.PathLike[str] | BinaryIO) -> list[
 
 def _may_tell(raw: str) -> bool:
     """Whether a line holds any key: the cheap test that most lines end with."""
-    for word in GIST:
+    for word, keys in _KEYS_BY_GIST:
         if word in raw:
-            break
-    else:
-        return False
-    return any(key in raw for key in KEYS)
+            for key in keys:
+                if key in raw:
+                    return True
+    return False
 
 
 @dataclass(slots=True)

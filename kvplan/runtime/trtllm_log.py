@@ -180,7 +180,17 @@ _WORDINGS = (
 )
 
 
+def _drop_trial(start: Start) -> None:
+    """The pool of the trial run, where the log ends before the real one."""
+    profiled = max((figure.line_number for figure in start.figures.get("peak", ())), default=0)
+    for name in ("num_blocks", "num_cpu_blocks", "num_tokens", "kv_cache"):
+        kept = [figure for figure in start.figures.pop(name, []) if figure.line_number > profiled]
+        if kept:
+            start.figures[name] = kept
+
+
 def _finish(start: Start) -> None:
+    _drop_trial(start)
     for name in ("model", "model_path"):
         if start.model is None and isinstance(start.args.get(name), str):
             start.model = str(start.args[name])

@@ -140,3 +140,17 @@ def test_limits_of_other_backends(lines):
 
 def test_the_version_ends_where_its_line_goes_on():
     assert read_log(["[TensorRT-LLM] TensorRT-LLM version: 0.8.0Input [Text 0]"])[0].version == "0.8.0"
+
+
+def test_a_log_that_ends_after_the_trial_run_has_no_pool():
+    """The pool of the trial, here 257 blocks, is not the one that is served with."""
+    trial = [
+        "[TensorRT-LLM][INFO] Max KV cache blocks per sequence: 65 [window size=2048], tokens per block=32, primary "
+        "blocks=257, secondary blocks=0, max sequence length=2048",
+        "[TensorRT-LLM][INFO] [MemUsageChange] Allocated 0.56 GiB for max tokens in paged KV cache (8224).",
+        "[TRT-LLM] [I] Peak memory during memory usage profiling (torch + non-torch): 20.10 GiB, available KV cache memory "
+        "when calculating max tokens: 30.20 GiB, fraction is set 0.9, kv size is 65536. device total memory 54.00 GiB",
+    ]
+    real = "[TensorRT-LLM][INFO] [MemUsageChange] Allocated 30.20 GiB for max tokens in paged KV cache (494784)."
+    assert not read_log(trial)[0].figures.keys() & {"num_blocks", "num_tokens", "kv_cache"}
+    assert [figure.value for figure in read_log([*trial, real])[0].figures["num_tokens"]] == [494_784]

@@ -16,6 +16,7 @@ from kvplan.core.engines.versions import release
 from kvplan.core.engines.vllm.extras import draft_weights, lora_slots
 from kvplan.core.engines.vllm.loading import extra_weights
 from kvplan.core.engines.vllm.measured import SUBTRACTS_GRAPHS
+from kvplan.core.engines.vllm.overheads import COUNTS_ALL
 from kvplan.core.engines.vllm.overheads import graphs
 from kvplan.core.layout import stage_weights
 from kvplan.core.measured import Basis, Measured
@@ -96,12 +97,14 @@ def _vllm(case: Case) -> list[Row]:
     now = release(case.serving.engine.version or "")
     rows = _vllm_start(case)
     rows += _weights(case)
-    rows += _terms(case, "activation peak", "activation_peak", ("activation peak",))
+    # From 0.27 on the peak is printed with the graphs' estimate in it.
+    peak = ("activation peak", "CUDA graphs (estimate)") if now >= COUNTS_ALL else ("activation peak",)
+    rows += _terms(case, "activation peak", "activation_peak", peak)
     loaded = ("weights", "extra weights", "LoRA slots", "draft weights")
     rows += _terms(case, "weights and activation peak", "torch_peak", (*loaded, "activation peak"))
     rows += _terms(case, "non-torch", "non_torch", ("non-torch",))
     if "non_torch" not in case.observation.figures:
-        rows += _terms(case, "weights and non-torch", "consumed", (*loaded, "non-torch"))
+        rows += _terms(case, "weights and non-torch", "consumed", (*loaded, "non-torch", "sampler states"))
     if now >= SUBTRACTS_GRAPHS:
         rows += _terms(case, "graphs (estimate)", "graph_estimate", ("CUDA graphs (estimate)",))
     rows += _left(case)

@@ -65,7 +65,8 @@ def _parts(observation: Observation, rank: str | None) -> dict[str, tuple[Number
         found = {name.replace("_", " "): of_rank(observation, name, rank) for name in names}
         if all(value is not None for value in found.values()):
             parts = {name: value for name, value in found.items() if value is not None}
-            estimate = of_rank(observation, "graph_estimate", rank)
+            # What is printed beside all that was consumed has the estimate in it.
+            estimate = of_rank(observation, "graph_estimate", rank) if "consumed" not in names else None
             if estimate is not None and release(observation.version or "") >= SUBTRACTS_GRAPHS:
                 parts["graph estimate"] = estimate
             return parts

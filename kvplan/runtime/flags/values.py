@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kvplan.core.dtypes import parse_dtype, parse_kv_dtype
+from kvplan.core.dtypes import parse_dtype, parse_kv_dtype, parse_kv_dtypes
 from kvplan.core.errors import InputError
 from kvplan.core.text import printable
 from kvplan.runtime.flags.argument import UnknownValueError, Value, names
@@ -143,7 +143,12 @@ def state_dtype_value(spellings: Mapping[str, str]) -> Value:
 
 def kv_dtype_value(spellings: Mapping[str, str]) -> Value:
     """Formats of the cache; `spellings`: kvplan's name → the engine's."""
-    return _formats(lambda text: parse_kv_dtype(text).name, spellings)
+    return _formats(_cache_format, spellings)
+
+
+def _cache_format(text: str) -> str:
+    """One name; a pair such as `q8_0/fp16` raises InputError, one that goes by a name of its own does not."""
+    return (parse_kv_dtype(text) if "/" in text else parse_kv_dtypes(text)[0]).name
 
 
 def _formats(parse: Callable[[str], str], spellings: Mapping[str, str]) -> Value:
