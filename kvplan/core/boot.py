@@ -7,6 +7,7 @@ from kvplan.core.errors import InputError
 from kvplan.core.layout import stage_weights
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
+from kvplan.core.text import join_words
 from kvplan.core.units import format_bytes
 
 
@@ -84,8 +85,11 @@ def _judged(model: ModelSpec, serving: Serving, accounts: tuple[Budget, ...], le
     if pooled is None:
         plan_pool(model, serving, left)  # says that it has no pool
         raise AssertionError("unreachable")
-    ends = [_fits(model, serving, left + change) for change in (0, -spread, spread)]
-    starts = ends[0]
+    pool = pooled.pool(model, serving.deployment, left) if left > 0 else None
+    starts = pool is not None and pool.fits_one
+    # More memory never stops a start: only the end that could turn the answer round is looked at.
+    other_end = _fits(model, serving, left + (-spread if starts else spread)) if spread else starts
+    certain = other_end == starts
     reasons = [] if starts else [_why_not(model, serving, accounts, left)]
     reasons += [reason for account in accounts if (reason := _overhang(account))]
     if accounts and any("no room" in reason for reason in reasons):
@@ -94,9 +98,9 @@ def _judged(model: ModelSpec, serving: Serving, accounts: tuple[Budget, ...], le
         accounts=accounts,
         kv_memory_bytes=max(0, left),
         spread_bytes=spread,
-        pool=pooled.pool(model, serving.deployment, left) if left > 0 else None,
+        pool=pool,
         starts=starts,
-        certain=len(set(ends)) == 1,
+        certain=certain,
         reasons=tuple(reasons),
     )
 
@@ -134,8 +138,9 @@ def _overhang(account: Budget) -> str | None:
     room = account.device_bytes - account.usable_bytes
     if beside <= room:
         return None
-    names = " and ".join(item.name for item in account.untaken)
+    names = join_words(tuple(item.name for item in account.untaken))
+    one = len(account.untaken) == 1
     return (
-        f"the share leaves {format_bytes(room)} of the GPU for {names}, which need {format_bytes(beside)}:"
-        " there is no room for them"
+        f"the share leaves {format_bytes(room)} of the GPU for {names}, which need{'s' if one else ''}"
+        f" {format_bytes(beside)}: there is no room for {'it' if one else 'them'}"
     )

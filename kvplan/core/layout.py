@@ -129,10 +129,17 @@ def stages_of(model: ModelSpec, serving: Serving) -> list[tuple[int, int]]:
 def stage_weights(model: ModelSpec, serving: Serving) -> tuple[int, ...]:
     """Bytes of weights on the fullest rank of each stage."""
     scale = _stored_scale(model, serving)
-    found = []
+    found: list[int] = []
+    known: dict[object, int] = {}
+    seam = model.first_decoder_layer
     for start, stop in stages_of(model, serving):
-        weights = _stage_weights(model, serving, model.layer_counts(start, stop), start, stop)
-        found.append(weights if scale is None else ceil_div(weights * scale[0], scale[1]))
+        # Of many stages most are alike.
+        counts = model.layer_counts(start, stop)
+        alike = start == 0, stop == model.num_layers, start <= seam < stop, tuple((id(layer), n) for layer, n in counts)
+        if alike not in known:
+            weights = _stage_weights(model, serving, counts, start, stop)
+            known[alike] = weights if scale is None else ceil_div(weights * scale[0], scale[1])
+        found.append(known[alike])
     return tuple(found)
 
 

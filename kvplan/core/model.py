@@ -264,10 +264,9 @@ class ModelSpec:
     @property
     def first_decoder_layer(self) -> int:
         """Where an encoder-decoder's decoder begins; the number of layers where there is no such seam."""
-        for position, i in enumerate(self.layer_order):
-            mixers = self.layers[i].mixers
-            if any(isinstance(mixer, CrossAttention) and mixer.over == "encoder" for mixer in mixers):
-                return position
+        crossing = {i for i, layer in enumerate(self.layers) if _crosses_to_encoder(layer)}
+        if crossing:
+            return next(position for position, i in enumerate(self.layer_order) if i in crossing)
         return self.num_layers
 
     @property
@@ -284,6 +283,10 @@ class ModelSpec:
         """The distinct layers of the slice `start:stop`, each with its count."""
         order = self.layer_order[start:stop]
         return [(layer, n) for i, layer in enumerate(self.layers) if (n := order.count(i))]
+
+
+def _crosses_to_encoder(layer: Layer) -> bool:
+    return any(isinstance(mixer, CrossAttention) and mixer.over == "encoder" for mixer in layer.mixers)
 
 
 def stack(layers: Iterable[Layer]) -> tuple[tuple[Layer, ...], tuple[int, ...]]:

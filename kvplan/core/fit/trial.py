@@ -96,7 +96,11 @@ class Case:
         return found, False
 
     def _accounts(self, serving: Serving) -> tuple[Budget, ...]:
-        return () if self.kv_memory_bytes is not None else engine_accounts(self.model, serving)
+        """None where the engine has no account of such a GPU."""
+        try:
+            return () if self.kv_memory_bytes is not None else engine_accounts(self.model, serving)
+        except InputError:
+            return ()
 
 
 def _refusal(error: InputError) -> Boot:

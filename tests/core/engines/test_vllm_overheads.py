@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from benchmarks.engine_log_rows import account_of, observations
 from kvplan.core.dtypes import BF16
 from kvplan.core.engines.deployment import Deployment, Switches
+from kvplan.core.engines.table import find_engine
 from kvplan.core.engines.vllm.activations import (
     activation_peak,
     forward_bytes,
@@ -277,3 +278,13 @@ def test_activations_over_requests_and_tokens(key):
     deployment = deployed(max_num_seqs=requests, max_num_batched_tokens=tokens, max_model_len=tokens)
     peak = activation_peak(load(row["model"]), deployment, (0, 10), 0).num_bytes / GIB
     assert peak == pytest.approx(float(row["activation_gib"]), abs=0.021)
+
+
+def test_every_stage_has_an_account_of_its_own_layers():
+    # 62 layers on 7 stages: some alike, none of the ends.
+    model, asked = load("google/gemma-3-27b-it"), deployed(pp=7)
+    accounts = find_engine("vllm@0.19").pooled.budget(model, asked, (5, 6, 6, 6, 6, 6, 7))
+    assert [account.stage for account in accounts] == list(range(7))
+    for stage, account in enumerate(accounts):
+        assert account.taken[1:] == taken(model, asked, SWEEP, stage)
+        assert account.untaken == untaken(model, asked, SWEEP, stage)

@@ -3,12 +3,14 @@
 Source: vLLM 0.33, v1/worker/gpu_worker.py 641-820, v1/worker/utils.py 716-761
 """
 
+from dataclasses import replace
 from math import ceil
 
 from kvplan.core.device import visible_bytes
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.pool import Budget
 from kvplan.core.engines.vllm.overheads import taken, untaken
+from kvplan.core.engines.vllm.pool import stages
 from kvplan.core.engines.vllm.rules import Rules, numbers
 from kvplan.core.errors import InputError
 from kvplan.core.measured import Measured
@@ -27,16 +29,24 @@ def budget(model: ModelSpec, deployment: Deployment, weights: tuple[int, ...], r
     device = visible_bytes(deployment.gpu)
     share = rules.default_share if deployment.memory_share is None else deployment.memory_share
     release = numbers(rules)
-    return tuple(
-        Budget(
-            stage=stage,
-            device_bytes=device,
-            usable_bytes=ceil(device * share),
-            taken=(_weights(num_bytes), *taken(model, deployment, release, stage)),
-            untaken=untaken(model, deployment, release, stage),
-        )
-        for stage, num_bytes in enumerate(weights)
-    )
+    accounts: list[Budget] = []
+    known: dict[object, Budget] = {}
+    bounds = stages(model, deployment)
+    for stage, num_bytes in enumerate(weights):
+        start, stop = bounds[stage]
+        # Of many stages most are alike.
+        counts = tuple((id(layer), n) for layer, n in model.layer_counts(start, stop))
+        alike = num_bytes, start == 0, stop == model.num_layers, counts
+        if alike not in known:
+            known[alike] = Budget(
+                stage=stage,
+                device_bytes=device,
+                usable_bytes=ceil(device * share),
+                taken=(_weights(num_bytes), *taken(model, deployment, release, stage)),
+                untaken=untaken(model, deployment, release, stage),
+            )
+        accounts.append(replace(known[alike], stage=stage))
+    return tuple(accounts)
 
 
 def _weights(num_bytes: int) -> Measured:
