@@ -15,6 +15,7 @@ from kvplan.core.model import ModelSpec
 from kvplan.core.plan import Plan, plan_memory
 from kvplan.core.serving import positive, resolve
 from kvplan.core.text import join_words, printable
+from kvplan.runtime.keywords import in_engines_words_too
 from kvplan.sources.load import load_model
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from kvplan.runtime.observation import Observation
 
 __all__ = ["KVPool", "MemoryPlan", "curve", "estimate", "explain", "kv_pool", "load_model"]
+
+
+DEFAULT_GPU = "H100"
+"""Whose limits an engine takes for a pool of a known size where no GPU is named: those of most large ones."""
+_ON_BY_DEFAULT = ("prefix_caching", "hybrid_manager", "async_scheduling")
+"""True says nothing to an engine that has no such switch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -50,6 +57,7 @@ class MemoryPlan(Plan):
         return render(self)
 
 
+@in_engines_words_too("exact")
 def estimate(
     model: ModelSpec | str | PathLike[str],
     *,
@@ -105,6 +113,7 @@ def estimate(
     return MemoryPlan(**{field.name: getattr(plan, field.name) for field in fields(plan)})
 
 
+@in_engines_words_too("vllm")
 def kv_pool(
     model: ModelSpec | str | PathLike[str],
     *,
@@ -126,11 +135,14 @@ def kv_pool(
 ) -> KVPool:
     """What `engine` makes of `kv_memory_bytes` of each GPU: blocks, tokens, requests of `max_model_len` tokens.
 
-    Without `kv_memory_bytes` it is what the engine's account of `gpu` leaves. `max_model_len` is by default the model's
-    own limit; -1 takes the longest that fits. `switches` are the engine's options
-    (`core.engines.deployment.Switches`): block_size, max_num_seqs, prefix_caching, hybrid_manager, async_scheduling …
+    Without `kv_memory_bytes` it is what the engine's account of `gpu` leaves; with it, `gpu` decides the limits that
+    the engine sets by the device: an H100's where none is named. `max_model_len` is by default the model's own limit;
+    -1 takes the longest that fits. `switches` are the engine's options (`core.engines.deployment.Switches`):
+    block_size, max_num_seqs, prefix_caching, hybrid_manager, async_scheduling …, also as the engine spells them.
     Raises InputError for what makes no sense or what the engine refuses.
     """
+    if gpu is None and kv_memory_bytes is not None:
+        gpu = DEFAULT_GPU
     spec = _model(model)
     length = max_model_len if max_model_len not in (None, -1) else spec.max_seq_len
     if length is None:
@@ -150,7 +162,7 @@ def kv_pool(
         num_gpus=num_gpus,
         gpu_memory_utilization=gpu_memory_utilization,
         max_num_batched_tokens=max_num_batched_tokens,
-        switches=read_switches(switches),
+        switches=read_switches(_without_what_goes_without_saying(engine, switches)),
     )
     if kv_memory_bytes is not None:
         positive("kv_memory_bytes", kv_memory_bytes)
@@ -232,6 +244,12 @@ def _model_of_log(seen: "Observation", offline: bool, timeout_seconds: float) ->
         return model_of_log(name or "", title=title, offline=offline, timeout_seconds=timeout_seconds)
     except KvplanError as error:
         return None, f"the model is not known: {error}; `--model` says which it is"
+
+
+def _without_what_goes_without_saying(engine: str, given: dict[str, Any]) -> dict[str, Any]:
+    pooled = find_engine(engine).pooled
+    foreign = set(_ON_BY_DEFAULT) - (pooled.switches if pooled is not None else frozenset())
+    return {name: value for name, value in given.items() if not (value is True and name in foreign)}
 
 
 def read_switches(given: dict[str, Any]) -> Switches:

@@ -1,10 +1,10 @@
 """The inverse of `estimate` for Python: what is given is held, what is not is searched."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from kvplan.api import _gpu, _model, read_switches
+from kvplan.api import DEFAULT_GPU, _gpu, _model, read_switches
 from kvplan.core.engines.deployment import Switches
 from kvplan.core.engines.table import find_engine
 from kvplan.core.errors import InputError
@@ -15,6 +15,7 @@ from kvplan.core.fit.trial import Case
 from kvplan.core.hardware import Gpu
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving, positive, resolve
+from kvplan.runtime.keywords import in_engines_words_too
 from kvplan.sources.load import load_model
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class FitPlan(Fit):
         return pd.DataFrame(curve_rows(self))
 
 
+@in_engines_words_too("vllm")
 def fit(
     model: ModelSpec | str | PathLike[str],
     gpu: Gpu | str | None = None,
@@ -94,7 +96,8 @@ def fit(
 
     `max_model_len` (-1: the longest that fits, whatever the model's own limit), `concurrency` (requests of that length
     at once), `num_gpus` (None: the fewest) with `tp` and `pp`; `kv_dtype="best"` is the widest format that fits.
-    `kv_memory_bytes` is a pool of a known size instead of a GPU. Raises InputError for what makes no sense or what the
+    `kv_memory_bytes` is a pool of a known size; `gpu` then decides only the limits that the engine sets by the device,
+    an H100's where none is named. Raises InputError for what makes no sense or what the
     engine refuses; what does not fit is an answer: `fits` is False and `changes` say what would do.
     """
     given = {"max_model_len": max_model_len, "concurrency": concurrency, "kv_memory_bytes": kv_memory_bytes}
@@ -131,11 +134,17 @@ def fit(
 
 def _fitted(spec: ModelSpec, want: Wanted, asked: dict[str, Any], kv_memory_bytes: int | None) -> FitPlan:
     length = want.max_model_len or spec.max_seq_len
+    is_named = asked["gpu"] is not None or kv_memory_bytes is None
+    if not is_named:
+        asked = {**asked, "gpu": _gpu(DEFAULT_GPU)}
     if want.search_layout:
         serving = _starting_layout(spec, want, {**asked, "seq_len": length})
     else:
         serving = resolve(spec, seq_len=length, **asked)
     found = fit_serving(spec, serving, want, kv_memory_bytes=kv_memory_bytes, bigger=_bigger(serving.gpu))
+    if not is_named:
+        note = f"no GPU is named: the limits that an engine sets by it are those of an {DEFAULT_GPU}"
+        found = replace(found, notes=(*found.notes, note))
     return FitPlan(**{field.name: getattr(found, field.name) for field in fields(found)})
 
 

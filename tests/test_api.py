@@ -71,3 +71,53 @@ def test_names_are_handed_on_lazily_and_no_others():
         assert getattr(kvplan, name) is not None
     with pytest.raises(AttributeError, match="nothing_of_the_sort"):
         _ = kvplan.nothing_of_the_sort
+
+
+LLAMA = "meta-llama/Llama-3.1-8B"
+POOL = {"kv_memory_bytes": 16 * 2**30, "max_model_len": 4096}
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "llamacpp"])
+def test_a_switch_that_is_on_by_default_says_nothing_to_an_engine_without_it(engine):
+    explicit = {"prefix_caching": True, "hybrid_manager": True, "async_scheduling": True}
+    assert kvplan.kv_pool(LLAMA, engine=engine, **POOL, **explicit) == kvplan.kv_pool(LLAMA, engine=engine, **POOL)
+
+
+def test_a_pool_without_a_gpu_has_the_limits_of_an_h100():
+    given = {"kv_memory_bytes": 16 * 2**30, "max_model_len": 32768}
+    pools = [kvplan.kv_pool("google/gemma-3-27b-it", gpu=gpu, **given) for gpu in (None, "H100", "L4")]
+    assert pools[0] == pools[1]
+    assert pools[0].max_concurrency < pools[2].max_concurrency  # windows keep 2 · 8192 tokens in flight, not 2 · 2048
+    fitted = kvplan.fit("google/gemma-3-27b-it", **given)
+    assert fitted.boot.pool == pools[0]
+    assert "no GPU is named" in fitted.notes[-1]
+
+
+def test_options_may_be_spelled_as_the_engine_does():
+    spelled = {
+        "kv_cache_dtype": "fp8", "tensor_parallel_size": 2, "enable_prefix_caching": False, "seed": 3,
+        "disable_hybrid_kv_cache_manager": True, "mamba_ssm_cache_dtype": "bfloat16",
+    }  # fmt: skip
+    own = {"kv_dtype": "fp8", "tp": 2, "prefix_caching": False, "hybrid_manager": False, "state_dtype": "bf16"}
+    name = "Qwen/Qwen3-Next-80B-A3B-Instruct"
+    assert kvplan.kv_pool(name, **POOL, **spelled) == kvplan.kv_pool(name, **POOL, **own)
+    assert kvplan.estimate(LLAMA, engine="sglang", gpu="H100", mem_fraction_static=0.7).to_dict() == (
+        kvplan.estimate(LLAMA, engine="sglang", gpu="H100", gpu_memory_utilization=0.7).to_dict()
+    )
+    turbo = kvplan.fit(LLAMA, gpu="H100", kv_cache_dtype="turboquant_k8v4")
+    assert "--kv-cache-dtype turboquant_k8v4" in turbo.command
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"kv_cache_dtype": "fp8", "kv_dtype": "fp8"}, "`kv_dtype` is given twice"),
+        ({"kv_cache_dtype": "fp7"}, "`--kv-cache-dtype fp7` is not understood"),
+        ({"tensor_parallel": 2}, "`tensor_parallel` is no option of vllm"),
+        ({"engine": "transformers", "kv_cache_dtype": "fp8"}, "`kv_cache_dtype` is no option of transformers"),
+        ({"async_scheduling": False, "engine": "sglang"}, "has no option `async_scheduling`"),
+    ],
+)
+def test_options_that_no_engine_takes(given, sentence):
+    with pytest.raises(kvplan.InputError, match=sentence):
+        kvplan.kv_pool(LLAMA, **POOL, **given)

@@ -20,8 +20,8 @@ def fit_page(fit: Fit, command: str | None, said: tuple[str, ...] = ()) -> Page:
     model = fit.model
     title = model_title(model, num_parameters(model), active_parameters(model))
     facts = (title, source_line(model, max_length=LINE_LENGTH), settings_line(fit.serving))
-    lines = [Line(f"{fit.reason[:1].upper()}{fit.reason[1:]}.", "plain"), *_sure(fit), *_share(fit), *_curve(fit)]
-    lines += [Line(printable(note, max_length=400), "faint") for note in fit.notes]
+    lines = [Line(_sentence(fit.reason), "plain"), *_sure(fit), *_share(fit), *_curve(fit)]
+    lines += [Line(_sentence(printable(note, max_length=400)), "faint") for note in fit.notes]
     return Page(
         title=headline(fit),
         lines=(*lines, *(Line(text, "faint") for text in facts)),
@@ -46,6 +46,10 @@ def serve_check_page(
     return replace(page, title=title, lines=(*lines, *page.lines))
 
 
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def headline(fit: Fit) -> str:
     """`fits: 9 requests of 40,960 tokens at once on one H100-SXM5-80GB`."""
     number = fit.concurrency if fit.fits else fit.want.concurrency or 1
@@ -54,7 +58,7 @@ def headline(fit: Fit) -> str:
 
 
 def _requests(number: int, length: int) -> str:
-    return f"{plural(number, 'request')} of {length:,} tokens{' at once' if number > 1 else ''}"
+    return f"{plural(number, 'request')} of {plural(length, 'token')}{' at once' if number > 1 else ''}"
 
 
 def _place(fit: Fit) -> str:
@@ -124,10 +128,14 @@ def _share(fit: Fit) -> list[Line]:
 
 def _curve(fit: Fit) -> list[Line]:
     """Requests at once by length, the powers of two that tell something."""
-    shown = [point for point in fit.curve if point.concurrency and point.max_model_len >= 1024]
-    words = [f"{point.concurrency:,} × {point.max_model_len:,}" for point in shown[:10]]
+    shown = [point for point in fit.curve if point.concurrency and _is_telling(point.max_model_len, fit.max_model_len)]
+    words = [f"{point.concurrency:,} × {point.max_model_len:,}" for point in shown[-10:]]
     varies = len({point.concurrency for point in shown}) > 1
     return [Line(f"Requests at once by length: {', '.join(words)}.")] if varies else []
+
+
+def _is_telling(length: int, answer: int) -> bool:
+    return length >= 1024 and (length & (length - 1) == 0 or length == answer)
 
 
 def _changes(fit: Fit, said: tuple[str, ...]) -> list[Table]:

@@ -41,9 +41,9 @@ VLLM_LOGS = [
     ),
     (
         {"speculative_config": {"method": "deepseek_mtp", "num_speculative_tokens": 1}, "cpu_offload_gb": 4.0,
-         "kv_cache_dtype": "turboquant_3bit_nc", "max_loras": 2},
+         "kv_cache_dtype": "fp6_next", "max_loras": 2},
         {"num_speculative_tokens": 1, "speculative_method": "mtp"},
-        ("--cpu-offload-gb 4.0", "--kv-cache-dtype turboquant_3bit_nc"),
+        ("--cpu-offload-gb 4.0", "--kv-cache-dtype fp6_next"),
     ),
     (
         {"attention_backend": "<AttentionBackendEnum.FLASH_ATTN: 'vllm.v1'>", "enable_expert_parallel": True,

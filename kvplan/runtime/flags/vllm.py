@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from kvplan.core.dtypes import TURBOQUANT
 from kvplan.core.errors import InputError
 from kvplan.runtime.flags.argument import Argument, Dialect, Options, UnknownValueError, Value, Variable, names, spelled
 from kvplan.runtime.flags.values import (
@@ -34,7 +35,7 @@ _FORMATS = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 _KV_FORMATS = {
     "bf16": "bfloat16", "fp16": "float16", "fp8": "fp8", "int8": "int8_per_token_head", "int4": "int4_per_token_head",
     "fp8_per_token_head": "fp8_per_token_head", "nvfp4": "nvfp4", "fp8_ds_mla": "fp8_ds_mla",
-    "nvfp4_ds_mla": "nvfp4_ds_mla", "turboquant_k8v4": "turboquant_k8v4",
+    "nvfp4_ds_mla": "nvfp4_ds_mla", **{name: name for name in TURBOQUANT},
 }  # fmt: skip
 _UNITS = dict(zip("kmgtKMGT", (10**3, 10**6, 10**9, 10**12, 2**10, 2**20, 2**30, 2**40), strict=True))
 
