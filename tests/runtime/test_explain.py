@@ -619,6 +619,36 @@ def test_no_sum_is_made_of_figures_of_unlike_ranks() -> None:
     assert not explain(seen, None).rows
 
 
+# Qwen3-8B in stages of 12 and 24 layers: a block of 16 tokens is 12 · 65,536 = 786,432 and 1,572,864 bytes. 12 GiB are
+# 16,384 blocks of the first stage and 8192 of the second; 16 GiB of the second are 10,922.67.
+STAGES = {"pp": 2, "stage_layers": (12, 24), "tp": 1, "max_model_len": 8192}
+
+
+@pytest.mark.parametrize(
+    ("ranks", "blocks"),
+    [((12, 16), 10_922), ((6, 16), 8192), ((12, 9), 6144)],
+    ids=["fewest bytes do not rule", "first stage", "second stage"],
+)
+def test_the_stage_with_the_fewest_blocks_rules(ranks: tuple[int, int], blocks: int) -> None:
+    memory = tuple(figure(float(value), rank=f"PP{stage}") for stage, value in enumerate(ranks))
+    seen = observed(model="Qwen/Qwen3-8B", options=STAGES, num_blocks=blocks, num_tokens=16 * blocks)
+    told = explained(replace(seen, figures=seen.figures | {"kv_memory": memory}), gpu=None)
+    assert row(told, "given", "blocks").predicted == blocks
+    assert row(told, "given", "blocks").verdict == "equal"
+    assert row(told, "given", "tokens").verdict == "equal"
+
+
+def test_stages_that_are_not_told_leave_the_blocks_open() -> None:
+    """Either may be the one: from 12 GiB of the second stage to 12 GiB of the first."""
+    memory = (figure(12.0, rank="pid 1"), figure(16.0, rank="pid 2"))
+    seen = observed(model="Qwen/Qwen3-8B", options=STAGES, num_blocks=10_922)
+    told = row(explained(replace(seen, figures=seen.figures | {"kv_memory": memory}), gpu=None), "given", "blocks")
+    assert told.verdict == "equal"
+    assert told.low is not None
+    assert told.high is not None
+    assert told.low <= 8192 < 16_384 <= told.high
+
+
 def test_the_peak_of_torch_holds_the_weights() -> None:
     """0.6.2 to 0.6.4: 17.06 of 15.0 weights and the rest; 23.58 · 0.9 − 17.06 − 0.35 = 3.81."""
     seen = observed(

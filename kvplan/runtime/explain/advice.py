@@ -11,7 +11,7 @@ from kvplan.core.serving import Serving
 from kvplan.core.units import GIB, format_bytes
 from kvplan.runtime.explain.account import Case
 from kvplan.runtime.explain.failure import eight_bit
-from kvplan.runtime.explain.observed import number, total, whole
+from kvplan.runtime.explain.observed import number, whole
 from kvplan.runtime.explain.pool import pool_of
 from kvplan.runtime.observation import Observation
 
@@ -170,6 +170,6 @@ def _few_requests(observation: Observation, case: Case) -> str:
     length = whole(observation, "concurrency_len")
     if seen is None or length is None or seen[0] >= 2 or case.serving.engine.name != "vllm":
         return ""
-    tokens = total(observation, "num_tokens")
-    held = f": {tokens[0]:,} tokens in all" if tokens else ""
+    tokens = whole(observation, "num_tokens")
+    held = f": {tokens:,} tokens in all" if tokens else ""
     return f"{seen[0]:g} requests of {length:,} tokens fit at once{held}; further requests wait"

@@ -10,13 +10,15 @@ from dataclasses import replace
 from kvplan.core.boot import Boot
 from kvplan.core.engines.pool import KVPool
 from kvplan.core.engines.vllm.extras import draft_weights
+from kvplan.core.engines.vllm.pool import layout
+from kvplan.core.engines.vllm.rules import rules_of
 from kvplan.core.errors import KvplanError
 from kvplan.core.measured import Basis
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
 from kvplan.runtime.explain.answer import Number, Row, Section, exactly, make_row
-from kvplan.runtime.explain.observed import number, whole
-from kvplan.runtime.observation import Observation
+from kvplan.runtime.explain.observed import amount, number, stage_of, whole
+from kvplan.runtime.observation import Figure, Observation
 
 Ends = tuple[KVPool, KVPool, KVPool]
 """The pool of a size, and those of the least and the most that it may be."""
@@ -45,7 +47,32 @@ def pools_of_memory(observation: Observation, model: ModelSpec, serving: Serving
     memory = number(observation, "kv_memory")
     if memory is None or memory[0] <= 0:
         return None
+    if serving.engine.name == "vllm" and serving.pp > 1 and len(set(map(amount, _memories(observation)))) > 1:
+        return _unlike_stages(observation, model, serving)
     middle, low, high = (pool_of(model, serving, round(memory[0] + change * memory[1])) for change in (0, -1, 1))
+    return middle, low, high
+
+
+def _memories(observation: Observation) -> tuple[Figure, ...]:
+    return observation.figures["kv_memory"]
+
+
+def _unlike_stages(observation: Observation, model: ModelSpec, serving: Serving) -> Ends:
+    """The pool of stages with unlike memory: that with the fewest blocks rules, which need not have the least bytes.
+
+    Where it is not told which stage printed what, the fewest and the most blocks that it may be are the ends.
+    """
+    rules, _, _ = rules_of(serving.engine.version)
+    sizes = layout(model, serving.deployment, rules).bytes_per_block
+    found: list[tuple[int, int, int]] = []
+    for figure in _memories(observation):
+        value, half = (round(part) for part in amount(figure))
+        stage = stage_of(figure, serving.pp)
+        widest, narrowest = (max(sizes), min(sizes)) if stage is None else (sizes[stage], sizes[stage])
+        found.append((value // widest, (value - half) // widest, (value + half) // narrowest))
+    middle, low, high = (
+        pool_of(model, serving, max(1, min(blocks[end] for blocks in found)) * max(sizes)) for end in range(3)
+    )
     return middle, low, high
 
 
