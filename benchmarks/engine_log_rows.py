@@ -5,7 +5,10 @@ says that its weights are the checkpoint's, too, stored as `quant` plans; `dated
 report; `inferred` that the model was worked out from the figures. `exception` is why the pool cannot be compared,
 `terms_exception` why a term cannot. `max_num_seqs` of unslothai/notebooks is by the rule of the library that starts
 vLLM there (unsloth_zoo/vllm_utils.py: 128 up to 2 GB left for the cache, 160 up to 4, 192 up to 8, 224 up to 12); the
-rows `grid…` are a table in the same file.
+rows `grid…` are a table in the same file. `compiled` says whether torch.compile found its cache empty (`cold`) or not
+(`warm`); `activation_gib` is as printed, from 0.27 on with the graphs' estimate in it; `consumed_gib` is what a process
+took of the device in all, weights among it. Of rows with `terms_exception` "device" the device's bytes were worked out
+from the two utilisations that are printed.
 """
 
 import csv
@@ -19,6 +22,9 @@ from kvplan.core.dtypes import BF16, parse_dtype, parse_kv_dtype
 from kvplan.core.engines.deployment import Deployment, Switches
 from kvplan.core.engines.pool import Budget, KVPool
 from kvplan.core.engines.table import find_engine
+from kvplan.core.engines.versions import release
+from kvplan.core.engines.vllm.activations import activation_peak, moe_workspace_bytes, profile_of, warm_peak_bytes
+from kvplan.core.engines.vllm.overheads import COUNTS_ALL
 from kvplan.core.hardware import Gpu
 from kvplan.core.model import ModelSpec
 from kvplan.core.units import GIB, MIB
@@ -116,8 +122,12 @@ def _block_checks(row: Row) -> Iterator[Check]:
     if one is None or (blocks is None and len(one.groups) > 1):
         return
     count = blocks if blocks is not None else (tokens or 0) // one.block_size
-    pool = kv_pool(row["model"], kv_memory_bytes=GIB, num_gpu_blocks_override=count, **arguments(row))
-    yield from _checks(row, pool, pool, blocks=False)
+    # Tokens may leave out the block that holds nothing.
+    pools = [
+        kv_pool(row["model"], kv_memory_bytes=GIB, num_gpu_blocks_override=count + more, **arguments(row))
+        for more in ((0,) if blocks is not None else (0, 1))
+    ]
+    yield from _checks(row, pools[0], pools[-1], blocks=False)
 
 
 def _slot_checks(row: Row) -> Iterator[Check]:
@@ -165,6 +175,7 @@ _KEYS = {
     "weights": "weights_gib",
     "activations": "activation_gib",
     "non-torch": "non_torch_gib",
+    "consumed": "consumed_gib",
     "graphs": "graph_gib",
     "graphs (estimate)": "graph_estimate_gib",
     "pool": "kv_gib",
@@ -173,6 +184,9 @@ _KEYS = {
 _SPOILT = {
     "adapters": {"weights", "pool", "concurrency"},
     "layout": set(_KEYS),
+    "device": {"pool", "concurrency"},
+    "runner": {"activations", "consumed", "graphs", "pool", "concurrency"},
+    "unified": {"pool", "concurrency", "consumed"},
     "limits": {"activations", "pool", "concurrency"},
     "utilization": {"pool", "concurrency"},
 }
@@ -188,20 +202,43 @@ def account_of(row: Row) -> Account | None:
     assert engine is not None
     model, deployment = deployed(row)
     budgets = engine.budget(model, deployment, weights_of(row))
-    least = min(budget.kv_memory_bytes for budget in budgets)
+    least = min(budget.kv_memory_bytes for budget in budgets) + _not_compiled(row, model, deployment)
     predicted = _terms(budgets[0])
+    predicted["pool"] += _not_compiled(row, model, deployment) / GIB
+    predicted |= _as_printed(row, model, deployment, predicted)
     predicted["concurrency"] = engine.pool(model, deployment, max(0, least)).max_concurrency
     spoilt = _SPOILT.get(row["terms_exception"], {"weights"} if row["terms_exception"] else set())
     if not row["same_weights"] or row["quantization"] == "bitsandbytes":
-        spoilt = spoilt | {"weights", "pool", "concurrency"}
+        spoilt = spoilt | {"weights", "consumed", "pool", "concurrency"}
     if not row["utilization"] or row["exception"] in ("rounded", "unified", "patched"):
         spoilt = spoilt | {"pool", "concurrency"}
     if not row["version"]:
         spoilt = set(_KEYS) - ({"weights"} - spoilt)
     printed = {name: float(row[key]) for name, key in _KEYS.items() if row[key] and name not in spoilt}
-    if printed.get("graphs", 0.0) < 0:
-        printed.pop("graphs")
+    if printed.get("graphs", 0.0) < 0 or not predicted["graphs"]:
+        printed.pop("graphs", None)
+    if not predicted["graphs (estimate)"]:
+        printed.pop("graphs (estimate)", None)
     return Account(row, printed, predicted)
+
+
+def _not_compiled(row: Row, model: ModelSpec, deployment: Deployment) -> int:
+    """What a start that found its compile cache keeps for the pool more than a first one."""
+    if row["compiled"] != "warm":
+        return 0
+    now = release(row["version"])
+    return activation_peak(model, deployment, now, 0).num_bytes - warm_peak_bytes(model, deployment, now, 0)
+
+
+def _as_printed(row: Row, model: ModelSpec, deployment: Deployment, predicted: dict[str, float]) -> dict[str, float]:
+    """Activations and what was consumed, summed as the version prints them."""
+    now = release(row["version"] or "0.19")
+    peak = predicted["activations"] - _not_compiled(row, model, deployment) / GIB
+    if now < COUNTS_ALL:
+        return {"activations": peak}
+    staying = moe_workspace_bytes(profile_of(model, deployment, now, 0)) / GIB
+    consumed = predicted["weights"] + predicted["non-torch"] + predicted["sampler states"] + staying
+    return {"activations": peak - staying + predicted["graphs (estimate)"], "consumed": consumed}
 
 
 def deployed(row: Row) -> tuple[ModelSpec, Deployment]:
@@ -256,12 +293,14 @@ def weights_of(row: Row) -> tuple[int, ...]:
 def _terms(budget: Budget) -> dict[str, float]:
     """The account of the stage that prints first, under the names of the tables: GiB."""
     found = {item.name: item.num_bytes / GIB for item in (*budget.taken, *budget.untaken)}
-    graphs = found.get("CUDA graphs", found.get("CUDA graphs (estimate)", 0.0))
+    estimate = found.get("CUDA graphs (estimate)", 0.0)
     return {
         "weights": found["weights"] + found["extra weights"],
         "activations": found["activation peak"],
         "non-torch": found["non-torch"],
-        "graphs": graphs,
+        "sampler states": found.get("sampler states", 0.0),
+        "graphs": found.get("CUDA graphs", 0.0),
+        "graphs (estimate)": estimate,
         "pool": budget.kv_memory_bytes / GIB,
         "margin": budget.spread_bytes / GIB,
     }

@@ -21,7 +21,7 @@ from engine_log_rows import Account, Check, Row, account_of, observations, pool_
 from kvplan.core.errors import KvplanError
 from kvplan.core.units import GIB, MIB
 
-TERMS = ("weights", "activations", "non-torch", "graphs", "pool", "concurrency")
+TERMS = ("weights", "activations", "non-torch", "consumed", "graphs", "graphs (estimate)", "pool", "concurrency")
 RELATIVE = ("weights", "pool", "concurrency")
 SPOILT = ("leak", "npu", "branch", "uneven", "overheads-only")
 """Exceptions of rows whose terms say nothing of the engine: the rest of the machine had a part in them."""
@@ -94,7 +94,7 @@ def from_flags(rows: list[Row], *, every: bool) -> None:
     """The second question's tables: how far each term is off, the sweep apart."""
     accounts = accounts_of(rows)
     print("\nFrom GPU, flags and model alone: kvplan less the log")
-    print(f"  {'engine':34} {'term':12} {'rows':>4} {'median':>8} {'p90':>8} {'worst':>8} {'bias':>8}")
+    print(f"  {'engine':34} {'term':17} {'rows':>4} {'median':>8} {'p90':>8} {'worst':>8} {'bias':>8}")
     tables: dict[str, list[Account]] = defaultdict(list)
     for account in accounts:
         sweep = " H100 sweep" if account.row["source"].startswith("llm-d-incubation") else ""
@@ -103,7 +103,7 @@ def from_flags(rows: list[Row], *, every: bool) -> None:
         for term in TERMS:
             pairs = [(a.predicted[term], a.printed[term]) for a in found if a.printed.get(term)]
             if pairs:
-                print(f"  {name:34} {term:12} {spread(pairs, relative=term in RELATIVE)}")
+                print(f"  {name:34} {term:17} {spread(pairs, relative=term in RELATIVE)}")
     beyond_the_margin(accounts)
     for account in accounts if every else ():
         shown = (f"{term} {account.predicted[term]:.2f} ({account.printed[term]:g})" for term in account.printed)

@@ -126,7 +126,7 @@ def test_0_33_tokens_and_requests_in_one_line_and_colours():
         "utilization": [0.92],
         "requested": [72.85],
         "consumed": [15.26],
-        "activation_peak": [1.44],
+        "activation_peak": [1.79],
     }
 
 

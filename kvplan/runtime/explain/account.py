@@ -16,8 +16,7 @@ from kvplan.core.engines.versions import release
 from kvplan.core.engines.vllm.extras import draft_weights, lora_slots
 from kvplan.core.engines.vllm.loading import extra_weights
 from kvplan.core.engines.vllm.measured import SUBTRACTS_GRAPHS
-from kvplan.core.engines.vllm.overheads import COUNTS_ALL
-from kvplan.core.engines.vllm.overheads import graphs
+from kvplan.core.engines.vllm.overheads import COUNTS_ALL, graphs
 from kvplan.core.layout import stage_weights
 from kvplan.core.measured import Basis, Measured
 from kvplan.core.model import ModelSpec

@@ -2,14 +2,18 @@
 
     peak = held + max(forward, logits)          held: what stays allocated through both
 
-Sources: vLLM 0.19 v1/worker/gpu_model_runner.py `profile_run`, `_dummy_sampler_run`; v1/sample/sampler.py,
-ops/topk_topp_sampler.py, ops/topk_topp_triton.py; model_executor/layers/fused_moe/ `workspace_shapes`; before 0.8
+A first start also compiles within the run: `compiling`.
+
+Sources: vLLM 0.19 and 0.21-0.33, v1/worker/gpu_model_runner.py `profile_run`, `_dummy_sampler_run`; v1/sample/
+sampler.py, ops/topk_topp_sampler.py, ops/topk_topp_triton.py; v1/worker/gpu/model_runner.py `_dummy_sampler_run`,
+v1/worker/gpu/sample/sampler.py (the newer runner); model_executor/layers/fused_moe/ `workspace_shapes`; before 0.8
 worker/model_runner.py `profile_run`. Torch: ATen/native/cuda/Sort.cu.
 """
 
 from dataclasses import dataclass
 
 from kvplan.core.engines.deployment import Deployment
+from kvplan.core.engines.vllm.compiling import COMPILES_WITH_COPIES, KEEPS_BLOCKS_WHOLE, table_bytes
 from kvplan.core.engines.vllm.defaults import (
     default_max_num_batched_tokens,
     default_max_num_seqs,
@@ -17,6 +21,7 @@ from kvplan.core.engines.vllm.defaults import (
 )
 from kvplan.core.engines.vllm.encoder import encoder_pass_bytes, held_by_encoder
 from kvplan.core.engines.vllm.pool import stages
+from kvplan.core.engines.vllm.runner import runs_on_v2
 from kvplan.core.hardware import Gpu
 from kvplan.core.measured import Measured
 from kvplan.core.mixers import LatentAttention
@@ -24,8 +29,11 @@ from kvplan.core.model import Layer, ModelSpec, Weight
 from kvplan.core.units import MIB, ceil_div
 from kvplan.core.weights import stored_as
 
-TRITON_SAMPLER, FLASHINFER_SAMPLER = (0, 17), (0, 21)
-"""Releases that filter by top-k and top-p without sorting the vocabulary."""
+TRITON_SAMPLER = (0, 17)
+"""The release from which on top-k and top-p are filtered without sorting the vocabulary."""
+PLAIN_LOGITS, PROFILES_SAMPLER = (0, 27), (0, 33)
+"""Of the newer runner: from when on it leaves logits of requests that ask for nothing in the model's dtype, and from
+when on its profile run samples as its warm-up does (vllm-project/vllm#57926)."""
 MOE_WORKSPACE = (0, 17)
 """The release from which on experts work in buffers that stay."""
 _SORTED_BYTES = 2 * 4 + 2 * 8 + 8
@@ -61,6 +69,11 @@ class Profile:
     layers: tuple[Layer, ...]
 
     @property
+    def on_v2(self) -> bool:
+        """Whether the newer model runner runs it."""
+        return runs_on_v2(self.model, self.deployment, self.release)
+
+    @property
     def tokens(self) -> int:
         """Tokens of the pass."""
         return default_max_num_batched_tokens(self.deployment, self.release)
@@ -89,45 +102,74 @@ def profile_of(model: ModelSpec, deployment: Deployment, release: tuple[int, ...
 
 
 def activation_peak(model: ModelSpec, deployment: Deployment, release: tuple[int, ...], stage: int) -> Measured:
-    """The peak of torch's allocations over the loaded model during the profile run.
+    """The peak of torch's allocations over the loaded model during the profile run of a first start.
 
-    Spread: what calibrated rows deviate; from 0.21 on, where no log was read and the newer model runner may
-    profile less, also two fp32 copies of the logits.
+    Spread: what calibrated rows deviate; from 0.21 on, where fewer logs print it, more, and what a start with a
+    compile cache takes less; before 0.31 also the table that may stay (`compiling`).
     """
     run = profile_of(model, deployment, release, stage)
-    held = moe_workspace_bytes(run) + (held_by_encoder(model, deployment, run.tokens, release) if run.first else 0)
-    samples = run.last and model.has_vocabulary_head
-    through = max(forward_bytes(run), sampler_bytes(run) if samples else 0)
-    encoder = encoder_pass_bytes(model, deployment, run.tokens) if run.first else 0
-    peak = max(held + through, encoder) + _workspace(deployment.gpu) + _ROUNDING
+    warm = _warm_bytes(run)
+    table = table_bytes(model, deployment, release, first=run.first)
+    compiled = table + run.elements_bytes(run.tokens * model.hidden_size) if table else 0
+    peak = max(warm, compiled) + _workspace(deployment.gpu) + _ROUNDING
     spread = 32 * MIB + peak // 50
-    if release >= FLASHINFER_SAMPLER and samples:
-        spread += 8 * run.rows * model.vocab_size
+    if release >= COMPILES_WITH_COPIES:
+        spread = 96 * MIB + peak // 20 + (max(0, compiled - warm) if release >= KEEPS_BLOCKS_WHOLE else table)
     return Measured(
         name="activation peak",
         num_bytes=peak,
         spread_bytes=spread,
-        source="tensors of the profile run (gpu_model_runner.py `profile_run`, `_dummy_sampler_run`), held to start-up "
-        "logs of vLLM 0.7-0.19",
-        basis="calibrated" if release < FLASHINFER_SAMPLER else "derived",
+        source="tensors of the profile run (gpu_model_runner.py `profile_run`, `_dummy_sampler_run`) and of its "
+        "compilation, held to start-up logs of vLLM 0.7-0.31",
+        basis="calibrated" if release < PROFILES_SAMPLER else "derived",
     )
+
+
+def warm_peak_bytes(model: ModelSpec, deployment: Deployment, release: tuple[int, ...], stage: int) -> int:
+    """The same of a start that finds what it would compile in a cache."""
+    return _warm_bytes(profile_of(model, deployment, release, stage)) + _workspace(deployment.gpu) + _ROUNDING
+
+
+def _warm_bytes(run: Profile) -> int:
+    """What stays through the run and the larger of pass and sampler; or the pass of the encoder before."""
+    model, deployment = run.model, run.deployment
+    held = moe_workspace_bytes(run) + (held_by_encoder(model, deployment, run.tokens, run.release) if run.first else 0)
+    samples = run.last and model.has_vocabulary_head
+    through = max(forward_bytes(run), sampler_bytes(run) if samples else 0)
+    encoder = encoder_pass_bytes(model, deployment, run.tokens) if run.first else 0
+    return max(held + through, encoder)
 
 
 def sampler_bytes(run: Profile) -> int:
     """The pass's output, the rows that are sampled, and what the sampler makes of their logits.
 
-        bytes = tokens · hidden · dtype + rows · hidden · dtype + rows · vocabulary · (dtype + 4 + filter) + buffer
+        bytes = tokens · hidden · dtype + rows · hidden · dtype + rows · vocabulary · each + buffer
 
-    Every rank samples: the whole vocabulary, whatever tp. filter: before 0.17 a sort, 32 bytes; then 8. The Triton
-    kernel of 0.17-0.20 keeps a buffer of fp32 logits for each multiprocessor.
+    Every rank samples: the whole vocabulary, whatever tp. The Triton kernel of the older runner keeps a buffer of fp32
+    logits for each multiprocessor.
     """
-    dtype_bytes = ceil_div(run.deployment.dtype.bits, 8)
-    each = dtype_bytes + 4 + (_FILTERED_BYTES if run.release >= TRITON_SAMPLER else _SORTED_BYTES)
     outputs = run.elements_bytes((run.tokens + run.rows) * run.model.hidden_size)
     buffer = 0
-    if TRITON_SAMPLER <= run.release < FLASHINFER_SAMPLER:
+    if run.release >= TRITON_SAMPLER and not run.on_v2:
         buffer = 4 * run.model.vocab_size * min(run.rows, _num_sms(run.deployment.gpu))
-    return outputs + run.rows * run.model.vocab_size * each + buffer
+    return outputs + run.rows * run.model.vocab_size * _logit_bytes(run) + buffer
+
+
+def _logit_bytes(run: Profile) -> int:
+    """Bytes that are held of each logit.
+
+    older runner    dtype + 4 + filter: before 0.17 a sort, 32 bytes; then 8
+    newer runner    dtype + 4 before 0.27; then dtype, of several ranks twice while they are gathered; from 0.33 on as
+                    the older
+    """
+    dtype_bytes = ceil_div(run.deployment.dtype.bits, 8)
+    if not run.on_v2:
+        return dtype_bytes + 4 + (_FILTERED_BYTES if run.release >= TRITON_SAMPLER else _SORTED_BYTES)
+    if run.release >= PROFILES_SAMPLER:
+        return dtype_bytes + 4 + _FILTERED_BYTES
+    if run.release < PLAIN_LOGITS:
+        return dtype_bytes + 4
+    return dtype_bytes if run.deployment.tp == 1 else 2 * dtype_bytes + ceil_div(dtype_bytes, run.deployment.tp)
 
 
 def forward_bytes(run: Profile) -> int:

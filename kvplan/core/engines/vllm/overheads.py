@@ -13,17 +13,25 @@ from kvplan.core.engines.vllm.extras import draft_weights, lora_slots
 from kvplan.core.engines.vllm.loading import extra_weights
 from kvplan.core.engines.vllm.measured import (
     CONTEXT,
+    ESTIMATES_ON_V2,
     GRAPH_SIZES,
     NON_TORCH,
+    OVER_PCIE,
+    PCIE_BYTES_PER_SECOND,
     SUBTRACTS_GRAPHS,
     V0_GRAPH_SIZES,
     GraphCost,
     graph_cost,
 )
 from kvplan.core.engines.vllm.pool import stages
+from kvplan.core.engines.vllm.runner import has_states, runs_on_v2
 from kvplan.core.measured import Measured
 from kvplan.core.model import ModelSpec
 from kvplan.core.units import ceil_div
+
+COUNTS_ALL = (0, 27)
+"""The release from which on all that a process took of the device is taken off, not weights and non-torch apart
+(utils/mem_utils.py `memory_profiling`, `total_consumed`)."""
 
 
 def taken(model: ModelSpec, deployment: Deployment, release: tuple[int, ...], stage: int) -> tuple[Measured, ...]:
@@ -35,26 +43,68 @@ def taken(model: ModelSpec, deployment: Deployment, release: tuple[int, ...], st
         extra_weights(model, deployment, stage),
         activation_peak(model, deployment, release, stage),
         non_torch(deployment, release),
+        sampler_states(model, deployment, stage) if counts_states(model, deployment, release) else None,
         lora_slots(model, deployment, stage),
         draft_weights(model, deployment, stage),
-        graphs(model, deployment, release, stage, estimated=True) if release >= SUBTRACTS_GRAPHS else None,
+        graphs(model, deployment, release, stage, estimated=True) if estimates(model, deployment, release) else None,
     ]
     return tuple(term for term in terms if term is not None)
 
 
 def untaken(model: ModelSpec, deployment: Deployment, release: tuple[int, ...], stage: int) -> tuple[Measured, ...]:
-    """What lies outside the utilisation: the context before vLLM looks at the device; before 0.21 CUDA graphs."""
-    found = graphs(model, deployment, release, stage, estimated=False) if release < SUBTRACTS_GRAPHS else None
-    return (CONTEXT,) if found is None else (CONTEXT, found)
+    """What lies outside the utilisation: the context before vLLM looks at the device; graphs that it estimates not."""
+    terms = [
+        CONTEXT,
+        None if estimates(model, deployment, release) else graphs(model, deployment, release, stage, estimated=False),
+    ]
+    if runs_on_v2(model, deployment, release) and not counts_states(model, deployment, release):
+        terms.append(sampler_states(model, deployment, stage))
+    return tuple(term for term in terms if term is not None)
+
+
+def estimates(model: ModelSpec, deployment: Deployment, release: tuple[int, ...]) -> bool:
+    """Whether an estimate of the CUDA graphs is taken off: from 0.21 on, by the newer model runner from 0.29 on."""
+    return release >= (ESTIMATES_ON_V2 if runs_on_v2(model, deployment, release) else SUBTRACTS_GRAPHS)
+
+
+def counts_states(model: ModelSpec, deployment: Deployment, release: tuple[int, ...]) -> bool:
+    """Whether what the newer model runner's sampler keeps is taken off: from 0.27 on, as all that a process holds."""
+    return release >= COUNTS_ALL and runs_on_v2(model, deployment, release)
+
+
+def sampler_states(model: ModelSpec, deployment: Deployment, stage: int) -> Measured | None:
+    """Counts of the tokens of each request, which the newer model runner's sampler keeps on the last stage.
+
+        bytes = requests · (vocabulary · 4 + ⌈vocabulary / 32⌉ · 4)
+
+    Source: vLLM 0.22-0.33, v1/worker/gpu/sample/penalties.py (`output_bin_counts`, `prompt_bin_mask`)
+    """
+    if stage != deployment.pp - 1 or not model.has_vocabulary_head:
+        return None
+    requests = default_max_num_seqs(deployment, COUNTS_ALL)
+    return Measured(
+        name="sampler states",
+        num_bytes=requests * 4 * (model.vocab_size + ceil_div(model.vocab_size, 32)),
+        spread_bytes=0,
+        source="counts and a mask of each request's tokens: vLLM 0.33, v1/worker/gpu/sample/penalties.py",
+        basis="derived",
+    )
 
 
 def non_torch(deployment: Deployment, release: tuple[int, ...]) -> Measured:
     """What the process takes outside torch between two looks at the device: collectives, kernels, workspaces."""
-    key = "v0" if not is_v1(deployment, release) else ("before 0.17" if release < (0, 17) else "0.17")
+    since = ((0, 21), "0.21"), ((0, 17), "0.17"), ((0,), "before 0.17")
+    key = next(name for first, name in since if release >= first) if is_v1(deployment, release) else "v0"
     single, parallel, staged = NON_TORCH[key]
     if deployment.tp > 1 or deployment.dp > 1:
-        return parallel
+        return OVER_PCIE if key == "0.21" and _over_pcie(deployment) else parallel
     return staged if deployment.pp > 1 else single
+
+
+def _over_pcie(deployment: Deployment) -> bool:
+    """Whether GPUs exchange data over PCIe alone; not where that is not known."""
+    speed = None if deployment.gpu is None else deployment.gpu.interconnect_bytes_per_second
+    return speed is not None and speed <= PCIE_BYTES_PER_SECOND
 
 
 def graphs(
@@ -69,7 +119,14 @@ def graphs(
     if deployment.switches.enforce_eager:
         return None
     start, stop = stages(model, deployment)[stage]
-    cost: GraphCost = graph_cost(model, release, v1=is_v1(deployment, release), estimated=estimated)
+    cost: GraphCost = graph_cost(
+        model,
+        release,
+        v1=is_v1(deployment, release),
+        estimated=estimated,
+        states=has_states(model),
+        on_v2=runs_on_v2(model, deployment, release),
+    )
     share, whole = _captured(deployment, release)
     num_bytes = cost.fixed_bytes + ceil_div((stop - start) * cost.layer_bytes * share, whole)
     return Measured(
