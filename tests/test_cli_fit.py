@@ -99,7 +99,9 @@ def test_the_curve_as_csv_and_the_page_as_markdown() -> None:
     assert header == "model,engine,engine_version,gpu,num_gpus,tp,pp,kv_dtype,max_model_len,concurrency,max_concurrency"
     assert [row.split(",")[8] for row in rows][:3] == ["256", "512", "1024"]
     page = run("fit", *ON_L4, "--format", "md").stdout
-    assert "```sh\nvllm serve Qwen/Qwen3-8B --max-model-len 32768 --tensor-parallel-size 2\n```" in page
+    # With the engine's 256 requests the cache holds 4.65 of them, with five 5.01: the limit makes room for one more.
+    command = "vllm serve Qwen/Qwen3-8B --max-model-len 32768 --max-num-seqs 5 --tensor-parallel-size 2"
+    assert f"```sh\n{command}\n```" in page
 
 
 def test_the_longest_and_the_widest() -> None:
@@ -290,3 +292,15 @@ def test_layouts_that_an_engine_has_no_account_of_are_passed_over() -> None:
     asked = ("--gpu", "L4", "--engine", "sglang", "--concurrency", "1000", "-c", "128K")
     result = run("fit", "meta-llama/Llama-3.1-405B", *asked)
     assert (result.exit_code, result.stdout.split(":")[0]) == (1, "does not fit")
+
+
+def test_a_llama_server_takes_four_requests_where_nobody_says_how_many() -> None:
+    # tools/server/server.cpp of b11434: `n_parallel` below 0 is 4, in one buffer, so that windows are kept of all four.
+    asked = ("--model", "google/gemma-3-4b-it", "--gpu", "RTX 4090", "--json")
+    pools = [
+        json.loads(run("serve-check", f"llama-server -m x.gguf -c 32768 {flags}", *asked).stdout)["fit"]["pool"]
+        for flags in ("", "-np -1", "-np 4 -kvu", "-np 1")
+    ]
+    assert pools[0] == pools[1] == pools[2] != pools[3]
+    line = run("fit", "google/gemma-3-4b-it", "--engine", "llamacpp", "--gpu", "RTX 4090").stdout
+    assert "\n  llama-server -m gemma-3-4b-it.gguf -c 131072 -np 1\n" in line

@@ -10,9 +10,9 @@ from kvplan.core.mixers import LinearAttention, ShortConvolution
 from kvplan.core.model import ModelSpec
 
 _FIRST, _MORE, _QUANTISED, _DENSE, _ALL = (0, 22), (0, 23), (0, 24), (0, 25), (0, 29)
-_PIONEERS = {_FIRST: {"Qwen3ForCausalLM"}, _MORE: {"Qwen3ForCausalLM", "LlamaForCausalLM", "MistralForCausalLM"}}
-_WITH_EXPERTS = {"DeepseekV2ForCausalLM", "Qwen2MoeForCausalLM", "GraniteMoeForCausalLM"}
-"""Architectures with experts that the newer runner ran before it ran all."""
+_PIONEERS = {_FIRST: {"qwen3"}, _MORE: {"qwen3", "llama", "mistral"}}
+_WITH_EXPERTS = {"deepseek_v2", "qwen2_moe", "granitemoe"}
+"""Model types with experts that the newer runner ran before it ran all."""
 
 
 def runs_on_v2(model: ModelSpec, deployment: Deployment, release: tuple[int, ...]) -> bool:
@@ -20,7 +20,7 @@ def runs_on_v2(model: ModelSpec, deployment: Deployment, release: tuple[int, ...
 
     0.22    Qwen3 in full precision
     0.23    also Llama and Mistral
-    0.24    the same however quantised, and three architectures with experts
+    0.24    the same however quantised, and three types with experts
     0.25    all that generate, but those with other experts or with recurrent states
     0.29    all
     """
@@ -32,10 +32,10 @@ def runs_on_v2(model: ModelSpec, deployment: Deployment, release: tuple[int, ...
         return False
     if release < _QUANTISED:
         names = _PIONEERS[_FIRST if release < _MORE else _MORE]
-        return model.architecture in names and model.quantization is None
-    listed = model.architecture in _WITH_EXPERTS
+        return model.model_type in names and model.quantization is None
+    listed = model.model_type in _WITH_EXPERTS
     if release < _DENSE:
-        return listed or model.architecture in _PIONEERS[_MORE]
+        return listed or model.model_type in _PIONEERS[_MORE]
     return listed or not (_has_experts(model) or has_states(model))
 
 
