@@ -101,12 +101,17 @@ def _kernel_block(model: ModelSpec, deployment: Deployment, rules: Rules) -> int
         fp8 = deployment.key_dtype.name == "fp8"
         if arch == HOPPER and fp8 and WIDE_HEAD in dims and not latent_mixers(model):
             return WIDE_HEAD_BLOCK
-        if arch == BLACKWELL and model.model_type in IMAGE_PREFIXES and dims <= {256, WIDE_HEAD} and not _shares(model):
+        if (
+            arch == BLACKWELL
+            and model.model_type in IMAGE_PREFIXES
+            and dims <= {256, WIDE_HEAD}
+            and not shares_caches(model)
+        ):
             return WIDE_HEAD_BLOCK
     return max(DEFAULT_BLOCK, KERNEL_BLOCKS.get(backend(model, deployment, rules), DEFAULT_BLOCK))
 
 
-def _shares(model: ModelSpec) -> bool:
+def shares_caches(model: ModelSpec) -> bool:
     """Of Gemma 4, the models for devices: they share caches between layers, and read images' tokens in order."""
     return any(isinstance(mixer, SharedAttention) for layer in model.layers for mixer in layer.mixers)
 
@@ -179,15 +184,15 @@ def backend(model: ModelSpec, deployment: Deployment, rules: Rules) -> str:
 
 
 def _latent_backend(arch: float, deployment: Deployment, rules: Rules, *, sparse: bool) -> str:
-    """Hopper: FlashAttention's kernel, for fp8 FlashMLA; Blackwell: FlashInfer's; before Hopper: Triton's.
+    """Hopper: FlashAttention's kernel, for fp8 FlashMLA; Blackwell: FlashInfer's; before Hopper, and on 12.x: Triton's.
 
     Before 0.9.2 FlashMLA was Hopper's for every format, before 0.8 there was Triton's only.
     """
     if sparse:
         return "FLASHMLA_SPARSE" if arch < 10 else "FLASHINFER_MLA_SPARSE"
-    if arch >= 10:
+    if int(arch) in (BLACKWELL, 11):
         return "FLASHINFER_MLA"
-    if arch < 9 or not rules.windows:
+    if int(arch) != HOPPER or not rules.windows:
         return "TRITON_MLA"
     packed = deployment.key_dtype.bits < 16
     return "FLASHMLA" if packed or not rules.hybrid_groups else "FLASH_ATTN_MLA"

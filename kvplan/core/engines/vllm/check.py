@@ -6,9 +6,10 @@ layers/vocab_parallel_embedding.py, which pads the vocabulary to 64; layers/line
 
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.vllm.defaults import default_max_num_batched_tokens
+from kvplan.core.engines.vllm.kernels import check_kernels, check_sharing
 from kvplan.core.engines.vllm.pool import stages
 from kvplan.core.engines.vllm.rules import Rules, numbers
-from kvplan.core.engines.vllm.specs import architecture
+from kvplan.core.engines.vllm.specs import PER_HEAD, architecture
 from kvplan.core.errors import InputError, UnsupportedError
 from kvplan.core.mixers import LatentAttention, StateMixer
 from kvplan.core.model import ModelSpec, Weight
@@ -24,7 +25,7 @@ REMOVED = {
     "telechat": (0, 26), "persimmon": (0, 26), "fuyu": (0, 26), "plamo2": (0, 27), "ouro": (0, 27), "arctic": (0, 29),
     "chameleon": (0, 29), "mpt": (0, 29),
 }  # fmt: skip
-"""Model types that vLLM does not run from these releases on (model_executor/models/registry.py 861-898)."""
+"""Model types that vLLM does not run from these releases on (model_executor/models/registry.py 845-898)."""
 NATIVE_FP8 = 8.9
 """The compute capability from which kernels read fp8 themselves."""
 FP4_KERNELS = 10.0
@@ -39,7 +40,8 @@ def check(model: ModelSpec, deployment: Deployment, rules: Rules) -> None:
     _check_context_parallel(model, deployment)
     _check_formats(deployment, rules)
     _check_scheduler(deployment, rules)
-    stages(model, deployment)
+    check_kernels(model, deployment, rules)
+    check_sharing(model, stages(model, deployment), rules)
 
 
 def _check_architecture(model: ModelSpec, rules: Rules) -> None:
@@ -84,7 +86,8 @@ def _check_context_parallel(model: ModelSpec, deployment: Deployment) -> None:
     if dcp > 1 and tp % dcp:
         raise InputError(f"`dcp` {dcp} does not divide `tp` {tp}", hint="decode context parallelism uses its ranks")
     mixers = [mixer for layer in model.layers for mixer in layer.mixers if not isinstance(mixer, StateMixer)]
-    grouped = [mixer.num_kv_heads for mixer in mixers if not isinstance(mixer, LatentAttention)]
+    per_head = model.model_type in PER_HEAD
+    grouped = [mixer.num_kv_heads for mixer in mixers if per_head or not isinstance(mixer, LatentAttention)]
     replicas = tp // min(grouped) if grouped else dcp
     if dcp > 1 and replicas < dcp:
         message = f"`dcp` {dcp} needs {dcp} replicas of each KV head, but `tp` {tp} makes {replicas}"

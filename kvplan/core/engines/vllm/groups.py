@@ -121,4 +121,9 @@ def _grown(spec: Spec, page_bytes: int) -> Spec:
         return spec
     if spec.recurrent or page_bytes % spec.page_bytes:
         return padded(spec, page_bytes)
+    if spec.padded_bytes is not None:
+        raise UnsupportedError(
+            "vLLM stops at its own assertion: sliding layers padded to one page, full ones in the model's dtype larger",
+            hint="keep no full layer of this model in the model's dtype",
+        )
     return replace(spec, block_size=spec.block_size * (page_bytes // spec.page_bytes))

@@ -9,10 +9,13 @@ layers/quantization/mxfp4.py (experts); `core.allocator` for blocks.
 
 import re
 from collections.abc import Iterable
+from math import prod
 
 from kvplan.core.allocator import SMALL_REQUEST, block_bytes, segment_bytes
 from kvplan.core.engines.deployment import Deployment
+from kvplan.core.engines.vllm.blocks import BLACKWELL
 from kvplan.core.engines.vllm.pool import stages
+from kvplan.core.engines.vllm.specs import architecture
 from kvplan.core.measured import Measured
 from kvplan.core.mixers import LatentAttention, LinearAttention, Mixer, ShortConvolution, SlidingAttention
 from kvplan.core.model import Layer, ModelSpec, Weight
@@ -42,6 +45,32 @@ _OWN_SLIDING_TABLE = {"gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gemma
 _KNOWN_POSITIONS = {"gemma3": 131072}
 """`max_position_embeddings` of types whose checkpoints leave it to the class."""
 
+_INPUT_EVERYWHERE = {
+    "nemotron_h", "qwen3_next", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text", "gpt_oss", "mixtral",
+    "jamba", "mamba", "falcon_mamba", "cohere2", "gemma2", "gemma3", "gemma3_text", "gemma4", "gemma4_text",
+    "gemma4_unified", "granitemoehybrid", "lfm2", "minicpm3", "qwen3_moe", "qwen3_vl_moe", "qwen3_vl_moe_text",
+    "qwen2_moe", "dbrx", "olmoe", "phimoe", "stablelm",
+}  # fmt: skip
+"""Model types whose every pipeline stage holds the table of input tokens."""
+_HEAD_EVERYWHERE = {
+    "nemotron_h", "qwen3_next", "gpt_oss", "mixtral", "jamba", "falcon_mamba", "qwen3_moe", "qwen3_vl_moe",
+    "qwen3_vl_moe_text", "qwen2_moe", "dbrx", "olmoe", "phimoe", "stablelm",
+}  # fmt: skip
+"""Model types whose every pipeline stage holds the output table, too."""
+_WHOLE_INPUT = {"whisper"}
+"""Model types whose every tensor-parallel rank holds the whole table of input tokens."""
+_WHOLE_TOWER = {"muse_glimmer"}
+"""Model types whose every tensor-parallel rank holds the whole vision tower."""
+_WHOLE_MLP = {"gpt_bigcode"}
+"""Model types whose every tensor-parallel rank holds the whole feed-forward parts: run by transformers' own class."""
+_BLACKWELL_EXPERT_STEP = 128
+"""Rows that an unquantised expert's part is padded to a multiple of for TensorRT-LLM's kernels.
+
+Source: vLLM 0.33, layers/fused_moe/oracle/unquantized.py 385-396
+"""
+_LEAST_EXPERT = {"kimi_linear": 256}
+"""Rows that an expert has at least on each rank (vLLM 0.33, models/kimi_k3/nvidia/model.py 416-428)."""
+
 _FUSED = (
     (re.compile(r"\b(q|k|v)_proj\b"), "qkv_proj"),
     (re.compile(r"\b(gate|up)_proj\b"), "gate_up_proj"),
@@ -54,13 +83,17 @@ _FUSED = (
 def extra_weights(model: ModelSpec, deployment: Deployment, stage: int) -> Measured:
     """Bytes that a stage's fullest rank holds beyond its parameters.
 
-    bytes = rotary tables + padded rows of the vocabulary + padded mxfp4 experts + what allocator blocks are larger
+    bytes = rotary tables + tables of the vocabulary that other stages have, too + padded rows of the vocabulary
+          + padded experts + what allocator blocks are larger
     """
     start, stop = stages(model, deployment)[stage]
     counts = model.layer_counts(start, stop)
     ends = _ends(model, start, stop)
     padding = sum(n * _padding_of_experts(weight, model, deployment) for layer, n in counts for weight in layer.weights)
     num_bytes = rotary_bytes(model, deployment, [layer for layer, _ in counts]) + padding
+    num_bytes += _repeated_tables(model, deployment, ends)
+    if model.model_type in _WHOLE_MLP:
+        num_bytes += sum(n * _other_ranks(layer.weights, model, deployment) for layer, n in counts)
     num_bytes += sum(_vocabulary_padding(weight, model, deployment) for weight in ends)
     num_bytes += sum(n * _unsplit_bytes(layer.weights, model, deployment) for layer, n in counts)
     num_bytes += _unsplit_bytes(ends, model, deployment)
@@ -117,6 +150,36 @@ def _ends(model: ModelSpec, start: int, stop: int) -> tuple[Weight, ...]:
     return (*first, *last, *repeated)
 
 
+def _repeated_tables(model: ModelSpec, deployment: Deployment, ends: tuple[Weight, ...]) -> int:
+    """Tables of the vocabulary that a stage holds without reading them, and what a rank holds of other ranks' rows.
+
+    Source: vLLM 0.33's own classes, built on a CPU, their parameters counted for each stage and rank
+    """
+    kind, dtype, quant = model.model_type, deployment.dtype, model.quantization
+    inputs = [weight for weight in model.embeddings if _is_table(weight, model)]
+    heads = [weight for weight in model.head if _is_table(weight, model)]
+    held = (inputs if kind in _INPUT_EVERYWHERE else []) + (heads if kind in _HEAD_EVERYWHERE else [])
+    known = [weight.name for weight in ends]
+    num_bytes = sum(weight_bytes(weight, dtype, quant, deployment.tp) for weight in held if weight.name not in known)
+    whole = [weight for weight in inputs if kind in _WHOLE_INPUT and weight.name in known]
+    whole += [weight for weight in ends if kind in _WHOLE_TOWER and weight.part == "vision"]
+    return num_bytes + _held_whole(whole, model, deployment)
+
+
+def _other_ranks(weights: Iterable[Weight], model: ModelSpec, deployment: Deployment) -> int:
+    return _held_whole([weight for weight in weights if weight.part == "mlp"], model, deployment)
+
+
+def _held_whole(weights: Iterable[Weight], model: ModelSpec, deployment: Deployment) -> int:
+    """What other ranks' parts of these weights take on each rank."""
+    dtype, quant, tp = deployment.dtype, model.quantization, deployment.tp
+    return sum(weight_bytes(weight, dtype, quant, 1) - weight_bytes(weight, dtype, quant, tp) for weight in weights)
+
+
+def _is_table(weight: Weight, model: ModelSpec) -> bool:
+    return len(weight.shape) == 2 and weight.shape[0] == model.vocab_size
+
+
 def _vocabulary_padding(weight: Weight, model: ModelSpec, deployment: Deployment) -> int:
     """Rows that fill a table of the vocabulary up to a multiple of 64, dealt out as its rows are."""
     if weight.part not in ("embeddings", "head") or weight.shape[0] != model.vocab_size or len(weight.shape) != 2:
@@ -131,7 +194,9 @@ def _padding_of_experts(weight: Weight, model: ModelSpec, deployment: Deployment
     Gate and up: 2 · round_up(I / tp, 128) × round_up(hidden, 256); down: round_up(hidden, 256) × round_up(I / tp, 128).
     """
     stored = stored_as(weight, model.quantization)
-    if stored is None or stored.name != "mxfp4" or weight.part != "experts" or weight.split is None:
+    if stored is None:
+        return _padding_of_rows(weight, _LEAST_EXPERT.get(model.model_type, 0), deployment)
+    if stored.name != "mxfp4" or weight.part != "experts" or weight.split is None:
         return 0
     rows, columns = weight.rank_shape(deployment.tp)
     if weight.split.axis == 0:
@@ -140,6 +205,21 @@ def _padding_of_experts(weight: Weight, model: ModelSpec, deployment: Deployment
     else:
         padded = round_up(rows, _HIDDEN_STEP), round_up(columns, _INTERMEDIATE_STEP)
     return weight.copies * (stored.bytes_of(*padded) - stored.bytes_of(rows, columns))
+
+
+def _padding_of_rows(weight: Weight, least: int, deployment: Deployment) -> int:
+    """What fills an expert's part on one rank up to `least` rows, or columns; on Blackwell to a multiple of 128."""
+    tp = deployment.tp
+    if weight.part != "experts" or weight.split is None or deployment.switches.expert_parallel:
+        return 0
+    shape, axis = list(weight.rank_shape(tp)), weight.split.axis
+    parts = max(1, weight.shape[axis] // weight.split.units)
+    rows = shape[axis] // parts
+    wanted = max(rows, least) if tp > 1 else rows
+    if int(architecture(deployment)) == BLACKWELL:
+        wanted = round_up(wanted, _BLACKWELL_EXPERT_STEP)
+    shape[axis] = parts * (wanted - rows)
+    return ceil_div(weight.copies * prod(shape) * deployment.dtype.bits, 8)
 
 
 def _unsplit_bytes(weights: Iterable[Weight], model: ModelSpec, deployment: Deployment) -> int:

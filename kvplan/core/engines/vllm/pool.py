@@ -7,11 +7,19 @@ from dataclasses import dataclass, replace
 
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.pool import KVPool, PoolGroup
-from kvplan.core.engines.vllm.blocks import block_size, shared_page, sliding_block
+from kvplan.core.engines.vllm.blocks import BLACKWELL, block_size, shared_page, sliding_block
 from kvplan.core.engines.vllm.defaults import default_max_num_batched_tokens
 from kvplan.core.engines.vllm.groups import Group, Layers, bytes_per_block, groups_of
 from kvplan.core.engines.vllm.rules import Rules, numbers
-from kvplan.core.engines.vllm.specs import Holding, Spec, blocks_for, has_attention, has_states, layer_specs
+from kvplan.core.engines.vllm.specs import (
+    Holding,
+    Spec,
+    architecture,
+    blocks_for,
+    has_attention,
+    has_states,
+    layer_specs,
+)
 from kvplan.core.errors import InputError
 from kvplan.core.model import ModelSpec
 from kvplan.core.stages import stage_bounds
@@ -93,7 +101,7 @@ def pool(model: ModelSpec, deployment: Deployment, kv_memory_bytes: int | None, 
         fits_one=longest >= length,
         longest_request=longest,
         groups=_pool_groups(laid, length),
-        notes=_notes(laid, deployment, rules),
+        notes=_notes(model, laid, deployment, rules),
     )
 
 
@@ -152,7 +160,7 @@ def _holding(model: ModelSpec, deployment: Deployment, rules: Rules, *, aligned:
         steps = deployment.pp + 1 if deployment.pp > 1 else 2
         if switches.async_scheduling is False:
             steps = deployment.pp
-    modules = model.draft.num_layers if switches.speculative_method == "mtp" and model.draft is not None else 1
+    modules = draft_modules(model) if switches.speculative_method == "mtp" else 1
     return Holding(
         in_flight_tokens=batched * steps,
         extra_tokens=max(0, switches.num_speculative_tokens - 1) if modules > 1 else 0,
@@ -231,8 +239,9 @@ def _pool_groups(laid: Layout, length: int) -> tuple[PoolGroup, ...]:
     )
 
 
-def _notes(laid: Layout, deployment: Deployment, rules: Rules) -> tuple[str, ...]:
+def _notes(model: ModelSpec, laid: Layout, deployment: Deployment, rules: Rules) -> tuple[str, ...]:
     notes = []
+    plain = deployment.key_dtype == deployment.dtype
     windows = any(group.first.window is not None for group in laid.groups)
     if windows and deployment.gpu is None and deployment.switches.max_num_batched_tokens is None:
         notes.append(
@@ -244,6 +253,8 @@ def _notes(laid: Layout, deployment: Deployment, rules: Rules) -> tuple[str, ...
             '"GPU KV cache size" of this version is blocks // groups · block size, which is not what requests of'
             " max_model_len can hold: go by the concurrency"
         )
+    if model.model_type == "glm_moe_dsa" and int(architecture(deployment)) == BLACKWELL and plain:
+        notes.append("vLLM takes fp8 for this model's cache on Blackwell unless told otherwise: name `--kv-dtype fp8`")
     widths = [len(group.layers) for group in laid.groups]
     if padding := sum(max(widths, default=0) - width for width in widths):
         notes.append(f"the groups reserve {padding} layers more than there are")

@@ -40,6 +40,7 @@ PLAIN_CACHE = ("falcon",)
 TURBOQUANT_PREFIX = "turboquant"
 PER_HEAD = ("minicpm3",)
 """Model types whose latents are cached as the keys and values of every head, values padded to the keys' width."""
+ONE_DRAFT = ("mimo_v2", "mimo_v2_flash", "mimo_v2_omni")
 BOUNDARY = 2
 """Layers at either end that turboquant leaves in the model's dtype; none of a model with recurrent layers."""
 
@@ -144,13 +145,18 @@ def layer_specs(
     return found
 
 
+def draft_modules(model: ModelSpec) -> int:
+    """Layers of the checkpoint that draft: of MiMo-V2's vLLM runs the first alone (config/speculative.py 799-860)."""
+    return 1 if model.draft is None or model.model_type in ONE_DRAFT else model.draft.num_layers
+
+
 def draft_mixers(model: ModelSpec, deployment: Deployment) -> tuple[Mixer, ...]:
     """The attention of what drafts: the checkpoint's own layers, or one more layer like the model's last (EAGLE)."""
     switches = deployment.switches
     if not switches.num_speculative_tokens or switches.speculative_method in (None, "ngram", "suffix", "medusa"):
         return ()
     if switches.speculative_method == "mtp" and model.draft is not None:
-        return model.draft.mixers
+        return model.draft.mixers[: draft_modules(model)]
     for kind in reversed(model.layer_order):
         for mixer in model.layers[kind].mixers:
             if isinstance(mixer, FullAttention | LatentAttention):
@@ -323,12 +329,14 @@ def latent_row_bytes(mixer: LatentAttention, key: DType, deployment: Deployment)
     """Bytes of one token's latent row.
 
     With an indexer, fp8 means packed rows of 656 bytes where the sparse kernel is FlashMLA's (Hopper), and plain fp8
-    where it is FlashInfer's (Blackwell). Per-token-head formats add two fp32 scales.
+    where it is FlashInfer's (Blackwell); on 12.x the only kernel reads packed rows. Per-token-head formats add two fp32
+    scales.
 
     Source: vLLM 0.33, model_executor/layers/attention/mla_attention.py 1371-1400
     """
     width = mixer.latent_dim + mixer.rope_dim
-    if mixer.index_dim and key.name == "fp8" and architecture(deployment) < 10:
+    arch = int(architecture(deployment))
+    if mixer.index_dim and ((key.name == "fp8" and arch < 10) or arch == 12):
         return mixer.latent_dim + ceil_div(mixer.latent_dim, 128) * 4 + mixer.rope_dim * 2
     if key.scale_bits and key.group_size is None:
         return ceil_div(width * key.bits, 8) + 8
