@@ -16,6 +16,7 @@ from kvplan.core.engines.vllm.specs import (
     Spec,
     architecture,
     blocks_for,
+    draft_modules,
     has_attention,
     has_states,
     layer_specs,
