@@ -29,9 +29,9 @@ CONTEXT = Measured(
 CONTEXT_WITH_RANKS = Measured(
     name="CUDA context and collectives",
     num_bytes=int(1.7 * GIB),
-    spread_bytes=int(0.9 * GIB),
-    source="between one GPU's context and the 2.1 GiB outside torch that vLLM 0.19 logs with tensor parallelism",
-    basis="assumed",
+    spread_bytes=int(1.2 * GIB),
+    source="`avail mem` of `Load weight begin`: 2.3-2.5 GiB less than CUDA sees on H200 at tp 8, 1.8-2.0 of them from "
+    "`Init torch distributed` (sgl-project/sglang#11716); 0.16 at pp 4 (#12362), 0.01 where ranks share no NVLink",
 )
 IMAGE_CACHE_BYTES = 100 * MIB
 """SGLANG_VLM_CACHE_SIZE_MB."""
