@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from kvplan.core.errors import InputError
 from kvplan.core.text import printable
 from kvplan.runtime.flags.argument import names
+from kvplan.runtime.manifest import container_commands
 from kvplan.runtime.shell import ASSIGNMENT, simple_commands
 
 _EXAMPLES = "paste one that starts with `vllm serve`, `sglang serve`, `llama-server` or `trtllm-serve`"
@@ -30,6 +31,7 @@ _ALONE = names(
 )
 """Flags of `docker run` that take no value."""
 _SHELLS = frozenset({"bash", "sh", "zsh", "dash", "fish"})
+_REMOTE = frozenset({"ssh", "pdsh", "gcloud"})
 _IMAGES = (
     (re.compile(r"(?:^|/)vllm/vllm-openai(?:-rocm|-cpu)?(?:[:@]|$)"), "vllm"),
     (re.compile(r"(?:^|/)(?:rocm|nvidia|opea|intel)/vllm[\w.-]*(?:[:@]|$)"), "vllm"),
@@ -58,18 +60,28 @@ class Launch:
 
 
 def find_launch(text: str) -> Launch:
-    """The first start of an engine in a pasted text; InputError where there is none."""
+    """The first start of an engine in a pasted text, or in a manifest; InputError where there is none."""
+    for command in container_commands(text):
+        launch = _first(simple_commands(command), {})
+        if launch is not None:
+            return launch
     commands = simple_commands(text)
-    exported: dict[str, str] = {}
+    launch = _first(commands, {})
+    if launch is not None:
+        return launch
+    shown = printable(" ".join(commands[0]) if commands else text.strip(), max_length=60)
+    if any(word in ("ollama", "lms") for words in commands for word in words[:2]):
+        raise InputError(f"`{shown}` leaves its settings to a server of its own", hint="give its server's log instead")
+    raise InputError(f"`{shown}` starts no engine that kvplan knows", hint=_EXAMPLES)
+
+
+def _first(commands: list[list[str]], exported: dict[str, str]) -> Launch | None:
     for words in commands:
         if words[0] == "export" or all(ASSIGNMENT.fullmatch(word) for word in words):
             exported |= _assignments(words)
         elif (launch := _launch(words, exported)) is not None:
             return launch
-    shown = printable(" ".join(commands[0]) if commands else text.strip(), max_length=60)
-    if any(word in ("ollama", "lms") for words in commands for word in words[:2]):
-        raise InputError(f"`{shown}` leaves its settings to a server of its own", hint="give its server's log instead")
-    raise InputError(f"`{shown}` starts no engine that kvplan knows", hint=_EXAMPLES)
+    return None
 
 
 def _assignments(words: list[str]) -> dict[str, str]:
@@ -79,6 +91,8 @@ def _assignments(words: list[str]) -> dict[str, str]:
 def _launch(words: list[str], exported: dict[str, str]) -> Launch | None:
     first = next((index for index, word in enumerate(words) if not ASSIGNMENT.fullmatch(word)), len(words))
     program = _base(words[first]) if first < len(words) else ""
+    if program in _REMOTE:
+        return _on_another_machine(words[first + 1 :], exported)
     for index in range(first, len(words)):
         if index > first and program not in _WRAPPERS | _SHELLS:
             return None
@@ -93,6 +107,12 @@ def _launch(words: list[str], exported: dict[str, str]) -> Launch | None:
         if _base(words[index]) in _SHELLS and (script := _script(words[index:])) is not None:
             return _nested(script, exported | _assignments(words[:index]))
     return None
+
+
+def _on_another_machine(words: list[str], exported: dict[str, str]) -> Launch | None:
+    """`ssh HOST 'a command'`, or its words one by one."""
+    nested = [word for word in words if " " in word.strip()]
+    return _first(simple_commands(" ".join(nested or words[1:])), exported) if words else None
 
 
 def _base(word: str) -> str:
@@ -110,7 +130,7 @@ def _program(words: list[str], index: int) -> tuple[str, list[str]] | None:
         return "trtllm", rest[1:] if rest[:1] == ["serve"] else rest
     if re.fullmatch(r"python[\d.]*", name) and "-m" in rest[:4]:
         module, *after = rest[rest.index("-m") + 1 :] or [""]
-        if module in ("vllm.entrypoints.cli.main", "sglang.cli.main") and after[:1] == ["serve"]:
+        if module in ("vllm", "vllm.entrypoints.cli.main", "sglang.cli.main") and after[:1] == ["serve"]:
             return module.partition(".")[0], after[1:]
         return (_MODULES[module], after) if module in _MODULES else None
     return None

@@ -16,6 +16,7 @@ _CONTINUED = re.compile(r"[ \t]*\\[ \t]*\r?\n")
 _PROMPT = re.compile(
     r"^[ \t]*(?:\([\w.-]+\)[ \t]*)?(?:[\w.-]+@[\w.-]+(?::[^\n$#]*)?[$#]|[$>%])[ \t]+(?=\S)", re.MULTILINE
 )
+_WINDOWS_PATH = re.compile(r"(?<![\w\\])[A-Za-z]:\\(?=[^\s\\])[^\s\"']*")
 _COMMENT = re.compile(r"^[ \t]*#[^\n]*$", re.MULTILINE)
 _MORE_FLAGS = re.compile(r"\n[ \t]*(?=-)")
 
@@ -29,6 +30,7 @@ def simple_commands(text: str) -> list[list[str]]:
     """The commands of a text as words: lines joined where `\\` ends them or flags begin the next one, prompts,
     comments and redirections left out, cut at `;`, `&`, `|` and line ends. Raises InputError for an open quote.
     """
+    text = _WINDOWS_PATH.sub(lambda found: found[0].replace("\\", "\\\\"), text)
     joined = _CONTINUED.sub(" ", _PROMPT.sub("", _COMMENT.sub("", text)))
     joined = _MORE_FLAGS.sub(" ", joined.strip())
     return [words for line in _lines(joined) for words in _cut(_words(_without_redirections(line))) if words]

@@ -375,3 +375,18 @@ def test_a_written_model_is_one_word(name: str) -> None:
         return
     line = write_command("vllm", name, {})
     assert shlex.split(line)[2] == name.partition("@")[0] or shlex.split(line)[2] == name
+
+
+def test_a_command_on_another_machine() -> None:
+    found = read_command('ssh gpu-1 "nohup llama-server -m ~/a.gguf -c 4096 --parallel 1 > ~/a.log 2>&1 &"')
+    assert (found.engine, found.model) == ("llamacpp", "~/a.gguf")
+    assert found.options == {"max_model_len": 4096, "max_num_seqs": 1}
+
+
+def test_a_path_of_windows_keeps_its_separators() -> None:
+    found = read_command(r"llama-server.exe -m C:\models\IQ4\a-00001-of-00006.gguf -c 4096")
+    assert found.model == r"C:\models\IQ4\a-00001-of-00006.gguf"
+
+
+def test_python_runs_the_package() -> None:
+    assert read_command("python3 -m vllm serve a/b -tp 2").options == {"tp": 2}
