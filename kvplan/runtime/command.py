@@ -98,10 +98,10 @@ def _environment(launch: Launch) -> tuple[dict[str, object], list[str]]:
     options: dict[str, object] = {}
     unread: list[str] = []
     for name, value in launch.environment.items():
-        if name in known:
+        if name in known and value:
             try:
                 options |= known[name](value)
-            except UnknownValueError:
+            except (UnknownValueError, ValueError):
                 unread.append(printable(f"{name}={value}"))
     return options, unread
 

@@ -390,3 +390,9 @@ def test_a_path_of_windows_keeps_its_separators() -> None:
 
 def test_python_runs_the_package() -> None:
     assert read_command("python3 -m vllm serve a/b -tp 2").options == {"tp": 2}
+
+
+@pytest.mark.parametrize(("value", "unread"), [("", ()), ("   ", ("VLLM_ATTENTION_BACKEND=   ",))])
+def test_a_variable_of_no_use(value: str, unread: tuple[str, ...]) -> None:
+    found = read_command(f"VLLM_ATTENTION_BACKEND='{value}' vllm serve a/b")
+    assert (found.options, found.unread) == ({}, unread)
