@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvplan import InputError, load_model
+from kvplan.core.device import visible_bytes
 from kvplan.core.dtypes import FP16
 from kvplan.core.engines.deployment import Deployment, Switches
 from kvplan.core.engines.llamacpp import profile
@@ -69,7 +70,7 @@ GPU = Gpu(name="test", memory_bytes=24 * 1024 * MIB)
 def test_an_account_for_each_device():
     asked = replace(deployment(4096, tensor_split=(1.0, 1.0)), gpu=GPU)
     first, last = POOLED.budget(spec(), asked, (3 * MIB, 4 * MIB))
-    assert first.usable_bytes == first.device_bytes == GPU.memory_bytes
+    assert first.usable_bytes == first.device_bytes == visible_bytes(GPU) == (24 * 1024 - 512) * MIB
     names = {account.stage: {item.name: item.num_bytes for item in account.taken} for account in (first, last)}
     assert names[0]["weights"] == 3 * MIB
     # The mask: 512 · 4096 · 2 bytes; logits: 512 · 32,000 · 4, on the device with the output alone
