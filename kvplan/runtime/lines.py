@@ -129,6 +129,8 @@ _RANKS = (
     (re.compile(r"\(\w*Worker\w* pid=(\d+)"), "pid {0}"),
     # SGLang: [2026-01-01 00:00:00 DP0 TP0 EP0]
     (re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[\d.,]*((?: [A-Z]{2,4}\d+)+)\]"), "{0}"),
+    # SGLang to 0.3: [gpu=0], [gpu_id=0]
+    (re.compile(r"\[gpu(?:_id)?=(\d+)\]"), "TP{0}"),
     # TensorRT-LLM: [TRT-LLM] [RANK 0] [I]; mpirun --tag-output: [1,0]<stdout>:
     (re.compile(r"\[RANK (\d+)\]"), "rank {0}"),
     (re.compile(r"\[1,(\d+)\]<std"), "rank {0}"),

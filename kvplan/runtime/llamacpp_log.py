@@ -148,7 +148,7 @@ _BEGINNINGS = (
 _DEVICES = (
     wording(
         "using device",
-        rf"using device (?P<x_device>\w+) \((?P<x_gpu>[^()]+)\)(?: \([\w:.]+\))? - (?P<x_free>{NUMBER}) MiB free",
+        rf"using device (?P<x_device>\w+) \((?P<x_gpu>.+?)\)(?: \([\w:.]+\))? - (?P<x_free>{NUMBER}) MiB free",
         "b4000+",
         then=_read_device,
     ),
@@ -269,6 +269,7 @@ _FAILURES = (
         "all",
         then=fails,
     ),
+    wording("error loading model", r"error loading model: \S.*", "b1100+", then=fails),
     wording("unable to allocate", r"unable to allocate \S+ buffer", "all", then=fails),
     wording("failed to initialize the context", r"failed to initialize the context", "all", then=fails),
 )

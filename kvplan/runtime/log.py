@@ -29,7 +29,7 @@ GIST = (
     "/snapshots/", "kv_uni", "flash_", "Operation:", "general.", "cells", "NVIDIA", "backend", "batch ", "n_ctx",
     "S (f", "paged KV", "new slot", "n_slots", "n_parallel", "breakdown", "enabled by",
     " free)", " buffer", "runner pr", "Info:]", "plugin",
-    "ot be cr",
+    "ot be cr", "Error: ", "exception",
 )  # fmt: skip
 """Each key holds one of these: most lines of a server at work hold none, or few."""
 _KEYS_BY_GIST = tuple(
@@ -136,10 +136,15 @@ def _observation(dialect: Dialect, start: Start, source: _Source) -> Observation
         num_gpus=start.num_gpus or (_num_gpus(options) if start.args else None),
         figures={name: tuple(some) for name, some in figures.items()},
         facts=dict(start.facts),
-        errors=tuple(start.errors or start.vague),
+        errors=tuple(start.errors) or _vague(start),
         first_line=start.first_line,
         last_line=max(start.last_line, start.first_line),
     )
+
+
+def _vague(start: Start) -> tuple[str, ...]:
+    """Why it did not start where only that it did not is told: the last exception, which may be about a consequence."""
+    return (start.exception or start.vague[0],) if start.vague else ()
 
 
 def _read_args(start: Start) -> tuple[dict[str, object], tuple[str, ...]]:

@@ -12,7 +12,17 @@ import re
 
 from kvplan.runtime.lines import Line
 from kvplan.runtime.python_repr import read_items
-from kvplan.runtime.wording import OUT_OF_MEMORY, Dialect, Start, Wording, fails, is_ready, wording
+from kvplan.runtime.wording import (
+    EXCEPTION,
+    OUT_OF_MEMORY,
+    Dialect,
+    Start,
+    Wording,
+    fails,
+    fails_vaguely,
+    is_ready,
+    wording,
+)
 
 
 def _size(key: str, pattern: str, versions: str, **options: object) -> Wording:
@@ -150,7 +160,9 @@ _WORDINGS = (
     wording("Capture cuda graph failed", r"Capture (?:cuda|CUDA) graph failed", "0.4+", then=fails),
     wording("memory capacity is unbalanced", r"The memory capacity is unbalanced", "0.4+", then=fails),
     wording("The server is fired up", r"The server is fired up and ready to roll", "0.2+", then=is_ready),
+    wording("hit an exception", r"Scheduler hit an exception", "0.3+", then=fails_vaguely),
     *OUT_OF_MEMORY,
+    EXCEPTION,
 )
 
 

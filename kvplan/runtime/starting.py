@@ -17,6 +17,17 @@ LONG_CONTEXT = {"vllm": "VLLM_ALLOW_LONG_MAX_MODEL_LEN", "sglang": "SGLANG_ALLOW
 _SCALED = ("hf-overrides", "hf_overrides", "rope-scaling", "rope_scaling", "json-model-override-args")
 
 
+LLAMA_SERVER = {"max_num_seqs": 4, "kv_unified": True}
+"""What `llama-server` takes where `--parallel` is not said, unlike libllama: tools/server/server.cpp, b11434."""
+
+
+def options_of(command: Command) -> dict[str, object]:
+    """A command's options, with what the program sets by itself."""
+    if command.engine == "llamacpp" and "max_num_seqs" not in command.options:
+        return {**command.options, **LLAMA_SERVER}
+    return dict(command.options)
+
+
 def refuses_length(command: Command, model: ModelSpec) -> str | None:
     """Why the engine refuses a command's length: it is more than the model states, and nothing allows that.
 
@@ -48,6 +59,8 @@ def start_line(model: ModelSpec, serving: Serving, kv_memory_bytes: int | None =
     engine = serving.engine.name
     options = {name: value for name, value in told(model, serving).items() if name not in _NOT_SAID.get(engine, ())}
     notes = []
+    if engine == "llamacpp":
+        options.setdefault("max_num_seqs", 1)
     if kv_memory_bytes is not None and engine in ("vllm", "trtllm"):
         options["kv_memory_bytes"] = kv_memory_bytes
     if options.get("quant") not in (None, "fp8") or (engine in ("llamacpp", "trtllm") and "quant" in options):

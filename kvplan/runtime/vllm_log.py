@@ -14,7 +14,7 @@ import re
 from kvplan.runtime.lines import Line
 from kvplan.runtime.python_repr import read_items
 from kvplan.runtime.vllm_memory_log import MEMORY, count, option, size
-from kvplan.runtime.wording import OUT_OF_MEMORY, Dialect, Start, fails, fails_vaguely, is_ready, wording
+from kvplan.runtime.wording import EXCEPTION, OUT_OF_MEMORY, Dialect, Start, fails, fails_vaguely, is_ready, wording
 
 
 def _read_version(start: Start, found: re.Match[str], line: Line) -> None:
@@ -272,6 +272,7 @@ DIALECT = Dialect(
         *_FAILURES,
         *_READY,
         *OUT_OF_MEMORY,
+        EXCEPTION,
     ),
     finish=_finish,
 )

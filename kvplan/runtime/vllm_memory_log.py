@@ -6,7 +6,7 @@ Sources and units as in `vllm_log`, whose dialect they are of.
 import re
 
 from kvplan.runtime.lines import Line
-from kvplan.runtime.wording import Start, Wording, wording
+from kvplan.runtime.wording import NUMBER, Start, Wording, number, wording
 
 _UNITS = dict.fromkeys(
     (
@@ -65,9 +65,25 @@ def _worded_as(version: str) -> dict[str, object]:
     return {"then": read}
 
 
+def _read_load(start: Start, found: re.Match[str], line: Line) -> None:
+    """What one model took; what one rank of V0 loads after it, and says apart, is what drafts."""
+    loaded = [figure.value for figure in start.figures.get("weights", ()) if figure.rank == line.rank]
+    drafts = loaded and ("weights", line.rank) not in start.passing and number(found["x_size"])[0] < loaded[0]
+    name = "draft_weights" if drafts else "weights"
+    start.add(name, found["x_size"], "GiB", line, places=2)
+
+
 _LOADING = (
-    size("Model loading took", r"Model loading took <weights> G", "0.7+", begins="load"),
-    size("Loading model weights took", r"Loading model weights took <weights> G", "0.3 to 0.7", begins="load"),
+    wording(
+        "Model loading took", rf"Model loading took (?P<x_size>{NUMBER}) G", "0.7+", begins="load", then=_read_load
+    ),
+    wording(
+        "Loading model weights took",
+        rf"Loading model weights took (?P<x_size>{NUMBER}) G",
+        "0.3 to 0.7; on Ascend",
+        begins="load",
+        then=_read_load,
+    ),
 )
 
 _MEMORY_V0 = (

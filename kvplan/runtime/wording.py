@@ -75,6 +75,8 @@ class Start:
     errors: list[str] = field(default_factory=list)
     vague: list[str] = field(default_factory=list)
     """Words that tell that it did not start, and not why."""
+    exception: str = ""
+    """The last that was raised before those words, or after them: it may say why."""
     gpus: dict[str, str] = field(default_factory=dict)
     num_gpus: int | None = None
     is_ready: bool = False
@@ -195,6 +197,20 @@ class Dialect:
     """Figures tell their devices, and do so where there is one only, too."""
 
 
+def _read_exception(start: Start, found: re.Match[str], line: Line) -> None:
+    del line
+    if not start.is_ready and "See root cause above" not in found["x_words"]:
+        start.exception = " ".join(found["x_words"].split())[:600]
+
+
+EXCEPTION = wording(
+    "Error: ",
+    r"(?:^|[\])] +)(?P<x_words>(?:[a-z_]\w*\.)*[A-Z]\w*Error: \S.*)",
+    "all",
+    owned=False,
+    then=_read_exception,
+)
+"""What Python ends a traceback with; `Start.vague` says whether it ended the engine."""
 OUT_OF_MEMORY = (
     wording(
         "out of memory",

@@ -99,8 +99,9 @@ def test_what_is_printed(tmp_path: Path) -> None:
     assert result.exit_code == 0
     head, _, rest = plain(result.stdout, tmp_path).partition("\n\n")
     assert head == snapshot("""\
-vllm 0.33.0, meta-llama/Llama-3.1-8B on H100-SXM5-80GB, tp 1, started: 55.80 GiB for the cache, 457,104 tokens, 3.49 requests of 131,072
+vllm 0.33.0, meta-llama/Llama-3.1-8B on H100-SXM5-80GB, tp 1, started
 random weights, NVIDIA H100 80GB HBM3, driver 570.86.15, DATE UTC, took N s
+55.80 GiB for the cache, 457,104 tokens, 3.49 requests of 131,072
 lines 3 to 59 of the log\
 """)
     assert rest.splitlines()[-1].startswith("  within tolerance: 2 exact figures equal, left for the cache")

@@ -283,6 +283,17 @@ def test_a_server_that_prints_little():
     assert seen.options == {"max_num_seqs": 4, "kv_unified": True, "max_model_len": 24_576}
 
 
+def test_a_device_whose_name_has_brackets():
+    (seen,) = read_log(["using device Vulkan0 (Intel(R) Arc(TM) A770 (DG2)) (0000:03:00.0) - 15473 MiB free"])
+    assert seen.gpu == "Intel(R) Arc(TM) A770 (DG2)"
+    assert [figure.value for figure in seen.figures["device_free"]] == [15_473]
+
+
+def test_a_model_that_is_not_known():
+    (seen,) = read_log(["llama_model_load: error loading model: unknown model architecture: 'new'"])
+    assert seen.errors == ("error loading model: unknown model architecture: 'new",)
+
+
 def test_a_runner_that_died():
     (seen,) = read_log([
         'level=INFO msg="starting llama server" cmd="/bin/ollama_llama_server --model /blobs/sha256-ab --ctx-size 2048"',

@@ -120,6 +120,20 @@ def test_why_it_did_not_start(words):
     assert seen.model == "a/b"
 
 
+def test_an_exception_of_the_scheduler():
+    (seen,) = read_log([
+        "server_args=ServerArgs(model_path='a/b', tp_size=1, port=1)",
+        "[2026-01-01 00:00:00 TP0] Scheduler hit an exception: Traceback (most recent call last):",
+        "AssertionError: 28 heads are not divisible by 8",
+    ])  # fmt: skip
+    assert seen.errors == ("AssertionError: 28 heads are not divisible by 8",)
+
+
+def test_ranks_of_older_versions():
+    (seen,) = read_log([f"[gpu={rank}] Load weight begin. avail mem=78.5{rank} GB" for rank in (0, 1)])
+    assert by_rank(seen, "device_free") == {"TP0": 78.50, "TP1": 78.51}
+
+
 def test_a_second_server_is_a_second_start():
     one = ["server_args=ServerArgs(model_path='a/b', tp_size=2)", "Load weight begin. avail mem=78.00 GB"]
     first, second = read_log([*one, *[line.replace("a/b", "c/d").replace("78.00", "79.00") for line in one]])

@@ -366,6 +366,23 @@ def test_what_only_tells_that_it_failed_counts_where_nothing_else_does():
     assert read_log([vague[0], why, vague[1]])[0].errors == ("CUDA out of memory. Tried to allocate 1.25 GiB.",)
 
 
+def test_the_exception_of_a_start_that_failed_otherwise():
+    log = [
+        "(APIServer pid=1) ERROR [plugins.py:1] ImportError: no plugin of that name",
+        "(EngineCore pid=9) ERROR 01-02 10:00:00 [core.py:1108] EngineCore failed to start.",
+        "(EngineCore pid=9) ERROR 01-02 10:00:00 [core.py:1108] ValueError: Total number of attention heads (28) must be divisible",
+        "(APIServer pid=1) RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}",
+    ]
+    head = "vLLM API server version 0.19.0"
+    assert read_log([head, *log])[0].errors == ("ValueError: Total number of attention heads (28) must be divisible",)
+    assert read_log([head, log[0]])[0].errors == ()
+
+
+def test_what_v0_loads_to_draft_with():
+    (seen,) = read_log(["Loading model weights took 14.9888 GB", "Loading model weights took 0.4620 GB"])
+    assert (values(seen, "weights"), values(seen, "draft_weights")) == ([14.9888], [0.462])
+
+
 def test_an_error_whose_line_was_broken():
     broken = [
         "(EngineCore pid=9) ValueError: To serve at least one request with the model's max seq len (65536), (5.12 GiB KV ca",
