@@ -1,7 +1,7 @@
-"""vLLM's pool, held to what vLLM 0.33's own planning made of 67 configurations, and to the numbers of its unit tests.
+"""vLLM's pool, held to what vLLM 0.33's own planning made of 322 configurations, and to the numbers of its unit tests.
 
 `tests/data/engines/vllm.jsonl`: the engine's code, run with its device queries stubbed: a configuration, flags, a budget,
-and the groups, blocks, tokens and concurrency that came out. `configs.jsonl` beside it has the configurations.
+and the groups, blocks, tokens and concurrency that came out (`make_vllm.py` ran it). `configs.jsonl` has the configurations.
 """
 
 import json

@@ -57,6 +57,8 @@ _HEAD_EVERYWHERE = {
     "qwen3_vl_moe_text", "qwen2_moe", "dbrx", "olmoe", "phimoe", "stablelm",
 }  # fmt: skip
 """Model types whose every pipeline stage holds the output table, too."""
+_DRAFT_LOOKS_UP = {"eagle", "eagle3"}
+"""Methods whose drafting layers, on the last stage, share the model's table of input tokens (models/utils.py 863)."""
 _WHOLE_INPUT = {"whisper"}
 """Model types whose every tensor-parallel rank holds the whole table of input tokens."""
 _WHOLE_TOWER = {"muse_glimmer"}
@@ -158,7 +160,9 @@ def _repeated_tables(model: ModelSpec, deployment: Deployment, ends: tuple[Weigh
     kind, dtype, quant = model.model_type, deployment.dtype, model.quantization
     inputs = [weight for weight in model.embeddings if _is_table(weight, model)]
     heads = [weight for weight in model.head if _is_table(weight, model)]
-    held = (inputs if kind in _INPUT_EVERYWHERE else []) + (heads if kind in _HEAD_EVERYWHERE else [])
+    last = any(weight in ends for weight in heads)
+    drafts = last and deployment.switches.speculative_method in _DRAFT_LOOKS_UP
+    held = (inputs if drafts or kind in _INPUT_EVERYWHERE else []) + (heads if kind in _HEAD_EVERYWHERE else [])
     known = [weight.name for weight in ends]
     num_bytes = sum(weight_bytes(weight, dtype, quant, deployment.tp) for weight in held if weight.name not in known)
     whole = [weight for weight in inputs if kind in _WHOLE_INPUT and weight.name in known]
