@@ -709,6 +709,15 @@ def test_the_table_with_which_llama_cpp_ends() -> None:
     )
 
 
+def test_pools_of_a_log_that_was_cut_are_not_judged() -> None:
+    """Between the cache of the states and that of keys and values the log tells of one of them alone."""
+    lines = (LOGS / "sglang-0.5-qwen3-next-tp4.log").read_text(encoding="utf-8").splitlines()
+    end = max(i for i, line in enumerate(lines) if "Mamba Cache is allocated" in line)
+    (told,) = kvplan.explain([line for line in lines[: end + 1] if "KV Cache is allocated" not in line], offline=True)
+    assert row(told, "flags", "pools").judged is None
+    assert told.is_within_tolerance
+
+
 def test_public_observations() -> None:
     """Every exact figure is equal, but for rows with a named exception."""
     with (DATA / "engines" / "observations.csv").open(encoding="utf-8") as file:

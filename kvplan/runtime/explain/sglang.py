@@ -89,7 +89,9 @@ def _pools(case: Case) -> list[Row]:
     account = min(case.boot.accounts, key=lambda account: account.kv_memory_bytes)
     basis = worst_basis(account.taken)
     predicted = around(case.boot.kv_memory_bytes, case.boot.spread_bytes)
-    return [make_row("flags", name, seen, predicted, basis=basis, judged=pool_judge(basis))]
+    made = case.observation.figures.keys() & {"available_after", "available_at_end"}
+    judged = pool_judge(basis) if made else None  # a log that was cut may tell of some pools alone
+    return [make_row("flags", name, seen, predicted, basis=basis, judged=judged)]
 
 
 def _from_flags(case: Case) -> list[Row]:
