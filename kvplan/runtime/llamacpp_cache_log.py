@@ -22,6 +22,7 @@ def _add(start: Start, name: str, text: str, unit: str, line: Line, rank: str | 
         if name not in _DRAFT:
             return
         name = _DRAFT[name]
+    start.forget_passing(name)
     start.add(name, text, unit, line, rank=rank)
 
 

@@ -146,6 +146,13 @@ class Start:
             self.passing.discard((name, rank))
         self.figures[name] = [*so_far, figure]
 
+    def forget_passing(self, name: str) -> None:
+        """Drop estimates of a figure, whatever they call its device: now it is told."""
+        kept = [figure for figure in self.figures.pop(name, []) if (name, figure.rank) not in self.passing]
+        self.passing -= {(name, rank) for one, rank in self.passing if one == name}
+        if kept:
+            self.figures[name] = kept
+
     def fail(self, words: str, line: Line) -> None:
         """Why it did not start; said once."""
         self.last_line = line.number

@@ -172,6 +172,14 @@ WORDINGS = {
         ],
         {"kv_buffer": [(1024.0, "CUDA0")]},
     ),
+    "estimates by another name of the device": (
+        [
+            'level=INFO source=device.go:240 msg="model weights" device=Metal size="4.7 GiB"',
+            "load_tensors: Metal_Mapped model buffer size =  4807.05 MiB",
+            "load_tensors:   CPU_Mapped model buffer size =   281.81 MiB",
+        ],
+        {"model_buffer": [(4807.05, "Metal_Mapped"), (281.81, "CPU_Mapped")]},
+    ),
     "ollama's own engine": (
         [
             'level=INFO source=device.go:240 msg="model weights" device=CUDA0 size="4.1 GiB"',
