@@ -244,9 +244,9 @@ def serve_check(
 
 def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None) -> ServeCheck:
     """The same for a command that was read, and its model."""
-    from kvplan.runtime.starting import refuses_length
+    from kvplan.runtime.starting import options_of, refuses_length
 
-    options: dict[str, Any] = dict(command.options)
+    options: dict[str, Any] = options_of(command)
     length, kv_memory_bytes = options.pop("max_model_len", None), options.pop("kv_memory_bytes", None)
     if gpu is None and kv_memory_bytes is None:
         raise InputError("a command does not say what it runs on", hint="name the GPU, e.g. `--gpu H100`")

@@ -83,6 +83,7 @@ def _read(text: str | None) -> "Command | None":
 def _with_command(command: "Command", asked: dict[str, Any]) -> dict[str, Any]:
     """The command's options under those that were said here; its layout stays unless GPUs are counted here."""
     from kvplan.core.engines.table import find_engine
+    from kvplan.runtime.starting import options_of
 
     engine = f"{command.engine}@{command.version}" if command.version else command.engine
     if "engine" in asked and find_engine(asked["engine"]).name != command.engine:
@@ -90,7 +91,7 @@ def _with_command(command: "Command", asked: dict[str, Any]) -> dict[str, Any]:
         raise InputError(message, hint="leave one of them out")
     stated = {name: value for name, value in asked.items() if value != 1 or name not in ("dp", "dcp", "pcp")}
     layout = {} if "num_gpus" in asked else {"tp": 1, "pp": 1}
-    return {"engine": engine, **layout, **command.options, **stated}
+    return {"engine": engine, **layout, **options_of(command), **stated}
 
 
 def _print(answer: "FitPlan", format: str) -> None:
