@@ -107,11 +107,14 @@ def test_a_model_without_attention_caches_no_prefixes_unless_asked():
     assert pool(model, 2**35, prefix_caching=True).blocks_per_request == 3
 
 
-def test_gated_delta_rules_have_no_checkpoint_before_hopper():
-    """FlashInfer's prefill alone gives states out (layers/mamba/gdn/qwen_gdn_linear_attn.py 148-250)."""
+def test_gated_delta_rules_have_checkpoints_on_hopper_alone():
+    """FlashInfer's prefill gives states out, on Blackwell from CUDA 13 on (mamba/gdn/qwen_gdn_linear_attn.py)."""
     model = spec(configs()["qwen3-next"])
-    states = {arch: pool(model, 2**35, arch=arch).groups[0].blocks_per_request for arch in ("8.9", "9.0", "10.0")}
-    assert states == {"8.9": 2, "9.0": 3, "10.0": 3}
+    pools = {arch: pool(model, 2**35, arch=arch, tp=4) for arch in ("8.9", "9.0", "10.0")}
+    states = {arch: found.groups[0].blocks_per_request for arch, found in pools.items()}
+    assert states == {"8.9": 2, "9.0": 3, "10.0": 2}
+    assert [pools[arch].block_size for arch in ("9.0", "10.0")] == [320, 272]
+    assert [arch for arch, found in pools.items() if any("CUDA 13" in note for note in found.notes)] == ["10.0"]
 
 
 def test_the_cache_that_an_engine_takes_by_itself_is_noted():

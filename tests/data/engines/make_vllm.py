@@ -8,8 +8,9 @@ extensions and FlashInfer are stood in for; no kernel runs. Models are built on 
 the other, as rank 0 of tensor parallelism. The first argument is the compute capability whose rows are planned. A row
 gets vLLM's figures as `expect` and `weight_bytes`, or its refusal as `error`.
 
-`draft` in a row is the configuration of the model that drafts for it. Groups come from `get_global_kv_cache_groups`,
-blocks from `get_kv_cache_configs`, tokens and concurrency from `get_kv_cache_capacity`.
+`draft` in a row is the configuration of the model that drafts for it. The platform says CUDA 12: with 13, Blackwell's
+kernel for gated delta rules gives out checkpoints. Groups come from `get_global_kv_cache_groups`, blocks from
+`get_kv_cache_configs`, tokens and concurrency from `get_kv_cache_capacity`.
 """
 
 import importlib.abc
@@ -121,7 +122,7 @@ class Group:
 
 
 def stand_in_for_torch(capability, name, memory, processors):
-    torch.version.cuda = "13.0"
+    torch.version.cuda = torch.version.cuda or "13.0"
     properties = SimpleNamespace(
         major=capability[0], minor=capability[1], name=name, total_memory=memory, multi_processor_count=processors,
         shared_memory_per_block_optin=232448, warp_size=32, L2_cache_size=50 * 2**20,
@@ -184,7 +185,7 @@ def stand_in_for_the_device(capability, name, memory, processors):
 
     answers = {
         "get_device_capability": DeviceCapability(*capability), "get_device_name": name, "get_device_uuid": "GPU-0",
-        "get_device_total_memory": memory, "is_fully_connected": True, "num_compute_units": processors,
+        "get_cuda_runtime_major": 12, "get_device_total_memory": memory, "is_fully_connected": True, "num_compute_units": processors,
         "import_kernels": None, "is_pin_memory_available": False,
     }  # fmt: skip
     members = {

@@ -22,8 +22,12 @@ from kvplan.core.engines.vllm.specs import (
     layer_specs,
 )
 from kvplan.core.errors import InputError
+from kvplan.core.mixers import LinearAttention
 from kvplan.core.model import ModelSpec
 from kvplan.core.stages import stage_bounds
+
+GDN_KEY_DIM = 128
+"""The width of keys that Blackwell's kernel for gated delta rules takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +244,13 @@ def _pool_groups(laid: Layout, length: int) -> tuple[PoolGroup, ...]:
     )
 
 
+def _waits_for_cuda_13(model: ModelSpec, deployment: Deployment) -> bool:
+    """Gated delta rules with keys of 128 on Blackwell (layers/mamba/gdn/qwen_gdn_linear_attn.py 248-266)."""
+    mixers = [mixer for layer in model.layers for mixer in layer.mixers if isinstance(mixer, LinearAttention)]
+    gated = any(mixer.recurrence == "gated_delta" and mixer.key_dim == GDN_KEY_DIM for mixer in mixers)
+    return gated and int(architecture(deployment)) in (BLACKWELL, 12)
+
+
 def _notes(model: ModelSpec, laid: Layout, deployment: Deployment, rules: Rules) -> tuple[str, ...]:
     notes = []
     plain = deployment.key_dtype == deployment.dtype
@@ -256,6 +267,11 @@ def _notes(model: ModelSpec, laid: Layout, deployment: Deployment, rules: Rules)
         )
     if model.model_type == "glm_moe_dsa" and int(architecture(deployment)) == BLACKWELL and plain:
         notes.append("vLLM takes fp8 for this model's cache on Blackwell unless told otherwise: name `--kv-dtype fp8`")
+    if rules.prefill_checkpoints and laid.holding.aligned and _waits_for_cuda_13(model, deployment):
+        notes.append(
+            "with CUDA 13, vLLM from 0.33 on keeps one more block of states a request on this GPU, and blocks are"
+            " multiples of 64"
+        )
     widths = [len(group.layers) for group in laid.groups]
     if padding := sum(max(widths, default=0) - width for width in widths):
         notes.append(f"the groups reserve {padding} layers more than there are")

@@ -33,8 +33,11 @@ FP32_STATES = ("nemotron_h", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_
 """Model types whose recurrent states are fp32 unless something else is asked for (models/config.py, 812-977)."""
 STATE_CHUNK = {"gated_delta": 64}
 """Tokens that a recurrence's chunk kernel works in: checkpoints stand at multiples of it."""
-GDN_KEY_DIM = 128
-"""The key width that FlashInfer's kernel for gated delta rules wants on Blackwell (layers/mamba/gdn, 148-250)."""
+GDN_EXPORTS = (9,)
+"""GPU generations whose kernel for gated delta rules gives out states within a prefill (layers/mamba/gdn, 148-250).
+
+That of Blackwell does from CUDA 13 on, which is not assumed: a note of the pool says what then changes.
+"""
 PLAIN_CACHE = ("falcon",)
 """Model types whose attention is built without the cache's options: their cache keeps the model's dtype."""
 TURBOQUANT_PREFIX = "turboquant"
@@ -311,9 +314,8 @@ class _Maker:
         """
         if isinstance(mixer, ShortConvolution):
             return False
-        arch = architecture(self.deployment)
         if mixer.recurrence == "gated_delta":
-            return arch == 9 or (int(arch) in (10, 12) and mixer.key_dim == GDN_KEY_DIM)
+            return int(architecture(self.deployment)) in GDN_EXPORTS
         return mixer.recurrence == "mamba2"
 
 
