@@ -96,11 +96,16 @@ def test_a_pool_without_a_gpu_has_the_limits_of_an_h100():
 def test_options_may_be_spelled_as_the_engine_does():
     spelled = {
         "kv_cache_dtype": "fp8", "tensor_parallel_size": 2, "enable_prefix_caching": False, "seed": 3,
-        "disable_hybrid_kv_cache_manager": True, "mamba_ssm_cache_dtype": "bfloat16",
+        "mamba_ssm_cache_dtype": "float32",
     }  # fmt: skip
-    own = {"kv_dtype": "fp8", "tp": 2, "prefix_caching": False, "hybrid_manager": False, "state_dtype": "bf16"}
+    own = {"kv_dtype": "fp8", "tp": 2, "prefix_caching": False, "state_dtype": "fp32"}
     name = "Qwen/Qwen3-Next-80B-A3B-Instruct"
     assert kvplan.kv_pool(name, **POOL, **spelled) == kvplan.kv_pool(name, **POOL, **own)
+    windows = [
+        kvplan.kv_pool("openai/gpt-oss-20b", **POOL, **off)
+        for off in ({"disable_hybrid_kv_cache_manager": True}, {"hybrid_manager": False}, {})
+    ]
+    assert windows[0] == windows[1] != windows[2]
     assert kvplan.estimate(LLAMA, engine="sglang", gpu="H100", mem_fraction_static=0.7).to_dict() == (
         kvplan.estimate(LLAMA, engine="sglang", gpu="H100", gpu_memory_utilization=0.7).to_dict()
     )
