@@ -150,7 +150,8 @@ def resolve(
     _check_layout(model, tp, pp * replicas, pp)
     share = _default_share(profile) if gpu_memory_utilization is None else gpu_memory_utilization
     _check_choices(attention, share)
-    model_dtype = parse_dtype(dtype) if dtype else (model.dtype or BF16)
+    dtype = None if dtype == "auto" else dtype
+    model_dtype = parse_dtype(dtype) if dtype else own_dtype(model, profile, gpu)
     stated = bool(dtype) or model.dtype is not None
     limit = profile.max_pass_tokens
     if max_num_batched_tokens is not None:
@@ -187,6 +188,13 @@ def resolve(
     _check_bandwidth(gpu)
     _check_engine(model, serving)
     return serving
+
+
+def own_dtype(model: ModelSpec, engine: Engine, gpu: Gpu | None) -> DType:
+    """What the engine computes in where nobody says: the checkpoint's, or what it makes of that."""
+    if engine.pooled is None or engine.pooled.auto_dtype is None:
+        return model.dtype or BF16
+    return engine.pooled.auto_dtype(model, gpu)
 
 
 def _default_share(engine: Engine) -> float:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kvplan.core.cache import Cache
+from kvplan.core.dtypes import DType
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.pool import Budget, KVPool
+from kvplan.core.hardware import Gpu
 from kvplan.core.mixers import Mixer
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ class Pooled:
     """Of the device's memory, where the user says nothing."""
     switches: frozenset[str]
     """The names of `Switches` that the engine has."""
+    auto_dtype: "Callable[[ModelSpec, Gpu | None], DType] | None" = None
+    """What it computes in where nobody says; None = as the checkpoint states."""
     runs_at_once: "Callable[[Deployment], int] | None" = None
     """Requests that run at once by the engine's limit; None where `KVPool.max_concurrency` counts that already."""
     stages: "Callable[[ModelSpec, Deployment], list[tuple[int, int]]] | None" = None

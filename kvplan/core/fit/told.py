@@ -3,7 +3,7 @@
 from kvplan.core.dtypes import TURBOQUANT
 from kvplan.core.engines.deployment import Switches
 from kvplan.core.model import ModelSpec
-from kvplan.core.serving import Serving
+from kvplan.core.serving import Serving, own_dtype
 
 
 def told(model: ModelSpec, serving: Serving) -> dict[str, object]:
@@ -13,7 +13,7 @@ def told(model: ModelSpec, serving: Serving) -> dict[str, object]:
         "max_model_len": serving.seq_len,
         "max_num_seqs": switches.max_num_seqs,
         "gpu_memory_utilization": serving.gpu_memory_utilization if serving.share_stated else None,
-        "dtype": None if serving.dtype == model.dtype else serving.dtype.name,
+        "dtype": None if serving.dtype == own_dtype(model, serving.engine, serving.gpu) else serving.dtype.name,
         "kv_dtype": _kv_dtype(serving),
         "quant": serving.quant.method if serving.quant is not None and serving.quant_planned else None,
     }

@@ -23,6 +23,8 @@ from kvplan.core.engines.vllm.extras import draft_weights, lora_slots
 from kvplan.core.engines.vllm.loading import extra_weights, rotary_bytes
 from kvplan.core.engines.vllm.overheads import taken, untaken
 from kvplan.core.errors import InputError
+from kvplan.core.fit.told import told
+from kvplan.core.serving import resolve
 from kvplan.core.units import GIB, MIB
 from kvplan.sources.catalog import load
 from kvplan.sources.gpus import find_gpu
@@ -288,3 +290,26 @@ def test_every_stage_has_an_account_of_its_own_layers():
     for stage, account in enumerate(accounts):
         assert account.taken[1:] == taken(model, asked, SWEEP, stage)
         assert account.untaken == untaken(model, asked, SWEEP, stage)
+
+
+@pytest.mark.parametrize(
+    ("name", "engine", "gpu", "dtype"),
+    [
+        ("google/gemma-2-9b", "vllm", "L4", "bf16"),  # stored in fp32
+        ("google/gemma-2-9b", "vllm@0.7", "L4", "bf16"),
+        ("google/gemma-2-9b", "vllm", "T4", "fp32"),  # overflows in fp16, and there is no bf16
+        ("LGAI-EXAONE/EXAONE-3.5-7.8B-Instruct", "vllm", "L4", "bf16"),
+        ("LGAI-EXAONE/EXAONE-3.5-7.8B-Instruct", "vllm@0.7", "L4", "fp16"),
+        ("LGAI-EXAONE/EXAONE-3.5-7.8B-Instruct", "sglang", "L4", "fp16"),
+        ("Qwen/Qwen2.5-7B-Instruct", "vllm", "T4", "fp16"),
+        ("Qwen/Qwen2.5-7B-Instruct", "sglang", "T4", "fp16"),
+        ("Qwen/Qwen2.5-7B-Instruct", "vllm", "L4", "bf16"),
+        ("LGAI-EXAONE/EXAONE-3.5-7.8B-Instruct", "exact", "L4", "fp32"),
+    ],
+)
+def test_what_auto_makes_of_a_checkpoints_dtype(name, engine, gpu, dtype):
+    model = load(name)
+    serving = resolve(model, engine=engine, gpu=find_gpu(gpu))
+    assert (serving.dtype.name, serving.kv_dtype.name) == (dtype, dtype)
+    assert "dtype" not in told(model, serving)
+    assert resolve(model, engine=engine, gpu=find_gpu(gpu), dtype="auto").dtype == serving.dtype

@@ -9,18 +9,32 @@ Source: SGLang 0.5.23, sglang/srt/
 from dataclasses import replace
 
 from kvplan.core.cache import Cache
+from kvplan.core.dtypes import BF16, FP16, FP32, DType
 from kvplan.core.engines.engine import Engine, Pooled
 from kvplan.core.engines.sglang.budget import budget
 from kvplan.core.engines.sglang.checks import check
 from kvplan.core.engines.sglang.layers import dealt
 from kvplan.core.engines.sglang.pool import ENGINE, VERSION, held, kinds, pool
 from kvplan.core.engines.versions import chosen
+from kvplan.core.hardware import Gpu
 from kvplan.core.mixers import Mixer
+from kvplan.core.model import ModelSpec
 
 
 def _reserve(cache: Cache, mixer: Mixer) -> Cache:
     """Every layer keeps every token: whether sliding ones have a pool of their own, the model's class decides."""
     return cache if cache.max_tokens is None else replace(cache, max_tokens=None)
+
+
+def _auto_dtype(model: ModelSpec, gpu: Gpu | None) -> DType:
+    """16 bits of fp32, bf16 only where the device has it.
+
+    Source: SGLang 0.5.23, configs/model_config.py `_get_and_verify_dtype`, `maybe_downgrade_dtype_for_legacy_gpu`
+    """
+    own, major = model.dtype or BF16, (gpu.arch if gpu is not None else "").partition(".")[0]
+    if major.isdigit() and int(major) < 8:
+        return FP16
+    return (BF16 if model.model_type.startswith("gemma") else FP16) if own == FP32 else own
 
 
 OLDEST = "0.4"
@@ -46,6 +60,7 @@ SGLANG = Engine(
         kinds=kinds,
         check=check,
         stages=dealt,
+        auto_dtype=_auto_dtype,
         default_share=None,
         switches=SWITCHES,
     ),

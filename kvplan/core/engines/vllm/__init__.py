@@ -13,7 +13,7 @@ from kvplan.core.engines.engine import Engine, Pooled
 from kvplan.core.engines.vllm import pool
 from kvplan.core.engines.vllm.budget import budget
 from kvplan.core.engines.vllm.check import check
-from kvplan.core.engines.vllm.defaults import default_max_num_seqs
+from kvplan.core.engines.vllm.defaults import auto_dtype, default_max_num_seqs
 from kvplan.core.engines.vllm.rules import numbers, rules_of
 from kvplan.core.mixers import Mixer
 
@@ -51,6 +51,7 @@ def profile(version: str | None) -> Engine:
             stages=pool.stages,
             default_share=rules.default_share,
             switches=frozenset(Switches.__dataclass_fields__) - _FOREIGN,
+            auto_dtype=partial(auto_dtype, release=numbers(rules)),
             runs_at_once=partial(default_max_num_seqs, release=numbers(rules)),
         ),
         newer=newer,

@@ -6,8 +6,10 @@ Sources: vLLM, engine/arg_utils.py: 0.33 lines 2940-3006 and 3151-3240; 0.28 lin
 `_set_default_args_v1`; before 0.8 `SchedulerConfig.__post_init__` in config.py.
 """
 
+from kvplan.core.dtypes import BF16, FP16, FP32, DType
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.hardware import Gpu
+from kvplan.core.model import ModelSpec
 from kvplan.core.units import GIB
 
 V1_ENGINE = (0, 8)
@@ -18,6 +20,27 @@ _TIER_OF_160 = (0, 28)
 _SEQUENCES, _MANY_SEQUENCES = 256, 1024
 _LONG_V0_CONTEXT = 32768
 """Above, V0 reads prompts in chunks by itself."""
+
+
+_FITS_THE_DEVICE = (0, 9)
+"""From here on `auto` falls back to a format that the device has."""
+_KNOWS_OVERFLOWS = (0, 10)
+_NO_FP16 = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4", "plamo2"})
+"""Model types that overflow in fp16."""
+
+
+def auto_dtype(model: ModelSpec, gpu: Gpu | None, release: tuple[int, ...]) -> DType:
+    """What `--dtype auto` makes of a checkpoint: 16 bits of fp32, and nothing that the device lacks.
+
+    Source: vLLM, config/model.py `_resolve_auto_dtype` and `_FLOAT16_NOT_SUPPORTED_MODELS`; before 0.9 config.py
+    """
+    own = model.dtype or BF16
+    overflows = model.model_type in _NO_FP16
+    if release < _FITS_THE_DEVICE:
+        return (BF16 if overflows else FP16) if own == FP32 else own
+    if _capability(gpu) < (8, 0) and own != FP16:
+        return FP32 if overflows and release >= _KNOWS_OVERFLOWS else FP16
+    return BF16 if own == FP32 else own
 
 
 def is_v1(deployment: Deployment, release: tuple[int, ...]) -> bool:
