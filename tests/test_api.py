@@ -109,6 +109,11 @@ def test_options_may_be_spelled_as_the_engine_does():
     assert kvplan.estimate(LLAMA, engine="sglang", gpu="H100", mem_fraction_static=0.7).to_dict() == (
         kvplan.estimate(LLAMA, engine="sglang", gpu="H100", gpu_memory_utilization=0.7).to_dict()
     )
+    gemma = [
+        kvplan.kv_pool("google/gemma-3-27b-it", **POOL, **given)
+        for given in ({"disable_hybrid_kv_cache_manager": True}, {"hybrid_manager": False}, {})
+    ]
+    assert gemma[0] == gemma[1] != gemma[2]
     turbo = kvplan.fit(LLAMA, gpu="H100", kv_cache_dtype="turboquant_k8v4")
     assert "--kv-cache-dtype turboquant_k8v4" in turbo.command
 

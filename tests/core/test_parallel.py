@@ -73,7 +73,7 @@ def test_an_uneven_pipeline_is_ruled_by_its_tightest_stage():
         ({"engine": "sglang", "tp": 4, "dp": 3, "attention_dp": True}, "`dp` 3 does not divide `tp` 4"),
         ({"engine": "vllm", "swa_full": True}, "engine `vllm` has no option `swa_full`"),
         ({"engine": "exact", "block_size": 16}, "engine `exact` has no option `block_size`"),
-        ({"engine": "vllm", "blocksize": 16}, "`blocksize` is no option of any engine"),
+        ({"engine": "vllm", "blocksize": 16}, "`blocksize` is no option of vllm"),
         ({"engine": "vllm", "max_num_seqs": -1}, "`max_num_seqs` cannot be -1"),
     ],
 )
