@@ -1,7 +1,8 @@
 """vLLM: a pool of equal blocks that all layers share, sized by what a profile run leaves of the device.
 
-`rules` what changed between versions · `specs` a layer's cache · `blocks` tokens of a block · `groups` which layers
-share blocks · `pool` what memory holds · `defaults`, `measured`, `overheads` what else takes memory.
+`rules` what changed between versions · `specs` a layer's cache, `states` a recurrent one's · `blocks` tokens of a block ·
+`groups` which layers share blocks · `pool` what memory holds · `check`, `kernels` what is refused · `defaults`, `runner`,
+`measured`, `activations`, `compiling`, `encoder`, `loading`, `extras`, `overheads`, `budget` what else takes memory.
 """
 
 from functools import partial
