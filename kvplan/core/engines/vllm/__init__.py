@@ -1,8 +1,9 @@
 """vLLM: a pool of equal blocks that all layers share, sized by what a profile run leaves of the device.
 
-`rules` what changed between versions · `specs` a layer's cache, `states` a recurrent one's · `blocks` tokens of a block ·
-`groups` which layers share blocks · `pool` what memory holds · `check`, `kernels` what is refused · `defaults`, `runner`,
-`measured`, `activations`, `compiling`, `encoder`, `loading`, `extras`, `overheads`, `budget` what else takes memory.
+The pool: `rules` what changed between versions, `specs` a layer's cache, `states` a recurrent one's, `blocks` tokens of
+a block, `groups` which layers share blocks, `pool` what memory holds; `check` and `kernels` what is refused.
+The account: `defaults`, `runner`, `measured`, `activations`, `compiling`, `encoder`, `loading`, `extras`, `overheads`,
+summed up in `budget`.
 """
 
 from functools import partial
