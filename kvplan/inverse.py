@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kvplan.api import DEFAULT_GPU, _gpu, _model, read_switches
 from kvplan.core.engines.deployment import Switches
 from kvplan.core.engines.table import find_engine
-from kvplan.core.errors import InputError
+from kvplan.core.errors import InputError, RefusedError
 from kvplan.core.fit import Fit, Wanted
 from kvplan.core.fit import fit as fit_serving
 from kvplan.core.fit.search import longest
@@ -243,7 +243,7 @@ def serve_check(
 
 
 def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None) -> ServeCheck:
-    """The same for a command that was read, and its model."""
+    """The same for a command that was read, and its model. A RefusedError is an answer here: it does not start."""
     from kvplan.runtime.starting import options_of, refuses_length
 
     options: dict[str, Any] = options_of(command)
@@ -267,7 +267,11 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None) -> ServeCheck:
     asked: dict[str, Any] = {name: options.pop(name, None) for name in names}
     asked |= {name: options.pop(name, 1) for name in ("tp", "pp", "dp", "dcp", "pcp")}
     asked |= {"engine": engine, "gpu": gpu, "switches": read_switches(options)}
-    found = _fitted(spec, want, asked, kv_memory_bytes)
+    try:
+        found = _fitted(spec, want, asked, kv_memory_bytes)
+    except RefusedError as refusal:
+        refusal.exit_code = 1
+        raise
     case = Case(model=spec, serving=found.serving, kv_memory_bytes=kv_memory_bytes, hold_limit=True)
     most = longest(case, requests)
     longest_length = most.length if most is not None else None

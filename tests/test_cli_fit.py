@@ -304,3 +304,12 @@ def test_a_llama_server_takes_four_requests_where_nobody_says_how_many() -> None
     assert pools[0] == pools[1] == pools[2] != pools[3]
     line = run("fit", "google/gemma-3-4b-it", "--engine", "llamacpp", "--gpu", "RTX 4090").stdout
     assert "\n  llama-server -m gemma-3-4b-it.gguf -c 131072 -np 1\n" in line
+
+
+def test_what_an_engine_refuses_is_a_no_where_the_question_is_whether_it_starts() -> None:
+    checked = run("serve-check", "vllm serve Qwen/Qwen3-8B -tp 3", "--gpu", "H100")
+    planned = run("estimate", "Qwen/Qwen3-8B", "--tp", "3", "--engine", "vllm")
+    assert (checked.exit_code, planned.exit_code) == (1, 2)
+    sentence = "error: 32 attention heads of `Qwen/Qwen3-8B` cannot be dealt out to `tp` 3\n"
+    assert checked.stderr.startswith(sentence)
+    assert planned.stderr.startswith(sentence)

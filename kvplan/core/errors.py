@@ -18,6 +18,10 @@ class InputError(KvplanError):
     """An argument, a file or a config that cannot be used as it stands: exit 2."""
 
 
+class RefusedError(InputError):
+    """What an engine would refuse to start with: exit 2, and 1 where the question was whether it starts."""
+
+
 class UnsupportedError(KvplanError):
     """An architecture, or a feature of one, that kvplan does not understand: exit 3, never a guess."""
 

@@ -10,7 +10,7 @@ from kvplan.core.dtypes import BF16, DType, parse_dtype, parse_kv_dtypes
 from kvplan.core.engines.deployment import Deployment, Switches
 from kvplan.core.engines.engine import Engine
 from kvplan.core.engines.table import find_engine
-from kvplan.core.errors import InputError
+from kvplan.core.errors import InputError, RefusedError
 from kvplan.core.hardware import Gpu
 from kvplan.core.model import ModelSpec, Quantization
 from kvplan.core.text import join_words
@@ -220,8 +220,12 @@ def _check_engine(model: ModelSpec, serving: Serving) -> None:
         raise InputError(
             f"`dp` {serving.dp} does not divide `tp` {serving.tp}", hint="attention goes over dp of tp ranks"
         )
-    if pooled is not None:
+    if pooled is None:
+        return
+    try:
         pooled.check(model, serving.deployment)
+    except InputError as error:
+        raise RefusedError(str(error), hint=error.hint) from error
 
 
 def positive(name: str, number: int) -> int:
