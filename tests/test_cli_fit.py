@@ -206,9 +206,8 @@ def test_a_context_of_llama_cpp_is_dealt_out() -> None:
         (("vllm serve Qwen/Qwen3-8B",), "a command does not say what it runs on"),
         (("echo hello", "--gpu", "H100"), ""),
         (("vllm serve", "--gpu", "H100"), "the command names no model"),
-        (("vllm serve Qwen/Qwen3-8B --tensor-parallel-size 5", "--gpu", "H100"), "`tp` 5"),
     ],
-    ids=["no gpu", "no engine", "no model", "no such tp"],
+    ids=["no gpu", "no engine", "no model"],
 )
 def test_a_command_that_cannot_be_judged(args: tuple[str, ...], sentence: str) -> None:
     result = run("serve-check", *args)
