@@ -8,7 +8,7 @@ from kvplan.core.errors import InputError
 from kvplan.core.evidence import PlanWarning, warnings
 from kvplan.core.fit.answer import Bound, Change, CurvePoint, Fit, Share, Wanted
 from kvplan.core.fit.changes import changes
-from kvplan.core.fit.places import fewest, formats, layouts
+from kvplan.core.fit.places import NODE, fewest, formats, layouts
 from kvplan.core.fit.search import least_share, longest, most_requests, point, safe_share
 from kvplan.core.fit.trial import UNLIMITED, Case, Trial
 from kvplan.core.hardware import Gpu
@@ -45,6 +45,10 @@ def fit(
     bound, reason = _bound(case, want, shown, fits=fits)
     if not fits and want.search_layout and want.num_gpus is None:
         reason += f"; nor do {MAX_SEARCHED_GPUS} GPUs hold it"
+    if fits and _length_is_left(want) and shown.length < _target(case, want):
+        reason += (
+            f"; no more than {NODE} GPUs were tried, since not even {MAX_SEARCHED_GPUS} hold the model's own length"
+        )
     sure = longest(replace(case, at_low_end=True), want.concurrency) if fits and length_is_open else None
     return Fit(
         model=model,
@@ -94,18 +98,34 @@ def _target(case: Case, want: Wanted) -> int:
 def _chosen(base: Case, want: Wanted) -> Case:
     """The first place, from few GPUs to many and from wide formats to narrow ones, where what is asked for is held.
 
-    Where none does, the first; of a given number of GPUs the widest tp.
+    Where none does, the first; of a given number of GPUs the widest tp. Where requests are given and no number of GPUs
+    holds them at the model's own length, the place within one node that holds the longest.
     """
     target, first = _target(base, want), None
+    node: list[Case] = []
     for serving in _places(base, want):
         case = replace(base, serving=serving)
         first = first or case
+        node += [case] if serving.num_gpus <= NODE else []
         if point(case, target, want.concurrency or _open(want)).concurrency >= (want.concurrency or 1):
             return case
     if first is None:
         message = f"no layout over {want.num_gpus} GPUs is one that {base.serving.engine.name} accepts"
         raise InputError(message, hint="another number of GPUs: heads and matrices have to divide over tp")
+    if _length_is_left(want) and node:
+        return max(node, key=lambda case: _reach(case, want))
     return first
+
+
+def _length_is_left(want: Wanted) -> bool:
+    """Whether requests are given, and the GPUs are searched, but the length is not."""
+    return want.max_model_len is None and want.num_gpus is None and want.search_layout and want.concurrency is not None
+
+
+def _reach(case: Case, want: Wanted) -> tuple[int, int]:
+    """The longest length that is held; of equal ones that on fewer GPUs counts for more."""
+    trial = longest(case, want.concurrency)
+    return (0 if trial is None else trial.length, -case.serving.num_gpus)
 
 
 def _open(want: Wanted) -> int | None:

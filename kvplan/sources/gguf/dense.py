@@ -176,7 +176,10 @@ def chatglm(gguf: Gguf) -> dict[str, Any]:
 
 
 def gemma3n(gguf: Gguf) -> dict[str, Any]:
-    """The text model; the layers' widths are a list."""
+    """The text model; the layers' widths are a list. Four layers of five slide where the file does not say which.
+
+    Source: llama.cpp b11434, src/models/gemma3n.cpp
+    """
     return {
         "model_type": "gemma3n_text",
         "intermediate_size": list(gguf.numbers("feed_forward_length", gguf.num_layers)),
@@ -185,7 +188,7 @@ def gemma3n(gguf: Gguf) -> dict[str, Any]:
         "altup_num_inputs": gguf.number("altup.num_inputs"),
         "laurel_rank": gguf.shape("laurel_l.weight")[0],
         "num_kv_shared_layers": gguf.number("attention.shared_kv_layers"),
-        **windows(gguf),
+        **windows(gguf, every=5),
     }
 
 

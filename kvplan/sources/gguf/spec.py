@@ -45,7 +45,9 @@ def spec_from_gguf(
     model = spec_from_raw(
         config, id=id, source=source, overrides=overrides, stored_weight_bytes=header.total_bytes, store=store
     )
-    return replace(model, source=replace(source, notes=(*source.notes, *_notes(model, gguf))))
+    positions = model.max_seq_len or gguf.number("context_length", 0) or None
+    source = replace(source, notes=(*source.notes, *_notes(model, gguf)))
+    return replace(model, source=source, max_seq_len=positions)
 
 
 def _notes(model: ModelSpec, gguf: Gguf) -> list[str]:
