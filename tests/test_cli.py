@@ -65,7 +65,17 @@ def test_the_flagship_as_json() -> None:
     assert document["kvplan_version"] == __version__
 
 
-HELP = [(), ("estimate",), ("fit",), ("serve-check",), ("inspect",), ("validate",), ("models",), ("gpus",), ("completion",)]
+HELP = [
+    (),
+    ("estimate",),
+    ("fit",),
+    ("serve-check",),
+    ("inspect",),
+    ("validate",),
+    ("models",),
+    ("gpus",),
+    ("completion",),
+]
 
 
 def no_job(job: dict[str, str], *, timeout_seconds: float) -> dict[str, object]:

@@ -10,8 +10,8 @@ from dataclasses import replace
 import pytest
 
 from kvplan import estimate
-from kvplan.core.hardware import Gpu, MeasuredDevice
 from kvplan.core.device import DRIVER_RESERVE
+from kvplan.core.hardware import Gpu, MeasuredDevice
 from kvplan.core.overhead import overheads
 from kvplan.core.units import GIB, MIB
 from kvplan.sources.catalog import load

@@ -1,6 +1,7 @@
 """What `explain` answers: rows of observed and predicted figures, advice, and whether all is within tolerance."""
 
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Literal
 
 from kvplan.core.measured import Basis
@@ -48,8 +49,11 @@ class Row:
 
     @property
     def relative(self) -> float | None:
-        """The difference as a share of what was observed; None where that is 0."""
-        return None if self.difference is None or not self.observed else self.difference / self.observed
+        """The difference as a share of what was observed; None where that is 0, or as good as."""
+        if self.difference is None or not self.observed:
+            return None
+        share = self.difference / self.observed
+        return share if isfinite(share) else None
 
     @property
     def spread(self) -> Number:

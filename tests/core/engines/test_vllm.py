@@ -251,6 +251,8 @@ def test_rules_run_from_old_to_new_and_a_newer_version_says_so():
         ({"kv_dtype": "fp8/bf16"}, "vLLM holds keys and values in one format"),
         ({"pp": 2, "stage_layers": (10, 10)}, "10, 10 are not 32 layers on 2 stages"),
         ({"max_num_seqs": 512, "max_num_batched_tokens": 256}, "is less than `max_num_seqs` 512"),
+        ({"num_speculative_tokens": 3}, "3 speculative tokens, but nothing says what drafts them"),
+        ({"block_size": 24}, "no attention kernel of vLLM takes blocks of 24 tokens"),
     ],
 )
 def test_what_the_engine_refuses_is_refused(flags, sentence):

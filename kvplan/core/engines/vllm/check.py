@@ -117,6 +117,10 @@ def _check_scheduler(deployment: Deployment, rules: Rules) -> None:
     if sequences is not None and tokens < sequences:
         message = f"`max_num_batched_tokens` {tokens} is less than `max_num_seqs` {sequences}"
         raise InputError(message, hint="raise the one or lower the other")
+    switches = deployment.switches
+    if switches.num_speculative_tokens and switches.speculative_method is None and switches.draft_model is None:
+        message = f"{switches.num_speculative_tokens} speculative tokens, but nothing says what drafts them"
+        raise InputError(message, hint="`speculative_method`: mtp, eagle, eagle3, ngram …")
 
 
 def _refuse(what: str, model: ModelSpec, tp: int) -> None:

@@ -7,7 +7,7 @@ config/vllm.py `validate_nvfp4_kv_cache_with_mla`; layers/mamba/mamba_mixer2.py 
 """
 
 from kvplan.core.engines.deployment import Deployment
-from kvplan.core.engines.vllm.blocks import HOPPER, IMAGE_PREFIXES, shares_caches
+from kvplan.core.engines.vllm.blocks import DEFAULT_BLOCK, HOPPER, IMAGE_PREFIXES, shares_caches
 from kvplan.core.engines.vllm.rules import Rules, numbers
 from kvplan.core.engines.vllm.specs import TURBOQUANT_PREFIX, architecture, has_attention, has_states, latent_mixers
 from kvplan.core.errors import InputError
@@ -39,6 +39,7 @@ def check_kernels(model: ModelSpec, deployment: Deployment, rules: Rules) -> Non
         return
     _check_stages(model, deployment)
     _check_manager(model, deployment)
+    _check_block(deployment)
     if latents := latent_mixers(model):
         _check_latents(latents, deployment)
     _check_uneven(model, deployment)
@@ -70,6 +71,14 @@ def _check_manager(model: ModelSpec, deployment: Deployment) -> None:
     if deployment.switches.hybrid_manager is False and has_states(model) and has_attention(model):
         message = f"without its hybrid manager vLLM cannot hold `{model.id}`: states beside keys and values"
         raise InputError(message, hint="leave the hybrid KV cache manager on")
+
+
+def _check_block(deployment: Deployment) -> None:
+    """CUDA's kernels take multiples of 16 (`get_supported_kernel_block_sizes`); those of ROCm take others, too."""
+    block, backend = deployment.switches.block_size, deployment.switches.attention_backend or ""
+    if block is not None and block % DEFAULT_BLOCK and not backend.upper().startswith("ROCM"):
+        message = f"no attention kernel of vLLM takes blocks of {block} tokens"
+        raise InputError(message, hint=f"a multiple of {DEFAULT_BLOCK}")
 
 
 def _check_latents(latents: list[LatentAttention], deployment: Deployment) -> None:
