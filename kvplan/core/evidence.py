@@ -9,12 +9,13 @@ assumed     nobody stated it
 from dataclasses import dataclass
 
 from kvplan.core.boot import Boot
+from kvplan.core.device import CUDA_CONTEXT
 from kvplan.core.dtypes import FP32
 from kvplan.core.engines.pool import Budget
 from kvplan.core.layout import GpuUse, loads_as_stored, row_of, stored_draft_bytes, total_weight_bytes, tp_accepted
 from kvplan.core.mixers import StateMixer
 from kvplan.core.model import ModelSpec, Quantization
-from kvplan.core.overhead import CUDA_CONTEXT, overheads
+from kvplan.core.overhead import overheads
 from kvplan.core.serving import Serving
 from kvplan.core.units import format_bytes, format_count
 from kvplan.core.weights import computed_weight_bytes, draft_parameters

@@ -3,11 +3,11 @@
 Constants here are measurements with spread and source, never bare numbers in formulas.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 
 from kvplan.core.attention import BACKENDS, PassShape, kept_weights_bytes
-from kvplan.core.device import driver_reserve
+from kvplan.core.device import context_of, driver_reserve
 from kvplan.core.dtypes import DType
 from kvplan.core.hardware import Gpu
 from kvplan.core.measured import Measured
@@ -15,13 +15,6 @@ from kvplan.core.mixers import ShortConvolution, StateMixer
 from kvplan.core.model import Layer
 from kvplan.core.units import MIB, ceil_div, larger
 
-CUDA_CONTEXT = Measured(
-    name="CUDA context",
-    num_bytes=512 * MIB,
-    spread_bytes=256 * MIB,
-    source="287-666 MiB in public reports, by GPU, driver and module loading "
-    "(pytorch/pytorch#86509, pytorch/pytorch#107667, unslothai/unsloth-zoo#1053)",
-)
 TENSOR_PARALLEL_PROCESS = Measured(
     name="CUDA context and collectives",
     num_bytes=2170 * MIB,
@@ -29,8 +22,6 @@ TENSOR_PARALLEL_PROCESS = Measured(
     source="vLLM 0.19 on H100: 2.06-2.17 GiB outside torch with tensor parallelism, 0.25 GiB without "
     "(llm-d-incubation/llm-d-planner, accuracy/results/v0.19.0)",
 )
-CONTEXT_SPREAD = 32 * MIB
-"""How far the contexts of equal devices with equal drivers are believed to differ."""
 
 
 def overheads(tp: int, gpu: Gpu | None = None) -> tuple[Measured, ...]:
@@ -41,11 +32,7 @@ def overheads(tp: int, gpu: Gpu | None = None) -> tuple[Measured, ...]:
     reserve = driver_reserve(gpu)
     if tp > 1:
         return (reserve, TENSOR_PARALLEL_PROCESS)
-    if gpu is None or gpu.measured is None:
-        return (reserve, CUDA_CONTEXT)
-    found = gpu.measured
-    own = replace(CUDA_CONTEXT, num_bytes=found.context_bytes, spread_bytes=CONTEXT_SPREAD, source=found.source)
-    return (reserve, own)
+    return (reserve, context_of(gpu))
 
 
 def context_bytes(tp: int, gpu: Gpu | None = None) -> int:

@@ -12,7 +12,7 @@ from kvplan.core.measured import Measured
 from kvplan.core.model import SET_BY_USER
 from kvplan.core.plan import AttentionPlan, Plan
 from kvplan.core.text import printable
-from kvplan.report.engine_data import account_infos, pool_info
+from kvplan.report.engine_data import account_infos, pool_info, settings_info
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -141,24 +141,9 @@ def _inputs(plan: Plan) -> "schema.Inputs":
         "seq_len": serving.seq_len,
         "encoder_seq_len": serving.encoder_seq_len,
         "batch_size": serving.batch_size,
-        "dtype": serving.dtype.name,
-        "kv_dtype": serving.kv_dtype.name,
-        "value_dtype": serving.value_dtype.name,
-        "quant": serving.quant.method if serving.quant else None,
-        "tp": serving.tp,
-        "pp": serving.pp,
-        "dp": serving.dp,
-        "dcp": serving.dcp,
-        "pcp": serving.pcp,
-        "num_gpus": serving.num_gpus,
-        "gpu": serving.gpu.name if serving.gpu else None,
-        "gpu_memory_bytes": serving.gpu.memory_bytes if serving.gpu else None,
-        "gpu_memory_utilization": serving.gpu_memory_utilization,
-        "engine": serving.engine.name,
-        "engine_version": serving.engine.version,
+        **settings_info(serving),
         "attention": serving.attention_backend,
         "max_num_batched_tokens": serving.max_num_batched_tokens,
-        "options": {name: plain(getattr(serving.switches, name)) for name in sorted(serving.switches.given)},
     }
 
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from kvplan.core.engines.pool import Budget, KVPool, PoolGroup
 from kvplan.core.measured import Measured
+from kvplan.core.serving import Serving
 
 if TYPE_CHECKING:
     from kvplan.report import engine_schema as schema
@@ -68,3 +69,32 @@ def _group(group: PoolGroup) -> "schema.PoolGroupInfo":
         "window": group.window,
         "padding_layers": group.padding_layers,
     }
+
+
+def settings_info(serving: Serving) -> "schema.SettingsInfo":
+    """How the engine is started."""
+    gpu, switches = serving.gpu, serving.switches
+    return {
+        "seq_len": serving.seq_len,
+        "dtype": serving.dtype.name,
+        "kv_dtype": serving.kv_dtype.name,
+        "value_dtype": serving.value_dtype.name,
+        "quant": serving.quant.method if serving.quant else None,
+        "tp": serving.tp,
+        "pp": serving.pp,
+        "dp": serving.dp,
+        "dcp": serving.dcp,
+        "pcp": serving.pcp,
+        "num_gpus": serving.num_gpus,
+        "gpu": gpu.name if gpu else None,
+        "gpu_memory_bytes": gpu.memory_bytes if gpu else None,
+        "gpu_memory_utilization": serving.gpu_memory_utilization,
+        "gpu_memory_utilization_stated": serving.share_stated,
+        "engine": serving.engine.name,
+        "engine_version": serving.engine.version,
+        "options": {name: _as_json(getattr(switches, name)) for name in sorted(switches.given)},
+    }
+
+
+def _as_json(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value

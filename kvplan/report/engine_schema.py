@@ -1,6 +1,6 @@
 """The published shape of an engine's account and pool, as `estimate`, `fit` and `serve-check` print them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, with_config
 from typing_extensions import TypedDict
@@ -75,3 +75,32 @@ class PoolInfo(TypedDict):
     longest_request: Count
     groups: list[PoolGroupInfo]
     notes: list[str]
+
+
+@described
+class SettingsInfo(TypedDict):
+    """How the engine is started, every default resolved."""
+
+    engine: str
+    engine_version: str | None
+    seq_len: Positive
+    """What the engine is told as its length: of one request, for llama.cpp of all together."""
+    dtype: str
+    kv_dtype: str
+    """Of keys, and of what is key and value at once."""
+    value_dtype: str
+    quant: str | None
+    tp: Positive
+    pp: Positive
+    dp: Positive
+    dcp: Positive
+    pcp: Positive
+    num_gpus: Positive
+    gpu: str | None
+    gpu_memory_bytes: int | None
+    """What the driver of one GPU reports, before utilisation."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)]
+    gpu_memory_utilization_stated: bool
+    """False where it is the engine's own default."""
+    options: dict[str, Any]
+    """The switches that were set, under kvplan's names."""

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from kvplan._version import __version__
 from kvplan.core.fit import Change, Fit
-from kvplan.core.serving import Serving
 from kvplan.report.data import Row, plain
-from kvplan.report.engine_data import account_infos, pool_info
+from kvplan.report.engine_data import account_infos, pool_info, settings_info
 
 if TYPE_CHECKING:
     from kvplan.report import fit_schema as schema
@@ -101,31 +100,6 @@ def curve_rows(fit: Fit) -> list[Row]:
         }
         for point in fit.curve
     ]
-
-
-def settings_info(serving: Serving) -> "schema.SettingsInfo":
-    """How the engine is started."""
-    gpu, switches = serving.gpu, serving.switches
-    return {
-        "engine": serving.engine.name,
-        "engine_version": serving.engine.version,
-        "seq_len": serving.seq_len,
-        "dtype": serving.dtype.name,
-        "kv_dtype": serving.kv_dtype.name,
-        "value_dtype": serving.value_dtype.name,
-        "quant": serving.quant.method if serving.quant else None,
-        "tp": serving.tp,
-        "pp": serving.pp,
-        "dp": serving.dp,
-        "dcp": serving.dcp,
-        "pcp": serving.pcp,
-        "num_gpus": serving.num_gpus,
-        "gpu": gpu.name if gpu else None,
-        "gpu_memory_bytes": gpu.memory_bytes if gpu else None,
-        "gpu_memory_utilization": serving.gpu_memory_utilization,
-        "gpu_memory_utilization_stated": serving.share_stated,
-        "options": {name: plain(getattr(switches, name)) for name in sorted(switches.given)},
-    }
 
 
 def _model(fit: Fit) -> "schema.FittedModel":

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from kvplan.report.engine_schema import AccountInfo, Bytes, Count, PoolInfo, Positive, described
+from kvplan.report.engine_schema import AccountInfo, Bytes, Count, PoolInfo, Positive, SettingsInfo, described
 
 Concurrency = Annotated[float, Field(ge=0)]
 ShareOfDevice = Annotated[float, Field(gt=0, le=1)]
@@ -38,33 +38,6 @@ class WantedInfo(TypedDict):
     kv_dtype_searched: bool
     kv_memory_bytes: int | None
     """The size of the pool, where it was given instead of a GPU."""
-
-
-@described
-class SettingsInfo(TypedDict):
-    """How the engine is started, every default resolved."""
-
-    engine: str
-    engine_version: str | None
-    seq_len: Positive
-    """What the engine is told as its length: of one request, for llama.cpp of all together."""
-    dtype: str
-    kv_dtype: str
-    value_dtype: str
-    quant: str | None
-    tp: Positive
-    pp: Positive
-    dp: Positive
-    dcp: Positive
-    pcp: Positive
-    num_gpus: Positive
-    gpu: str | None
-    gpu_memory_bytes: int | None
-    gpu_memory_utilization: float
-    gpu_memory_utilization_stated: bool
-    """False where it is the engine's own default."""
-    options: dict[str, Any]
-    """The switches that were set, under kvplan's names."""
 
 
 @described

@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from kvplan.report.engine_run_schema import EngineRunDocument
-from kvplan.report.engine_schema import AccountInfo, PoolInfo
+from kvplan.report.engine_schema import AccountInfo, PoolInfo, SettingsInfo
 from kvplan.report.explain_schema import ExplainDocument
 from kvplan.report.fit_schema import FitDocument, ServeCheckDocument
 from kvplan.report.validation_schema import ValidateDocument
@@ -52,35 +52,15 @@ class ModelInfo(TypedDict):
 
 
 @described
-class Inputs(TypedDict):
+class Inputs(SettingsInfo):
     """Everything that the plan was made for, every default resolved."""
 
-    seq_len: Positive
     encoder_seq_len: int | None
     """None where the model has no encoder."""
     batch_size: Positive
-    dtype: str
-    kv_dtype: str
-    """Of keys, and of what is key and value at once."""
-    value_dtype: str
-    quant: str | None
-    tp: Positive
-    pp: Positive
-    dp: Positive
-    dcp: Positive
-    pcp: Positive
-    num_gpus: Positive
-    gpu: str | None
-    gpu_memory_bytes: int | None
-    """What the driver of one GPU reports, before utilisation."""
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)]
-    engine: str
-    engine_version: str | None
     attention: str
     max_num_batched_tokens: Positive
     """Tokens of one forward pass at most."""
-    options: dict[str, Any]
-    """The engine's options that were set, under kvplan's names."""
 
 
 @described

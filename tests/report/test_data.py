@@ -114,6 +114,7 @@ def test_defaults_are_resolved() -> None:
         "gpu": "H80",
         "gpu_memory_bytes": 80 * GIB,
         "gpu_memory_utilization": 1.0,
+        "gpu_memory_utilization_stated": False,
         "engine": "exact",
         "engine_version": None,
         "attention": "flash",

@@ -6,25 +6,19 @@ derived, the rest calibrated on public logs. llama.cpp takes no share of a devic
 Source: llama.cpp b11434, src/llama-context.cpp `sched_reserve`, `output_reserve`; common/fit.cpp
 """
 
-from kvplan.core.device import visible_bytes
+from dataclasses import replace
+
+from kvplan.core.device import context_of, visible_bytes
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.llamacpp.cells import Cells
 from kvplan.core.engines.llamacpp.devices import context_cells, shares_of, split_of
 from kvplan.core.engines.pool import Budget
 from kvplan.core.errors import InputError
-from kvplan.core.measured import Measured
+from kvplan.core.measured import Basis, Measured
 from kvplan.core.mixers import StateMixer
 from kvplan.core.model import ModelSpec
 from kvplan.core.units import MIB
 
-CUDA_CONTEXT = Measured(
-    name="driver's context",
-    num_bytes=512 * MIB,
-    spread_bytes=256 * MIB,
-    source="287-666 MiB for CUDA in public reports, by GPU, driver and module loading "
-    "(pytorch/pytorch#86509, pytorch/pytorch#107667, unslothai/unsloth-zoo#1053); none for Metal or Vulkan is known",
-    basis="assumed",
-)
 COMPUTE_REST = Measured(
     name="compute buffer beyond its floor",
     num_bytes=56 * MIB,
@@ -51,10 +45,8 @@ def budget(model: ModelSpec, deployment: Deployment, weights: tuple[int, ...]) -
         )
     context = context_cells(model, deployment, deployment.max_model_len)
     output = split_of(model, deployment).output
-    own = gpu.measured
-    driver = CUDA_CONTEXT if own is None else Measured(
-        name=CUDA_CONTEXT.name, num_bytes=own.context_bytes, spread_bytes=32 * MIB, source=own.source
-    )  # fmt: skip
+    basis: Basis = "assumed" if gpu.measured is None else "calibrated"
+    driver = replace(context_of(gpu), name="driver's context", basis=basis)
     return tuple(
         Budget(
             stage=stage,
