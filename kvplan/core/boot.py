@@ -36,7 +36,7 @@ def boot(model: ModelSpec, serving: Serving, kv_memory_bytes: int | None = None)
     Raises InputError for an engine that reserves no pool, and without a GPU or a size.
     """
     if kv_memory_bytes is not None:
-        return _judged(model, serving, (), kv_memory_bytes, 0)
+        return _judged(model, _given(serving), (), kv_memory_bytes, 0)
     accounts = engine_accounts(model, serving)
     if not accounts:
         plan_pool(model, serving, None)  # says what is missing
@@ -73,11 +73,19 @@ def plan_pool(model: ModelSpec, serving: Serving, kv_memory_bytes: int | None) -
         raise InputError(message, hint="vllm, sglang, trtllm and llamacpp do")
     accounts = engine_accounts(model, serving) if kv_memory_bytes is None else ()
     if not accounts:
-        return pooled.pool(model, serving.deployment, kv_memory_bytes)
+        return pooled.pool(model, _given(serving).deployment, kv_memory_bytes)
     found = engine_pool(model, serving, accounts)
     if found is None:
         raise InputError(_nothing_left(min(accounts, key=lambda account: account.kv_memory_bytes)), hint="more GPUs")
     return found
+
+
+def _given(serving: Serving) -> Serving:
+    """The serving with a pool whose size is given: that of keys and values, where states have a pool of their own."""
+    pooled, switches = serving.engine.pooled, serving.switches
+    if pooled is None or "states_apart" not in pooled.switches or switches.states_apart is not None:
+        return serving
+    return replace(serving, switches=replace(switches, states_apart=True))
 
 
 def _judged(model: ModelSpec, serving: Serving, accounts: tuple[Budget, ...], left: int, spread: int) -> Boot:

@@ -56,6 +56,8 @@ class Switches:
     """SGLang: slots of the sliding layers' pool over those of the full layers'."""
     mamba_full_memory_ratio: float | None = None
     """SGLang: bytes for states over bytes for keys and values."""
+    states_apart: bool | None = None
+    """SGLang: a pool of a given size is for keys and values alone, as its log prints it; states have their own."""
     cuda_graph_max_bs: int | None = None
     max_pool_tokens: int | None = None
     """A cap on the pool: SGLang `--max-total-tokens`, TensorRT-LLM `max_tokens`."""

@@ -414,3 +414,13 @@ def test_version():
     with pytest.raises(InputError, match=r"0\.3"):
         find_engine("sglang@0.3")
     assert find_engine("sglang").newer is None
+
+
+def test_a_pool_of_a_given_size_is_for_keys_and_values():
+    # Qwen3-Next: 12 layers · 2 heads · (256 + 256) · 2 = 24,576 bytes a token; what an account leaves pays for states too.
+    from kvplan import kv_pool
+
+    model = load_model("Qwen/Qwen3-Next-80B-A3B-Instruct")
+    given = kv_pool(model, engine="sglang", kv_memory_bytes=24_576 * 100_000, max_model_len=4096)
+    shared = kv_pool(model, engine="sglang", kv_memory_bytes=24_576 * 100_000, max_model_len=4096, states_apart=False)
+    assert given.num_tokens == 100_000 > shared.num_tokens

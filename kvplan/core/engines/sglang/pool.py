@@ -54,8 +54,9 @@ def pool(model: ModelSpec, deployment: Deployment, kv_memory_bytes: int | None) 
     """The pool of the GPU that sets the limit.
 
     `kv_memory_bytes` is what is left after weights (`rest` of SGLang's own account): of a hybrid it pays for recurrent
-    states as well as for keys and values. None needs a cap on the tokens (`--max-total-tokens`). Raises InputError
-    for what SGLang refuses; where the memory is too small the pool holds nothing (`fits_one` False).
+    states as well as for keys and values, unless `states_apart` says that they have had their share. None needs a cap
+    on the tokens (`--max-total-tokens`). Raises InputError for what SGLang refuses; where the memory is too small the
+    pool holds nothing (`fits_one` False).
     """
     check(model, deployment)
     if compressed.applies(model):
@@ -95,7 +96,7 @@ def size(
     page, window = page_size(model, deployment), pool_window(model)
     cap = deployment.switches.max_pool_tokens
     states = StateSplit(slots=0, draft_bytes=0, kv_bytes=kv_memory_bytes or 0)
-    if kv_memory_bytes is not None:
+    if kv_memory_bytes is not None and not deployment.switches.states_apart:
         # Every rank charges the stage with the most states, so that all come to the same number of slots.
         states = split(kv_memory_bytes, max(stage.state_bytes for stage in all_stages), deployment)
     found = [slots_for(stage, deployment, states.kv_bytes, page, window) for stage in all_stages]
@@ -181,7 +182,7 @@ def _refusal(model: ModelSpec, sizing: Sizing, stage: Stage) -> str | None:
     """Why SGLang does not start, in its words."""
     window = pool_window(model)
     if sizing.tokens < sizing.page:
-        if stage.state_bytes and not sizing.states.slots:
+        if stage.state_bytes and not sizing.states.slots and sizing.states.kv_bytes <= 0:
             return "Hybrid (mamba/linear-attention) state cache is too small to serve any requests"
         return "Not enough memory. Please try to increase --mem-fraction-static"
     sliding = min(slots.sliding for slots in sizing.slots)
