@@ -136,9 +136,9 @@ def kv_pool(
     """What `engine` makes of `kv_memory_bytes` of each GPU: blocks, tokens, requests of `max_model_len` tokens.
 
     Without `kv_memory_bytes` it is what the engine's account of `gpu` leaves; with it, `gpu` decides the limits that
-    the engine sets by the device: an H100's where none is named. Of SGLang's hybrids it is what keys and values get, as
-    the log prints them; what the account leaves pays for states, too. `max_model_len` is by default the model's own limit;
-    -1 takes the longest that fits. `switches` are the engine's options (`core.engines.deployment.Switches`):
+    the engine sets by the device: an H100's where none is named. Of SGLang's hybrids it is what keys and values get,
+    as the log prints them; what the account leaves pays for states, too. `max_model_len` is by default the model's own
+    limit; -1 takes the longest that fits. `switches` are the engine's options (`core.engines.deployment.Switches`):
     block_size, max_num_seqs, prefix_caching, hybrid_manager, async_scheduling …, also as the engine spells them.
     Raises InputError for what makes no sense or what the engine refuses.
     """
