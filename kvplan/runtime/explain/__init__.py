@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kvplan.core.boot import Boot, boot
@@ -18,8 +18,9 @@ from kvplan.core.text import printable
 from kvplan.core.units import format_bytes
 from kvplan.runtime.explain.account import Case, account_rows
 from kvplan.runtime.explain.advice import advice
-from kvplan.runtime.explain.answer import POOL_TOLERANCE, Explanation, Failure, Findings, Row
+from kvplan.runtime.explain.answer import POOL_TOLERANCE, Answer, Failure, Findings, Row
 from kvplan.runtime.explain.arithmetic import arithmetic_rows
+from kvplan.runtime.explain.document import start_to_dict
 from kvplan.runtime.explain.failure import explain_failure
 from kvplan.runtime.explain.llamacpp import llamacpp_rows
 from kvplan.runtime.explain.pool import flags_rows, given_rows, pools_of_boot
@@ -35,6 +36,15 @@ from kvplan.runtime.explain.sglang import sglang_rows
 from kvplan.runtime.observation import Observation
 
 __all__ = ["POOL_TOLERANCE", "Explanation", "Failure", "Row", "explain"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation(Answer):
+    """One start of an engine beside what kvplan says of it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The start as it stands in the document `kvplan/explain/1`."""
+        return start_to_dict(self)
 
 
 def explain(

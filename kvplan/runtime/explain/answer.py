@@ -137,7 +137,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Explanation:
+class Answer:
     """One start of one engine, explained."""
 
     observation: Observation
@@ -166,12 +166,6 @@ class Explanation:
     def is_predicted(self) -> bool:
         """Whether any figure was predicted from the model."""
         return any(row.predicted is not None and row.section != "arithmetic" for row in self.rows)
-
-    def to_dict(self) -> dict[str, object]:
-        """The start as it stands in the document `kvplan/explain/1`."""
-        from kvplan.runtime.explain.document import start_to_dict
-
-        return start_to_dict(self)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,14 +1,15 @@
 """Explanations as plain data: one object a start, of the document `kvplan/explain/1`, and tidy rows for CSV."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from kvplan.runtime.explain.answer import Explanation, Number, Row
+from kvplan.runtime.explain.answer import Answer, Number, Row
 from kvplan.runtime.observation import Observation
 
 SCHEMA = "kvplan/explain/1"
 
 
-def explanations_to_dict(explanations: list[Explanation], kvplan_version: str) -> dict[str, Any]:
+def explanations_to_dict(explanations: Sequence[Answer], kvplan_version: str) -> dict[str, Any]:
     """The document of `kvplan explain --json`; the last start decides `within_tolerance`."""
     return {
         "schema": SCHEMA,
@@ -18,7 +19,7 @@ def explanations_to_dict(explanations: list[Explanation], kvplan_version: str) -
     }
 
 
-def start_to_dict(explanation: Explanation) -> dict[str, Any]:
+def start_to_dict(explanation: Answer) -> dict[str, Any]:
     """One start."""
     observation, failure = explanation.observation, explanation.failure
     return {
@@ -73,7 +74,7 @@ def row_to_dict(row: Row) -> dict[str, Any]:
     }
 
 
-def csv_rows(explanations: list[Explanation]) -> list[dict[str, Any]]:
+def csv_rows(explanations: Sequence[Answer]) -> list[dict[str, Any]]:
     """One row a figure, the start before it."""
     return [
         {
@@ -93,13 +94,13 @@ def label(row: Row) -> str:
     return f"{row.section}: {row.name}" + (f" [{row.rank}]" if row.rank else "")
 
 
-def _gpu_name(explanation: Explanation) -> str | None:
+def _gpu_name(explanation: Answer) -> str | None:
     if explanation.serving is not None and explanation.serving.gpu is not None:
         return explanation.serving.gpu.name
     return explanation.observation.gpu
 
 
-def _degree(explanation: Explanation, name: str) -> int:
+def _degree(explanation: Answer, name: str) -> int:
     """Ranks of one sort of parallelism, as the model was served or else as the log has it."""
     if explanation.serving is not None:
         return int(getattr(explanation.serving, name))
