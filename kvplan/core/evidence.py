@@ -175,6 +175,9 @@ def _quantization(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
 
 
 def _kv_scheme(quant: Quantization, serving: Serving) -> list[tuple[str, str]]:
+    if serving.kv_dtype_own:
+        message = f"the KV cache is in {serving.kv_dtype.name}, for which the checkpoint has scales (`--kv-dtype bf16`)"
+        return [("kv-cache-scheme", message)]
     if quant.kv_cache is None or serving.kv_dtype.bits <= 8:
         return []
     message = (

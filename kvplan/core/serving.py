@@ -45,6 +45,8 @@ class Serving:
     value_dtype: DType
     kv_dtype_stated: bool
     """False where the cache takes its format from a dtype that nobody named."""
+    kv_dtype_own: bool = False
+    """True where nobody names the cache's format, and the engine takes the one that the checkpoint has scales for."""
     quant: Quantization | None
     quant_planned: bool
     """True where the user asked for the quantisation, False where the checkpoint has it."""
@@ -158,7 +160,8 @@ def resolve(
         limit = positive("max_num_batched_tokens", max_num_batched_tokens)
         switches = replace(switches, max_num_batched_tokens=limit)
     encoder_tokens = _encoder_length(model, encoder_seq_len, seq_len)
-    key_dtype, value_dtype = _kv_dtypes(kv_dtype, model_dtype, profile)
+    own_format = own_kv_format(model, profile) if quant is None and kv_dtype in (None, "auto") else None
+    key_dtype, value_dtype = _kv_dtypes(own_format or kv_dtype, model_dtype, profile)
     serving = Serving(
         seq_len=seq_len,
         encoder_seq_len=encoder_tokens,
@@ -168,7 +171,8 @@ def resolve(
         dtype_stated=stated,
         kv_dtype=key_dtype,
         value_dtype=value_dtype,
-        kv_dtype_stated=kv_dtype not in (None, "auto") or stated,
+        kv_dtype_stated=kv_dtype not in (None, "auto") or own_format is not None or stated,
+        kv_dtype_own=own_format is not None,
         quant=model.quantization if quant is None else (None if quant == "none" else parse_quant(quant)),
         quant_planned=quant not in (None, "none"),
         engine=profile,
@@ -195,6 +199,13 @@ def own_dtype(model: ModelSpec, engine: Engine, gpu: Gpu | None) -> DType:
     if engine.pooled is None or engine.pooled.auto_dtype is None:
         return model.dtype or BF16
     return engine.pooled.auto_dtype(model, gpu)
+
+
+def own_kv_format(model: ModelSpec, engine: Engine) -> str | None:
+    """The cache's format that the engine reads from the checkpoint where nobody says; None = what it computes in."""
+    if engine.pooled is None or engine.pooled.auto_kv_dtype is None:
+        return None
+    return engine.pooled.auto_kv_dtype(model)
 
 
 def _default_share(engine: Engine) -> float:

@@ -210,8 +210,8 @@ def test_the_widest_format_that_fits():
         n: kvplan.fit(GQA, kv_memory_bytes=GIB, max_model_len=4096, concurrency=n, kv_dtype="best") for n in (2, 4, 7)
     }
     assert {n: f.serving.kv_dtype.name for n, f in formats.items()} == {2: "bf16", 4: "fp8", 7: "int4"}
-    # Ampere has no fp8: there int8 with its scales holds 3 where bf16 holds 2.
-    old = resolve(GQA, seq_len=4096, engine="vllm", gpu=gpu(24, arch="8.0"))
+    # Turing has no kernel for fp8: there int8 with its scales holds 3 where fp16 holds 2.
+    old = resolve(GQA, seq_len=4096, engine="vllm", gpu=gpu(24, arch="7.5"))
     want = Wanted(max_model_len=4096, concurrency=3, best_kv_dtype=True)
     assert fit(GQA, old, want, kv_memory_bytes=GIB).serving.kv_dtype.name == "int8"
 

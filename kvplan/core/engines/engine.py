@@ -38,6 +38,8 @@ class Pooled:
     """The names of `Switches` that the engine has."""
     auto_dtype: "Callable[[ModelSpec, Gpu | None], DType] | None" = None
     """What it computes in where nobody says; None = as the checkpoint states."""
+    auto_kv_dtype: "Callable[[ModelSpec], str | None] | None" = None
+    """The format that it takes for the cache from what the checkpoint says, where nobody else says; None = `dtype`."""
     runs_at_once: "Callable[[Deployment], int] | None" = None
     """Requests that run at once by the engine's limit; None where `KVPool.max_concurrency` counts that already."""
     stages: "Callable[[ModelSpec, Deployment], list[tuple[int, int]]] | None" = None

@@ -3,7 +3,7 @@
 from kvplan.core.dtypes import TURBOQUANT
 from kvplan.core.engines.deployment import Switches
 from kvplan.core.model import ModelSpec
-from kvplan.core.serving import Serving, own_dtype
+from kvplan.core.serving import Serving, own_dtype, own_kv_format
 
 
 def told(model: ModelSpec, serving: Serving) -> dict[str, object]:
@@ -14,7 +14,7 @@ def told(model: ModelSpec, serving: Serving) -> dict[str, object]:
         "max_num_seqs": switches.max_num_seqs,
         "gpu_memory_utilization": serving.gpu_memory_utilization if serving.share_stated else None,
         "dtype": None if serving.dtype == own_dtype(model, serving.engine, serving.gpu) else serving.dtype.name,
-        "kv_dtype": _kv_dtype(serving),
+        "kv_dtype": _kv_dtype(model, serving),
         "quant": serving.quant.method if serving.quant is not None and serving.quant_planned else None,
     }
     for name in ("tp", "pp", "dp", "dcp", "pcp"):
@@ -24,8 +24,9 @@ def told(model: ModelSpec, serving: Serving) -> dict[str, object]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _kv_dtype(serving: Serving) -> str | None:
+def _kv_dtype(model: ModelSpec, serving: Serving) -> str | None:
     key, value = serving.kv_dtype, serving.value_dtype
     if key == value:
-        return None if key == serving.dtype else key.name
+        by_itself = None if serving.quant_planned else own_kv_format(model, serving.engine)
+        return None if key.name == (by_itself or serving.dtype.name) else key.name
     return key.name if key.name in TURBOQUANT else f"{key.name}/{value.name}"

@@ -186,11 +186,9 @@ def _of_a_context(observation: Observation, case: Case) -> list[str]:
 
 
 def eight_bit(serving: Serving) -> Serving | None:
-    """The same with an fp8 cache; None where it has 8 bits or fewer already, or the engine or the GPU has no fp8."""
+    """The same with an fp8 cache; None where it has 8 bits or fewer already, or the engine has no fp8."""
     known = serving.engine.kv_dtypes
-    arch = serving.gpu.arch if serving.gpu else ""
-    old = arch.replace(".", "").isdigit() and float(arch) < 8.9
-    if serving.kv_dtype.bits <= 8 or old or (known is not None and "fp8" not in known):
+    if serving.kv_dtype.bits <= 8 or (known is not None and "fp8" not in known):
         return None
     return replace(serving, kv_dtype=parse_kv_dtype("fp8"), value_dtype=parse_kv_dtype("fp8"))
 

@@ -37,6 +37,15 @@ def _auto_dtype(model: ModelSpec, gpu: Gpu | None) -> DType:
     return (BF16 if model.model_type.startswith("gemma") else FP16) if own == FP32 else own
 
 
+def _auto_kv_dtype(model: ModelSpec) -> str | None:
+    """modelopt's FP8, and no other format or method.
+
+    Source: SGLang 0.5.23, mem_cache/kv_cache_dtype.py `configure_kv_cache_dtype`
+    """
+    quant = model.quantization
+    return "fp8" if quant is not None and quant.method.startswith("modelopt") and quant.kv_cache == "fp8" else None
+
+
 OLDEST = "0.4"
 """From here on the pools are laid out alike, as far as public logs show."""
 SWITCHES = frozenset({
@@ -61,6 +70,7 @@ SGLANG = Engine(
         check=check,
         stages=dealt,
         auto_dtype=_auto_dtype,
+        auto_kv_dtype=_auto_kv_dtype,
         default_share=None,
         switches=SWITCHES,
     ),

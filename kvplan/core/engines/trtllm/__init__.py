@@ -24,6 +24,7 @@ from kvplan.core.mixers import (
     SharedAttention,
     SlidingAttention,
 )
+from kvplan.core.model import ModelSpec
 
 
 def _reserve(cache: Cache, mixer: Mixer) -> Cache:
@@ -31,6 +32,17 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
     if not isinstance(mixer, FullAttention | SlidingAttention | ChunkedAttention | SharedAttention | LatentAttention):
         return cache
     return replace(cache, max_tokens=None, block_size=TOKENS_PER_BLOCK) if cache.bytes_per_token else cache
+
+
+def _auto_kv_dtype(model: ModelSpec) -> str | None:
+    """What modelopt states for the cache: FP8 or NVFP4.
+
+    Source: TensorRT-LLM, llmapi/llm_args.py `KvCacheConfig.dtype`, llmapi/llm_utils.py
+    `sync_quant_config_with_kv_cache_config_dtype`: `auto` leaves `kv_cache_quant_algo` as the checkpoint has it
+    """
+    quant = model.quantization
+    stated = quant.kv_cache if quant is not None and quant.method.startswith("modelopt") else None
+    return stated if stated in ("fp8", "nvfp4") else None
 
 
 SWITCHES = frozenset({
@@ -58,6 +70,7 @@ def profile(version: str | None) -> Engine:
             kinds=kinds,
             check=check,
             stages=dealt,
+            auto_kv_dtype=_auto_kv_dtype,
             default_share=DEFAULT_SHARE,
             switches=SWITCHES,
         ),

@@ -15,7 +15,7 @@ from kvplan.core.engines.engine import Engine, Pooled
 from kvplan.core.engines.vllm import pool
 from kvplan.core.engines.vllm.budget import budget
 from kvplan.core.engines.vllm.check import check
-from kvplan.core.engines.vllm.defaults import auto_dtype, default_max_num_seqs
+from kvplan.core.engines.vllm.defaults import auto_dtype, auto_kv_dtype, default_max_num_seqs
 from kvplan.core.engines.vllm.rules import numbers, rules_of
 from kvplan.core.mixers import Mixer
 
@@ -54,6 +54,7 @@ def profile(version: str | None) -> Engine:
             default_share=rules.default_share,
             switches=frozenset(Switches.__dataclass_fields__) - _FOREIGN,
             auto_dtype=partial(auto_dtype, release=numbers(rules)),
+            auto_kv_dtype=partial(auto_kv_dtype, release=numbers(rules)),
             runs_at_once=partial(default_max_num_seqs, release=numbers(rules)),
         ),
         newer=newer,

@@ -180,7 +180,8 @@ def backend(model: ModelSpec, deployment: Deployment, rules: Rules) -> str:
         return _latent_backend(arch, deployment, rules, sparse=any(mixer.index_dim for mixer in latents))
     if deployment.key_dtype.scale_bits and deployment.key_dtype.group_size is None:
         return "TRITON_ATTN"
-    return "FLASHINFER" if arch >= 10 else "FLASH_ATTN"
+    family, narrow = int(arch), deployment.key_dtype.bits < 16
+    return "FLASHINFER" if family == BLACKWELL or (narrow and family != HOPPER) else "FLASH_ATTN"
 
 
 def _latent_backend(arch: float, deployment: Deployment, rules: Rules, *, sparse: bool) -> str:

@@ -6,10 +6,11 @@ layers/vocab_parallel_embedding.py, which pads the vocabulary to 64; layers/line
 
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.vllm.defaults import default_max_num_batched_tokens
+from kvplan.core.engines.vllm.formats import check_formats
 from kvplan.core.engines.vllm.kernels import check_kernels, check_sharing
 from kvplan.core.engines.vllm.pool import stages
 from kvplan.core.engines.vllm.rules import Rules, numbers
-from kvplan.core.engines.vllm.specs import PER_HEAD, architecture
+from kvplan.core.engines.vllm.specs import PER_HEAD
 from kvplan.core.errors import InputError, UnsupportedError
 from kvplan.core.mixers import LatentAttention, StateMixer
 from kvplan.core.model import ModelSpec, Weight
@@ -26,10 +27,6 @@ REMOVED = {
     "chameleon": (0, 29), "mpt": (0, 29),
 }  # fmt: skip
 """Model types that vLLM does not run from these releases on (model_executor/models/registry.py 845-898)."""
-NATIVE_FP8 = 8.9
-"""The compute capability from which kernels read fp8 themselves."""
-FP4_KERNELS = 10.0
-"""The one that FlashInfer's kernels for an nvfp4 cache want (v1/attention/backends/flashinfer.py 558-570)."""
 
 
 def check(model: ModelSpec, deployment: Deployment, rules: Rules) -> None:
@@ -38,7 +35,7 @@ def check(model: ModelSpec, deployment: Deployment, rules: Rules) -> None:
     _check_heads(model, deployment)
     _check_widths(model, deployment)
     _check_context_parallel(model, deployment)
-    _check_formats(deployment, rules)
+    check_formats(model, deployment, rules)
     _check_scheduler(deployment, rules)
     check_kernels(model, deployment, rules)
     check_sharing(model, stages(model, deployment), rules)
@@ -94,21 +91,6 @@ def _check_context_parallel(model: ModelSpec, deployment: Deployment) -> None:
         raise InputError(message, hint=f"at most `dcp` {max(1, replicas)}")
     if deployment.pcp > 1 and grouped:
         raise InputError("`pcp` needs latent attention: no other backend has it", hint="use `dcp`, `tp` or `pp`")
-
-
-def _check_formats(deployment: Deployment, rules: Rules) -> None:
-    arch = architecture(deployment)
-    if deployment.key_dtype != deployment.value_dtype and not deployment.key_dtype.name.startswith("turboquant"):
-        raise InputError("vLLM holds keys and values in one format", hint="name one, e.g. `--kv-dtype fp8`")
-    if deployment.dtype.name == "bf16" and arch < 8:
-        name = deployment.gpu.name if deployment.gpu else "this GPU"
-        raise InputError(f"{name} has no bf16: its compute capability is {arch}", hint="`--dtype fp16`")
-    if deployment.key_dtype.name == "fp8" and arch < NATIVE_FP8 and numbers(rules) >= (0, 33):
-        message = f"an fp8 KV cache needs compute capability {NATIVE_FP8}, this GPU has {arch}"
-        raise InputError(message, hint="`--kv-dtype int8` or that of the model")
-    if deployment.key_dtype.name == "nvfp4" and arch < FP4_KERNELS:
-        message = f"an nvfp4 KV cache needs compute capability {FP4_KERNELS:.1f}, this GPU has {arch}"
-        raise InputError(message, hint="`--kv-dtype fp8` or int4")
 
 
 def _check_scheduler(deployment: Deployment, rules: Rules) -> None:

@@ -7,7 +7,8 @@ config/vllm.py `validate_nvfp4_kv_cache_with_mla`; layers/mamba/mamba_mixer2.py 
 """
 
 from kvplan.core.engines.deployment import Deployment
-from kvplan.core.engines.vllm.blocks import DEFAULT_BLOCK, HOPPER, IMAGE_PREFIXES, shares_caches
+from kvplan.core.engines.vllm.blocks import DEFAULT_BLOCK, HOPPER, IMAGE_PREFIXES
+from kvplan.core.engines.vllm.formats import SINKS
 from kvplan.core.engines.vllm.rules import Rules, numbers
 from kvplan.core.engines.vllm.specs import TURBOQUANT_PREFIX, architecture, has_attention, has_states, latent_mixers
 from kvplan.core.errors import InputError
@@ -20,15 +21,12 @@ from kvplan.core.mixers import (
     Mixer,
     SharedAttention,
     SlidingAttention,
-    StateMixer,
 )
 from kvplan.core.model import ModelSpec
 
 JUDGED = (0, 33)
 ONE_STAGE = ("gemma3n", "gemma3n_text", "whisper", "zamba2", "mamba2")
 """Model types whose classes are not made for pipeline stages."""
-SINKS = ("gpt_oss",)
-FP4_WIDTHS = (64, 128, 256, 512)
 SPARSE_BLOCK = 64
 
 
@@ -44,7 +42,6 @@ def check_kernels(model: ModelSpec, deployment: Deployment, rules: Rules) -> Non
         _check_latents(latents, deployment)
     _check_uneven(model, deployment)
     _check_turboquant(model, deployment)
-    _check_fp4(model, deployment)
     _check_states(model, deployment)
 
 
@@ -114,18 +111,6 @@ def _check_turboquant(model: ModelSpec, deployment: Deployment) -> None:
     if windows or latent_mixers(model) or model.model_type in (*SINKS, *IMAGE_PREFIXES):
         message = f"turboquant's kernel takes none of `{model.id}`'s windows, latents, sinks or images"
         raise InputError(message, hint="`--kv-dtype fp8`")
-
-
-def _check_fp4(model: ModelSpec, deployment: Deployment) -> None:
-    if deployment.key_dtype.name != "nvfp4":
-        return
-    attending = [mixer for mixer in _mixers(model) if not isinstance(mixer, StateMixer)]
-    odd = {mixer.key_dim for mixer in attending} - {*FP4_WIDTHS}
-    images = model.model_type in IMAGE_PREFIXES and not shares_caches(model)
-    if odd or images or any(isinstance(mixer, CrossAttention) for mixer in attending):
-        message = f"FlashInfer's nvfp4 kernel does not take the attention of `{model.id}`"
-        hint = f"`--kv-dtype fp8`; it takes heads of {', '.join(map(str, FP4_WIDTHS))}, and no images' prefixes"
-        raise InputError(message, hint=hint)
 
 
 def _check_states(model: ModelSpec, deployment: Deployment) -> None:

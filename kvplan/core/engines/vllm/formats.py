@@ -1,0 +1,87 @@
+"""Which formats of the cache vLLM's attention kernels read, on which GPU.
+
+fp8           FlashAttention's on Hopper, FlashInfer's from 8.0 on; Triton's, which take the rest, from 8.9 on
+nvfp4         FlashInfer's alone: those for 10.x, and from 0.32 the FA2 ones for 8.x, 9.x and 12.x too
+scales a token   Triton's alone
+
+Source: vLLM 0.33, v1/attention/backends/flashinfer.py `supports_kv_cache_dtype`, `supports_combination`; triton_attn.py
+`TritonAttentionImpl.__init__`, mla/triton_mla.py, in which the sentence about 8.9 is from 0.24 and 0.26 on.
+"""
+
+from kvplan.core.engines.deployment import Deployment
+from kvplan.core.engines.vllm.blocks import BLACKWELL, IMAGE_PREFIXES, backend, shares_caches
+from kvplan.core.engines.vllm.rules import Rules, numbers
+from kvplan.core.engines.vllm.specs import architecture, latent_mixers
+from kvplan.core.errors import InputError
+from kvplan.core.mixers import CrossAttention, StateMixer
+from kvplan.core.model import ModelSpec
+
+SINKS = ("gpt_oss",)
+FLASHINFER_WIDTHS = (64, 128, 256, 512)
+NATIVE_FP8 = 8.9
+"""The compute capability from which Triton's kernels read fp8."""
+TRITON_REFUSES, LATENTS_REFUSE = (0, 24), (0, 26)
+"""The releases that say so when they start; older ones fail in the kernel."""
+FLASHINFER_FROM = 8.0
+FP4_ON_FA2 = (0, 32)
+FP4_FAMILIES = (8, 9, 10, 12)
+
+
+def check_formats(model: ModelSpec, deployment: Deployment, rules: Rules) -> None:
+    """Raises InputError for a format that the GPU or its kernels do not have."""
+    arch = architecture(deployment)
+    key = deployment.key_dtype
+    if key != deployment.value_dtype and not key.name.startswith("turboquant"):
+        raise InputError("vLLM holds keys and values in one format", hint="name one, e.g. `--kv-dtype fp8`")
+    if deployment.dtype.name == "bf16" and arch < 8:
+        name = deployment.gpu.name if deployment.gpu else "this GPU"
+        raise InputError(f"{name} has no bf16: its compute capability is {arch}", hint="`--dtype fp16`")
+    if key.name in ("fp8", "fp8_per_token_head") and arch < NATIVE_FP8:
+        _check_fp8(model, deployment, rules, arch)
+    if key.name == "nvfp4":
+        _check_fp4(model, deployment, rules, arch)
+
+
+def _check_fp8(model: ModelSpec, deployment: Deployment, rules: Rules, arch: float) -> None:
+    """Before compute capability 8.9, a model whose attention only Triton's kernels take has no fp8 cache."""
+    latents = bool(latent_mixers(model)) and rules.mla
+    if numbers(rules) < (LATENTS_REFUSE if latents else TRITON_REFUSES):
+        return
+    if not (latents or _only_triton(model, deployment, rules, arch)):
+        return
+    message = f"the kernel for `{model.id}` reads an fp8 KV cache from compute capability {NATIVE_FP8} on"
+    hint = f"`--kv-dtype {deployment.dtype.name}`" if latents else f"`--kv-dtype int8` or {deployment.dtype.name}"
+    raise InputError(f"{message}, this GPU has {arch}", hint=hint)
+
+
+def _only_triton(model: ModelSpec, deployment: Deployment, rules: Rules, arch: float) -> bool:
+    if deployment.key_dtype.name != "fp8" or deployment.switches.attention_backend:
+        return backend(model, deployment, rules) == "TRITON_ATTN"
+    return arch < FLASHINFER_FROM or model.model_type in SINKS or not _flashinfer_takes(model)
+
+
+def _check_fp4(model: ModelSpec, deployment: Deployment, rules: Rules, arch: float) -> None:
+    family = int(arch)
+    known = FP4_FAMILIES if numbers(rules) >= FP4_ON_FA2 else (BLACKWELL,)
+    if family not in known:
+        message = f"an nvfp4 KV cache needs compute capability {', '.join(f'{n}.x' for n in known)}"
+        raise InputError(f"{message}, this GPU has {arch}", hint="`--kv-dtype fp8` or int4")
+    narrow = family != BLACKWELL and (min(FLASHINFER_WIDTHS) in _widths(model) or model.model_type in SINKS)
+    crosses = any(isinstance(mixer, CrossAttention) for layer in model.layers for mixer in layer.mixers)
+    if latent_mixers(model) or (not narrow and not crosses and _flashinfer_takes(model)):
+        return
+    message = f"FlashInfer's nvfp4 kernel does not take the attention of `{model.id}` on this GPU"
+    sizes = FLASHINFER_WIDTHS if family == BLACKWELL else FLASHINFER_WIDTHS[1:]
+    raise InputError(
+        message,
+        hint=f"`--kv-dtype fp8`; it takes heads of {', '.join(map(str, sizes))}, and no images' prefixes",
+    )
+
+
+def _flashinfer_takes(model: ModelSpec) -> bool:
+    images = model.model_type in IMAGE_PREFIXES and not shares_caches(model)
+    return not images and _widths(model) <= {*FLASHINFER_WIDTHS}
+
+
+def _widths(model: ModelSpec) -> set[int]:
+    return {mixer.key_dim for layer in model.layers for mixer in layer.mixers if not isinstance(mixer, StateMixer)}
