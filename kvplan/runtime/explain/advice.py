@@ -138,7 +138,7 @@ def _requests_at_once(observation: Observation, case: Case) -> str:
 
 def _half_the_bytes(observation: Observation, case: Case) -> str:
     """Tokens of an fp8 cache in the same memory."""
-    serving = eight_bit(case.serving)
+    serving = eight_bit(case)
     now, then = _stated_pool(observation, case, case.serving), serving and _stated_pool(observation, case, serving)
     if not now or not then or not now.max_concurrency:
         return ""

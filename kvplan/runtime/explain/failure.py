@@ -12,6 +12,7 @@ from kvplan.core.boot import Boot, boot
 from kvplan.core.dtypes import parse_kv_dtype
 from kvplan.core.engines.llamacpp.pool import longest_n_ctx
 from kvplan.core.errors import KvplanError
+from kvplan.core.fit.places import accepts
 from kvplan.core.serving import Serving
 from kvplan.core.units import format_bytes
 from kvplan.runtime.explain.account import Case
@@ -124,7 +125,7 @@ def _device(observation: Observation, case: Case) -> int | None:
 
 
 def _half_the_bytes(case: Case, left: int) -> list[str]:
-    serving = eight_bit(case.serving)
+    serving = eight_bit(case)
     found = None if serving is None or left <= 0 else _boot(case, serving, left)
     if found is None or not found.starts:
         return []
@@ -185,12 +186,14 @@ def _of_a_context(observation: Observation, case: Case) -> list[str]:
     return [f"-c {longest} is the longest context that fits into {format_bytes(left)}"]
 
 
-def eight_bit(serving: Serving) -> Serving | None:
-    """The same with an fp8 cache; None where it has 8 bits or fewer already, or the engine has no fp8."""
+def eight_bit(case: Case) -> Serving | None:
+    """The same with an fp8 cache; None where it has 8 bits or fewer already, or the engine has no fp8 on such a GPU."""
+    serving = case.serving
     known = serving.engine.kv_dtypes
     if serving.kv_dtype.bits <= 8 or (known is not None and "fp8" not in known):
         return None
-    return replace(serving, kv_dtype=parse_kv_dtype("fp8"), value_dtype=parse_kv_dtype("fp8"))
+    told = replace(serving, kv_dtype=parse_kv_dtype("fp8"), value_dtype=parse_kv_dtype("fp8"))
+    return told if accepts(case.model, told) else None
 
 
 def _boot(case: Case, serving: Serving, kv_memory: int | None) -> Boot | None:

@@ -87,7 +87,9 @@ def test_latent_layers_do_not_ask_compressed_tensors_for_the_format():
     raw = configs()["deepseek-v3"]
     packed = spec({**raw, "quantization_config": PACKED | {"kv_cache_scheme": SCHEME}})
     modelopt = spec({**raw, "quantization_config": MODELOPT | {"kv_cache_quant_algo": "FP8"}})
-    formats = [kvplan.estimate(model, engine="vllm", seq_len=4096).serving.kv_dtype.name for model in (packed, modelopt)]
+    formats = [
+        kvplan.estimate(model, engine="vllm", seq_len=4096).serving.kv_dtype.name for model in (packed, modelopt)
+    ]
     assert formats == ["bf16", "fp8"]
 
 
