@@ -113,11 +113,11 @@ def test_the_longest_and_the_widest() -> None:
 
 
 def test_what_a_command_says_stands_where_nothing_else_is_said() -> None:
-    command = "vllm serve Qwen/Qwen3-8B --max-model-len 16384 --gpu-memory-utilization 0.8 --cpu-offload-gb 4"
+    command = "vllm serve Qwen/Qwen3-8B --max-model-len 16384 --gpu-memory-utilization 0.8 --offload-group-size 8"
     result = run("fit", "--command", command, "--gpu", "H100", "--max-model-len", "8K", "--json")
     document = json.loads(result.stdout)
     assert (document["max_model_len"], document["settings"]["gpu_memory_utilization"]) == (8192, 0.8)
-    assert "--cpu-offload-gb 4" in result.stderr
+    assert "--offload-group-size 8" in result.stderr
     other = run("fit", "--command", command, "--gpu", "H100", "--engine", "sglang")
     assert (other.exit_code, other.stdout) == (2, "")
 
@@ -154,15 +154,15 @@ def test_a_command_that_starts() -> None:
 
 
 def test_a_command_that_does_not_start() -> None:
-    command = "VLLM_USE_V1=1 vllm serve Qwen/Qwen3-8B --port 80 --max-model-len 32768 --cpu-offload-gb 4"
+    command = "VLLM_USE_V1=1 vllm serve Qwen/Qwen3-8B --port 80 --max-model-len 32768 --offload-group-size 8"
     result = run("serve-check", command, "--gpu", "L4")
     assert result.exit_code == 1
     assert result.stdout.startswith("does not start on one L4, for 1 request of 32,768 tokens\n")
-    assert "Not understood, and left out: `--cpu-offload-gb 4`." in result.stdout
+    assert "Not understood, and left out: `--offload-group-size 8`." in result.stdout
     assert "--port" not in result.stdout
     document = json.loads(run("serve-check", command, "--gpu", "L4", "--json").stdout)
     CHECK.validate(document)
-    assert (document["starts"], document["unread"]) == (False, ["--cpu-offload-gb 4"])
+    assert (document["starts"], document["unread"]) == (False, ["--offload-group-size 8"])
     assert 15_000 < document["longest"] < 32_768
     assert f"--max-model-len {document['longest']}" in document["flags"]
     assert len(document["flags"]) == len(document["fit"]["changes"])

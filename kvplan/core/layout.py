@@ -127,7 +127,12 @@ def stages_of(model: ModelSpec, serving: Serving) -> list[tuple[int, int]]:
 
 
 def stage_weights(model: ModelSpec, serving: Serving) -> tuple[int, ...]:
-    """Bytes of weights on the fullest rank of each stage."""
+    """Bytes of weights on the fullest rank of each stage, less what the CPU keeps of them.
+
+    Engines leave whole tensors of layers with the CPU until they have left as much as was asked for: at most this.
+
+    Source: vLLM 0.33, model_executor/offloader/uva.py `UVAOffloader`; SGLang 0.5.23, utils/offloader.py `OffloaderV1`
+    """
     scale = _stored_scale(model, serving)
     found: list[int] = []
     known: dict[object, int] = {}
@@ -137,8 +142,10 @@ def stage_weights(model: ModelSpec, serving: Serving) -> tuple[int, ...]:
         counts = model.layer_counts(start, stop)
         alike = start == 0, stop == model.num_layers, start <= seam < stop, tuple((id(layer), n) for layer, n in counts)
         if alike not in known:
-            weights = _stage_weights(model, serving, counts, start, stop)
-            known[alike] = weights if scale is None else ceil_div(weights * scale[0], scale[1])
+            stored, computed = scale or (1, 1)
+            layers, ends = _stage_weights(model, serving, counts, start, stop)
+            left_out = min(serving.switches.cpu_offload_bytes, layers * stored // computed)
+            known[alike] = ceil_div((layers + ends) * stored, computed) - left_out
         found.append(known[alike])
     return tuple(found)
 
@@ -194,8 +201,10 @@ def _stored_scale(model: ModelSpec, serving: Serving) -> tuple[int, int] | None:
     return stored, computed_weight_bytes(model, serving.dtype, quant)
 
 
-def _stage_weights(model: ModelSpec, serving: Serving, counts: list[tuple[Layer, int]], start: int, stop: int) -> int:
-    """Bytes of a stage's layers and of what stands before and after them.
+def _stage_weights(
+    model: ModelSpec, serving: Serving, counts: list[tuple[Layer, int]], start: int, stop: int
+) -> tuple[int, int]:
+    """Bytes of a stage's layers, and of what stands before and after them.
 
     The stage where an encoder-decoder's decoder begins looks its tokens up as the first one does.
     """
@@ -208,7 +217,7 @@ def _stage_weights(model: ModelSpec, serving: Serving, counts: list[tuple[Layer,
     if last and not looks_up and model.tied_embeddings:
         ends.append(model.embeddings[0])
     layers = (n * sum(rank_weight_bytes(weight, serving) for weight in layer.weights) for layer, n in counts)
-    return sum(layers) + sum(rank_weight_bytes(weight, serving) for weight in ends)
+    return sum(layers), sum(rank_weight_bytes(weight, serving) for weight in ends)
 
 
 def _stage_cache(

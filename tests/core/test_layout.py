@@ -7,8 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kvplan import estimate
+from kvplan.core.engines.deployment import Switches
 from kvplan.core.hardware import Gpu
-from kvplan.core.layout import layouts, tp_accepted
+from kvplan.core.layout import layouts, stage_weights, tp_accepted
+from kvplan.core.plan import plan_memory
+from kvplan.core.serving import resolve
 from kvplan.core.stages import stage_bounds
 from kvplan.core.units import GIB
 from kvplan.sources.catalog import load
@@ -84,3 +87,20 @@ def test_stages_hold_the_weights_and_the_cache_between_them():
     plan = estimate(spec(), pp=4, seq_len=1000, batch_size=3)
     assert sum(use.weights_bytes for use in plan.per_gpu) == plan.weights.total_bytes
     assert sum(use.kv_cache_bytes for use in plan.per_gpu) == plan.kv_cache.reserved_bytes
+
+
+def test_what_the_cpu_keeps_is_taken_off_each_stages_layers_and_off_nothing_else():
+    """vLLM 0.33, model_executor/offloader/uva.py: each rank its own, and no table or head among it."""
+    # A layer has 5120 · (2 · 8192 + 2 · 1024 + 3 · 25,600) + 2 · 5120 + 2 · 128 = 487,598,336 weights of 2 bytes; a table
+    # and a head have 151,936 · 5120 each, the last norm 5120.
+    model, layer, table = load("Qwen/Qwen3-32B"), 975_196_672, 1_555_824_640
+    whole = 64 * layer + 2 * table + 10_240
+    for pp, kept, expected in (
+        (1, 0, whole),
+        (1, 30 * GIB, whole - 30 * GIB),
+        (2, 10 * GIB, 32 * layer + table - 10 * GIB),
+        (1, 1000 * GIB, whole - 64 * layer),
+    ):
+        serving = resolve(model, engine="vllm", pp=pp, switches=Switches(cpu_offload_bytes=kept))
+        assert stage_weights(model, serving)[0] == expected, (pp, kept)
+    assert plan_memory(model, serving).weights.total_bytes == whole

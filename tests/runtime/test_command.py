@@ -55,8 +55,8 @@ READ: list[tuple[str, str, str | None, dict[str, object], tuple[str, ...]]] = [
      {"max_loras": 4, "max_lora_rank": 64}, ()),
     ("vllm serve a/b --enable-lora", "vllm", "a/b", {"max_loras": 1}, ()),
     ("vllm serve a/b --max-loras 4", "vllm", "a/b", {}, ()),
-    ("vllm serve a/b --hf-overrides '{\"max_position_embeddings\": 131072}' --cpu-offload-gb 10", "vllm", "a/b", {},
-     ('--hf-overrides {"max_position_embeddings": 131072}', "--cpu-offload-gb 10")),
+    ("vllm serve a/b --hf-overrides '{\"max_position_embeddings\": 131072}' --cpu-offload-gb 2.5", "vllm", "a/b",
+     {"cpu_offload_bytes": 2684354560}, ('--hf-overrides {"max_position_embeddings": 131072}',)),
     ("vllm serve a/b --cpu-offload-gb 0 --quantization awq --served-model-name x y --api-key k", "vllm", "a/b", {}, ()),
     ("vllm serve a/b -q fp8 --kv-cache-dtype-skip-layers 0 1 sliding_window --mamba-ssm-cache-dtype float32", "vllm",
      "a/b", {"quant": "fp8", "kv_cache_dtype_skip_layers": ("0", "1", "sliding_window"), "state_dtype": "fp32"}, ()),
@@ -110,9 +110,9 @@ READ: list[tuple[str, str, str | None, dict[str, object], tuple[str, ...]]] = [
      "sglang", "a/b", {"speculative_method": "eagle", "draft_model": "o/d", "num_speculative_tokens": 3,
                        "cuda_graph_max_bs": 16}, ()),
     ("sglang serve a/b --swa-full-tokens-ratio 0.5 --mamba-full-memory-ratio 2 --max-total-tokens 100000 "
-     "--cpu-offload-gb 4", "sglang", "a/b",
-     {"swa_full_tokens_ratio": 0.5, "mamba_full_memory_ratio": 2.0, "max_pool_tokens": 100000},
-     ("--cpu-offload-gb 4",)),
+     "--cpu-offload-gb 4 --offload-group-size 8", "sglang", "a/b",
+     {"swa_full_tokens_ratio": 0.5, "mamba_full_memory_ratio": 2.0, "max_pool_tokens": 100000,
+      "cpu_offload_bytes": 4294967296}, ("--offload-group-size 8",)),
     # llama.cpp
     ("llama-server -m models/x-Q4_K_M.gguf -c 32768 -ngl 99 -fa", "llamacpp", "models/x-Q4_K_M.gguf",
      {"max_model_len": 32768, "num_gpu_layers": 99, "flash_attention": True}, ()),

@@ -41,9 +41,10 @@ VLLM_LOGS = [
     ),
     (
         {"speculative_config": {"method": "deepseek_mtp", "num_speculative_tokens": 1}, "cpu_offload_gb": 4.0,
+         "offload_group_size": 8,
          "kv_cache_dtype": "fp6_next", "max_loras": 2},
-        {"num_speculative_tokens": 1, "speculative_method": "mtp"},
-        ("--cpu-offload-gb 4.0", "--kv-cache-dtype fp6_next"),
+        {"num_speculative_tokens": 1, "speculative_method": "mtp", "cpu_offload_bytes": 4 * 2**30},
+        ("--offload-group-size 8", "--kv-cache-dtype fp6_next"),
     ),
     (
         {"attention_backend": "<AttentionBackendEnum.FLASH_ATTN: 'vllm.v1'>", "enable_expert_parallel": True,

@@ -74,6 +74,8 @@ class Switches:
     """llama.cpp: shares of the devices."""
     cache: Literal["dynamic", "static", "quantized", "quantized_2bit", "quantized_fp8"] | None = None
     """transformers: which of its caches."""
+    cpu_offload_bytes: int = 0
+    """Of a rank's layers, left in the CPU's memory: vLLM and SGLang `--cpu-offload-gb`, in GiB."""
     no_images: bool = False
     """The vision tower is not loaded, or not profiled: `--language-model-only`, `--limit-mm-per-prompt` of 0."""
 
@@ -91,6 +93,11 @@ class Switches:
         return frozenset(f.name for f in fields(self) if getattr(self, f.name) != f.default)
 
 
+_FROM_ZERO = frozenset({
+    "num_speculative_tokens", "max_loras", "num_gpu_layers", "cuda_graph_max_bs", "cpu_offload_bytes",
+})  # fmt: skip
+
+
 def _makes_sense(name: str, value: object, kind: str) -> bool:
     """Whether a value is of the kind that its field's annotation names; counts start at 1, a few at 0."""
     if kind.startswith("bool"):
@@ -100,7 +107,12 @@ def _makes_sense(name: str, value: object, kind: str) -> bool:
     if kind.startswith("float"):
         return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
     if kind.startswith("int"):
-        least = 0 if name in ("num_speculative_tokens", "max_loras", "num_gpu_layers", "cuda_graph_max_bs") else 1
+        least = (
+            0
+            if name
+            in ("num_speculative_tokens", "max_loras", "num_gpu_layers", "cuda_graph_max_bs", "cpu_offload_bytes")
+            else 1
+        )
         return isinstance(value, int) and not isinstance(value, bool) and value >= least
     return isinstance(value, str)
 

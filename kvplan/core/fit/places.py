@@ -41,7 +41,8 @@ def counts(model: ModelSpec, serving: Serving, above: int = 0) -> Iterator[int]:
     """Numbers of GPUs that could hold the weights: each up to a node, whole nodes from there, more than `above`."""
     replicas = serving.num_gpus // (serving.tp * serving.pp)
     capacity = serving.capacity_bytes
-    least = ceil_div(total_weight_bytes(model, serving), capacity) if capacity else 1
+    room = (capacity or 0) + serving.switches.cpu_offload_bytes
+    least = ceil_div(total_weight_bytes(model, serving), room) if capacity else 1
     for ranks in (*range(1, NODE + 1), *range(2 * NODE, MAX_SEARCHED_GPUS + 1, NODE)):
         if ranks >= least and ranks * replicas > above:
             yield ranks * replicas

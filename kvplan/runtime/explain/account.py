@@ -18,7 +18,7 @@ from kvplan.core.engines.vllm.loading import extra_weights
 from kvplan.core.engines.vllm.measured import SUBTRACTS_GRAPHS
 from kvplan.core.engines.vllm.overheads import COUNTS_ALL, graphs
 from kvplan.core.layout import stage_weights
-from kvplan.core.measured import Basis, Measured
+from kvplan.core.measured import Basis, Measured, loaded
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
 from kvplan.core.units import format_bytes
@@ -58,7 +58,7 @@ class Case:
     def weights(self) -> list[list[Measured]]:
         """What loading takes, on the fullest rank of each stage; no GPU is needed to know that."""
         found = [
-            [Measured(name="weights", num_bytes=size, spread_bytes=0, source="the model's tensors", basis="exact")]
+            [loaded(size, offloaded_bytes=self.serving.switches.cpu_offload_bytes)]
             for size in stage_weights(self.model, self.serving)
         ]
         if self.serving.engine.name == "vllm":

@@ -112,6 +112,6 @@ def key_of(flag: str) -> str:
 
 
 def spelled(name: str, value: object) -> str:
-    """An argument as it is told to be unread: `--cpu-offload-gb 4`."""
+    """An argument as it is told to be unread: `--offload-group-size 8`."""
     flag = name if name.startswith("-") else f"--{name.replace('_', '-')}"
     return flag if value is True else f"{flag} {value}"

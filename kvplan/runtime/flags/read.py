@@ -13,8 +13,8 @@ def options_from_args(engine: str, args: Mapping[str, object]) -> tuple[Options,
 
     `args` is vLLM's `non-default args: {...}`, SGLang's `ServerArgs(...)`, TensorRT-LLM's settings (as trees or as
     `kv_cache_config.dtype`), or the same of a command line; a value is a word or what Python makes of it. Unread is
-    what may bear on memory and is not understood, as flags: `--cpu-offload-gb 4`; None, False, 0 and empty values of
-    such arguments say nothing. Raises InputError for a value that the engine itself would refuse.
+    what may bear on memory and is not understood, as flags: `--offload-group-size 8`; None, False, 0 and empty values
+    of such arguments say nothing. Raises InputError for a value that the engine itself would refuse.
     """
     dialect = find_dialect(engine)
     if dialect.nested:

@@ -12,6 +12,7 @@ from kvplan.runtime.flags.sglang_silent import DEFAULTS, SILENT, SILENT_BARE, SI
 from kvplan.runtime.flags.values import (
     COUNT,
     FRACTION,
+    GIBIBYTES,
     OFF,
     ON,
     QUANTIZATION,
@@ -55,6 +56,7 @@ _ARGUMENTS = (
     Argument("max_num_seqs", ("--max-running-requests",), COUNT),
     Argument("max_num_batched_tokens", ("--chunked-prefill-size",), Value(_chunk, count_text, "a whole number")),
     Argument("max_pool_tokens", ("--max-total-tokens",), COUNT),
+    Argument("cpu_offload_bytes", ("--cpu-offload-gb",), GIBIBYTES),
     Argument("block_size", ("--page-size",), COUNT),
     Argument("prefix_caching", ("--disable-radix-cache",), OFF),
     Argument("enforce_eager", ("--disable-cuda-graph",), ON),

@@ -8,6 +8,7 @@ from typing import Any
 from kvplan.core.dtypes import parse_dtype, parse_kv_dtype, parse_kv_dtypes
 from kvplan.core.errors import InputError
 from kvplan.core.text import printable
+from kvplan.core.units import GIB
 from kvplan.runtime.flags.argument import UnknownValueError, Value, names
 
 _TRUE = frozenset({"true", "on", "1", "yes"})
@@ -115,6 +116,21 @@ def tree(value: object, flag: str) -> dict[str, Any]:
     if not isinstance(read, dict):
         raise InputError(f"`{flag}` has no JSON object as its value", hint="write it like '{\"key\": 1}'")
     return read
+
+
+def _gibibytes(value: object) -> int | None:
+    number = float(value) if isinstance(value, (int, float)) else float(str(value).strip())
+    if isinstance(value, bool) or not (math.isfinite(number) and number >= 0):
+        raise ValueError
+    return int(number * GIB) or None
+
+
+def _gibibytes_text(value: object) -> str:
+    return f"{positive(value) / GIB:g}"
+
+
+GIBIBYTES = Value(_gibibytes, _gibibytes_text, "a number of GiB")
+"""Bytes here, GiB in the flag; 0 says nothing."""
 
 
 def stages(text: str) -> dict[str, object]:

@@ -11,6 +11,7 @@ from kvplan.runtime.flags.argument import Argument, Dialect, Options, UnknownVal
 from kvplan.runtime.flags.values import (
     COUNT,
     FRACTION,
+    GIBIBYTES,
     OFF,
     ON,
     QUANTIZATION,
@@ -78,6 +79,7 @@ _ARGUMENTS = (
     Argument("gpu_memory_utilization", ("--gpu-memory-utilization", "--device-memory-utilization"), FRACTION),
     Argument("kv_memory_bytes", ("--kv-cache-memory-bytes",), _HUMAN),
     Argument("max_num_seqs", ("--max-num-seqs",), COUNT),
+    Argument("cpu_offload_bytes", ("--cpu-offload-gb",), GIBIBYTES),
     Argument("max_num_batched_tokens", ("--max-num-batched-tokens",), _HUMAN),
     Argument("block_size", ("--block-size",), COUNT),
     Argument("prefix_caching", ("--enable-prefix-caching",), ON, ("--no-enable-prefix-caching",)),

@@ -52,7 +52,7 @@ SWITCHES = frozenset({
     "max_num_seqs", "max_num_batched_tokens", "block_size", "prefix_caching", "enforce_eager", "attention_backend",
     "state_dtype", "conv_dtype", "num_speculative_tokens", "speculative_method", "draft_model", "stage_layers",
     "expert_parallel", "attention_dp", "swa_full_tokens_ratio", "mamba_full_memory_ratio", "cuda_graph_max_bs",
-    "max_pool_tokens", "no_images", "states_apart",
+    "max_pool_tokens", "no_images", "states_apart", "cpu_offload_bytes",
 })  # fmt: skip
 
 SGLANG = Engine(

@@ -14,7 +14,7 @@ from kvplan.core.engines.sglang.pool import pool
 from kvplan.core.engines.sglang.slots import CHUNKED_PREFILL, chunked_prefill
 from kvplan.core.errors import InputError
 from kvplan.core.hardware import Gpu
-from kvplan.core.measured import Measured
+from kvplan.core.measured import Measured, loaded
 from kvplan.core.mixers import LatentAttention
 from kvplan.core.model import ModelSpec
 from kvplan.core.units import GIB, MIB, ceil_div
@@ -56,7 +56,7 @@ def budget(model: ModelSpec, deployment: Deployment, weight_bytes: tuple[int, ..
     for stage, weights in enumerate(weight_bytes):
         taken = [
             context,
-            Measured(name="weights", num_bytes=weights, spread_bytes=0, source="the model's tensors", basis="derived"),
+            loaded(weights, offloaded_bytes=deployment.switches.cpu_offload_bytes, basis="derived"),
         ]
         if gpu.visible_bytes is None:
             spread = int(DRIVER_RESERVE.spread_bytes * fraction)

@@ -13,7 +13,7 @@ from kvplan.core.engines.vllm.overheads import taken, untaken
 from kvplan.core.engines.vllm.pool import stages
 from kvplan.core.engines.vllm.rules import Rules, numbers
 from kvplan.core.errors import InputError
-from kvplan.core.measured import Measured
+from kvplan.core.measured import loaded
 from kvplan.core.model import ModelSpec
 
 
@@ -38,16 +38,13 @@ def budget(model: ModelSpec, deployment: Deployment, weights: tuple[int, ...], r
         counts = tuple((id(layer), n) for layer, n in model.layer_counts(start, stop))
         alike = num_bytes, start == 0, stop == model.num_layers, counts
         if alike not in known:
+            item = loaded(num_bytes, offloaded_bytes=deployment.switches.cpu_offload_bytes)
             known[alike] = Budget(
                 stage=stage,
                 device_bytes=device,
                 usable_bytes=ceil(device * share),
-                taken=(_weights(num_bytes), *taken(model, deployment, release, stage)),
+                taken=(item, *taken(model, deployment, release, stage)),
                 untaken=untaken(model, deployment, release, stage),
             )
         accounts.append(replace(known[alike], stage=stage))
     return tuple(accounts)
-
-
-def _weights(num_bytes: int) -> Measured:
-    return Measured(name="weights", num_bytes=num_bytes, spread_bytes=0, source="the model's tensors", basis="exact")
