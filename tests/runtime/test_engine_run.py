@@ -206,7 +206,9 @@ def test_nothing_is_left_when_kvplan_is_ended(make: Make, tmp_path: Path, number
     started = make("stray" if then == "hang" else then, log=tmp_path / "empty.log")
     started.order.log.with_name("empty.log").write_text("", encoding="utf-8")
     script = (
-        "import sys; from pathlib import Path; from kvplan.runtime.engine_run import guard, run\n"
+        "import signal, sys; from pathlib import Path; from kvplan.runtime.engine_run import guard, run\n"
+        # A shell starts what runs in the background with SIGINT ignored, and a child inherits that.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "guard.GRACE_SECONDS = 0.3\n"
         "folder = Path(sys.argv[1])\n"
         "run.run_engine(run.Order(engine='vllm', program=tuple(sys.argv[2:]), model_folder=folder / 'model',\n"
