@@ -140,7 +140,11 @@ def stage_weights(model: ModelSpec, serving: Serving) -> tuple[int, ...]:
     for start, stop in stages_of(model, serving):
         # Of many stages most are alike.
         counts = model.layer_counts(start, stop)
-        alike = start == 0, stop == model.num_layers, start <= seam < stop, tuple((id(layer), n) for layer, n in counts)
+        on_host = start < serving.switches.num_cpu_moe_layers and stop
+        alike = (
+            start == 0, stop == model.num_layers, start <= seam < stop, on_host,
+            tuple((id(layer), n) for layer, n in counts),
+        )  # fmt: skip
         if alike not in known:
             stored, computed = scale or (1, 1)
             layers, ends = _stage_weights(model, serving, counts, start, stop)
@@ -217,7 +221,11 @@ def _stage_weights(
     if last and not looks_up and model.tied_embeddings:
         ends.append(model.embeddings[0])
     layers = (n * sum(rank_weight_bytes(weight, serving) for weight in layer.weights) for layer, n in counts)
-    return sum(layers), sum(rank_weight_bytes(weight, serving) for weight in ends)
+    experts = (
+        n * sum(rank_weight_bytes(weight, serving) for weight in layer.weights if weight.part == "experts")
+        for layer, n in model.layer_counts(start, max(start, min(stop, serving.switches.num_cpu_moe_layers)))
+    )
+    return sum(layers) - sum(experts), sum(rank_weight_bytes(weight, serving) for weight in ends)
 
 
 def _stage_cache(

@@ -232,6 +232,19 @@ def test_every_change_does_what_it_says():
     assert kvplan.fit(model, "L4", tp=options["tp"], pp=options["pp"], **asked).fits
 
 
+@pytest.mark.parametrize(
+    ("name", "option"), [("openai/gpt-oss-120b", "num_cpu_moe_layers"), ("Qwen/Qwen3-32B", "num_gpu_layers")]
+)
+def test_llamacpp_leaves_as_few_layers_with_the_cpu_as_will_do(name, option):
+    model = load_model(name)
+    found = kvplan.fit(model, "RTX4090", 1, engine="llamacpp", max_model_len=8192)
+    change = next(change for change in found.changes if change.code == option)
+    number, step = change.options[option], 1 if option == "num_gpu_layers" else -1
+    assert boot(model, change.serving).starts
+    one_less = replace(change.serving, switches=replace(change.serving.switches, **{option: number + step}))
+    assert not boot(model, one_less).starts
+
+
 def test_the_range_is_what_the_account_spreads_to():
     found = kvplan.fit("Qwen/Qwen3-8B", "H100", 1, max_model_len=8192)
     low, high = found.concurrency_range

@@ -124,10 +124,10 @@ READ: list[tuple[str, str, str | None, dict[str, object], tuple[str, ...]]] = [
     ("llama-server --hf-repo o/r --hf-file x.gguf --ctx-size 8192 --cache-type-k q4_0 --no-kv-unified", "llamacpp",
      "hf://o/r/x.gguf", {"max_model_len": 8192, "kv_dtype": "q4_0/fp16", "kv_unified": False}, ()),
     ("llama-server -m x.gguf -ts 3,1 -ngl all --swa-full -sm row -ot '.ffn_.*_exps.=CPU' -md d.gguf -t 8 --temp 0.7",
-     "llamacpp", "x.gguf", {"tensor_split": (3.0, 1.0), "num_gpu_layers": 999, "swa_full": True},
-     ("-ot .ffn_.*_exps.=CPU", "-md d.gguf", "--split-mode row")),
+     "llamacpp", "x.gguf", {"tensor_split": (3.0, 1.0), "num_gpu_layers": 999, "swa_full": True,
+                           "num_cpu_moe_layers": 999}, ("-md d.gguf", "--split-mode row")),
     ("llama-server -m x.gguf --spec-type draft-mtp --spec-draft-n-max 2 --n-cpu-moe 10 -nkvo", "llamacpp", "x.gguf",
-     {"speculative_method": "mtp", "num_speculative_tokens": 2}, ("--n-cpu-moe 10", "--no-kv-offload")),
+     {"speculative_method": "mtp", "num_speculative_tokens": 2, "num_cpu_moe_layers": 10}, ("--no-kv-offload",)),
     ("docker run --gpus all -v /m:/m -e LLAMA_ARG_CTX_SIZE=4096 -e LLAMA_ARG_N_PARALLEL=2 "
      "ghcr.io/ggml-org/llama.cpp:server-cuda -m /m/x.gguf -np 8", "llamacpp", "/m/x.gguf",
      {"max_model_len": 4096, "max_num_seqs": 8}, ()),
@@ -396,3 +396,22 @@ def test_python_runs_the_package() -> None:
 def test_a_variable_of_no_use(value: str, unread: tuple[str, ...]) -> None:
     found = read_command(f"VLLM_ATTENTION_BACKEND='{value}' vllm serve a/b")
     assert (found.options, found.unread) == ({}, unread)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "every"),
+    [
+        *((text, True) for text in (
+            "exps=CPU", ".ffn_.*_exps.=CPU", r"\.ffn_.*_exps\.weight=CPU", "ffn_(up|down|gate)_exps=CPU", ".*exps.*=CPU",
+            r"blk\.\d+\.ffn_(gate|up|down)_exps\.weight=CPU", r"\.ffn_(up|down|gate|gate_up)_(ch|)exps=CPU",
+        )),
+        *((text, False) for text in (
+            ".ffn_(up)_exps.=CPU", ".ffn_(up|down)_exps.=CPU", r"blk\.1[0-9]\.ffn_.*exps=CPU", "exps=CUDA1", "shexps=CPU",
+            r"blk\.(0|1|2)\.ffn_.*exps=CPU", "exps=CPU,attn=CUDA0", "(((((((((((((((((((((((((((((((((", "blk" * 60,
+        )),
+    ],
+)  # fmt: skip
+def test_patterns_that_leave_every_expert_with_the_cpu(pattern: str, every: bool) -> None:
+    command = read_command(f"llama-server -m x.gguf -ot {shlex.quote(pattern)}")
+    assert command.options == ({"num_cpu_moe_layers": 999} if every else {})
+    assert command.unread == (() if every else (f"-ot {pattern}",))

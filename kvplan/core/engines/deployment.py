@@ -70,6 +70,8 @@ class Switches:
     flash_attention: bool | None = None
     num_gpu_layers: int | None = None
     """llama.cpp `--n-gpu-layers`: the last so many layers, and the output, on the GPU."""
+    num_cpu_moe_layers: int = 0
+    """llama.cpp `--n-cpu-moe`: the experts of the first so many layers stay with the CPU; `--cpu-moe`: of all."""
     tensor_split: tuple[float, ...] = ()
     """llama.cpp: shares of the devices."""
     cache: Literal["dynamic", "static", "quantized", "quantized_2bit", "quantized_fp8"] | None = None
@@ -95,6 +97,7 @@ class Switches:
 
 _FROM_ZERO = frozenset({
     "num_speculative_tokens", "max_loras", "num_gpu_layers", "cuda_graph_max_bs", "cpu_offload_bytes",
+    "num_cpu_moe_layers",
 })  # fmt: skip
 
 

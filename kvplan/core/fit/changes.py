@@ -1,5 +1,6 @@
 """What would make it fit: each change that does alone, the cheapest first, and the cheap ones together."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
@@ -28,7 +29,7 @@ def changes(case: Case, length: int, requests: int | None, bigger: tuple[Gpu, ..
     cheap = [change for kind in (_share, _limit, _steps, _eager, _images, _format) for change in kind(asked)]
     if not any(change.code != "kv_dtype" for change in cheap):
         cheap += _together(asked)
-    dear = [change for kind in (_shorter, _fewer, _weights, _gpus) for change in kind(asked)]
+    dear = [change for kind in (_shorter, _fewer, _weights, _on_the_cpu, _gpus) for change in kind(asked)]
     return (*cheap, *dear, *_bigger(asked, bigger))
 
 
@@ -223,6 +224,34 @@ def _weights(asked: _Asked) -> Found:
         for name in ("fp8", "int4")
     )
     yield from _first(asked, "quant", "coarser weights: another checkpoint, or quantised when loaded", tried)
+
+
+def _on_the_cpu(asked: _Asked) -> Found:
+    """Weights that the CPU keeps and computes with: of as few layers as will do, experts alone where that is enough."""
+    if not asked.has("num_gpu_layers") or asked.case.kv_memory_bytes is not None:
+        return
+    count, held = asked.model.num_layers, asked.serving.switches
+    on_gpu = min(count + 1 if held.num_gpu_layers is None else held.num_gpu_layers, count + 1)
+    if any(weight.part == "experts" for layer in asked.model.layers for weight in layer.weights):
+        kept = _least(asked, "num_cpu_moe_layers", range(held.num_cpu_moe_layers + 1, count + 1))
+        if kept is not None:
+            cost = f"the CPU computes the experts of {kept} of {count} layers: slower"
+            yield from _first(asked, "num_cpu_moe_layers", cost, iter([_option(asked, num_cpu_moe_layers=kept)]))
+            return
+    left = _least(asked, "num_gpu_layers", range(on_gpu - 1, -1, -1))
+    if left is not None:
+        cost = f"the CPU computes {count + 1 - left} of {count} layers: slower"
+        yield from _first(asked, "num_gpu_layers", cost, iter([_option(asked, num_gpu_layers=left)]))
+
+
+def _least(asked: _Asked, name: str, tried: range) -> int | None:
+    """The first of a row of values that does, where each after it does too."""
+    place = bisect_left(tried, True, key=lambda number: asked.holds(_switched(asked.serving, **{name: number})))
+    return tried[place] if place < len(tried) else None
+
+
+def _option(asked: _Asked, **values: object) -> tuple[Options, Serving]:
+    return values, _switched(asked.serving, **values)
 
 
 def _gpus(asked: _Asked) -> Found:

@@ -1,5 +1,6 @@
 """llama.cpp's arguments: those of `llama-server`. Source: common/arg.cpp and tools/server/README.md (b11434)."""
 
+import re
 from collections.abc import Mapping
 
 from kvplan.core.dtypes import parse_kv_dtype, parse_kv_dtypes
@@ -20,6 +21,11 @@ _TYPES = {
     "fp32": "f32", "fp16": "f16", "bf16": "bf16", "q8_0": "q8_0", "q4_0": "q4_0", "q4_1": "q4_1", "iq4_nl": "iq4_nl",
     "q5_0": "q5_0", "q5_1": "q5_1",
 }  # fmt: skip
+_EVERY_EXPERT = re.compile(
+    r"(blk|\\?\.|\.\*|\(?(\[0-9\]|\\d)[+*]\)?)*(ffn_)?(\.\*_?|\((up|down|gate|gate_up|\|){5,7}\)_)?(\(ch\|\))?"
+    r"exps(\\?\.|\.\*|\*|weight|\$)*=CPU"
+)
+"""The ways in which people write that the CPU keeps every expert: `exps=CPU`, `.ffn_.*_exps.=CPU`."""
 ALL_LAYERS = 999
 """`-ngl all`: more layers than any model has, as people write it."""
 
@@ -74,6 +80,9 @@ _ARGUMENTS = (
         Value(_gpu_layers, lambda value: str(_gpu_layers(value)), "a number of layers, all or auto"),
         name="n_gpu_layers",
     ),
+    Argument("num_cpu_moe_layers", ("--n-cpu-moe", "-ncmoe"), COUNT_OR_DEFAULT, name="n_cpu_moe"),
+    Argument(None, ("-cmoe", "--cpu-moe"), ON, name="cpu_moe"),
+    Argument(None, ("-ot", "--override-tensor"), WORD, name="override_tensor"),
     Argument(
         "tensor_split",
         ("-ts", "--tensor-split"),
@@ -111,6 +120,10 @@ def _joint_read(args: Mapping[str, object]) -> tuple[Options, tuple[str, ...]]:
             unread.append(spelled("--spec-type", ",".join(kinds)))
         else:
             options["speculative_method"] = method
+    if switched(args, "cpu_moe") or _EVERY_EXPERT.fullmatch(str(args.get("override_tensor", ""))):
+        options["num_cpu_moe_layers"] = ALL_LAYERS
+    elif args.get("override_tensor") is not None:
+        unread.append(spelled("-ot", args["override_tensor"]))
     if args.get("split_mode") not in (None, "layer"):
         unread.append(spelled("--split-mode", args["split_mode"]))
     if args.get("kv_offload") is not None and not switched(args, "kv_offload"):

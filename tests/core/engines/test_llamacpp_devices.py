@@ -13,6 +13,8 @@ from kvplan.core.engines.deployment import Deployment, Switches
 from kvplan.core.engines.llamacpp import profile
 from kvplan.core.engines.llamacpp.devices import HOST, context_bytes, context_cells, split_layers
 from kvplan.core.hardware import Gpu, MeasuredDevice
+from kvplan.core.layout import stage_weights
+from kvplan.core.serving import resolve
 from kvplan.core.units import MIB
 from tests.models import spec
 
@@ -118,3 +120,39 @@ def test_an_account_needs_a_device_and_weights_for_each():
     ):
         with pytest.raises(InputError):
             POOLED.budget(spec(), asked, (1, 2))
+
+
+# gpt-oss-120b: 36 layers, each with 128 experts of three matrices 2880 x 2880 in MXFP4 (17 bytes for 32 elements) and
+# three rows of 2880 biases, in bf16 here.
+EXPERTS = 128 * (3 * 2880 * 2880 * 17 // 32 + 3 * 2880 * 2)
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(0, 0), (10, 10), (36, 36), (999, 36)])
+def test_experts_of_the_first_layers_stay_with_the_cpu(asked, kept):
+    model = load_model("openai/gpt-oss-120b")
+    plain, asks = (resolve(model, engine="llamacpp", switches=Switches(num_cpu_moe_layers=n)) for n in (0, asked))
+    assert sum(stage_weights(model, plain)) - sum(stage_weights(model, asks)) == kept * EXPERTS
+
+
+def test_the_first_layers_lie_on_the_first_device():
+    model = load_model("openai/gpt-oss-120b")
+    plain, asks = (
+        resolve(model, engine="llamacpp", pp=2, switches=Switches(num_cpu_moe_layers=n)) for n in (0, 22)
+    )  # 37 places: 19 layers on the first of two, 17 on the second
+    saved = [a - b for a, b in zip(stage_weights(model, plain), stage_weights(model, asks), strict=True)]
+    assert saved == [19 * EXPERTS, 3 * EXPERTS]
+
+
+def test_the_first_gpu_has_room_for_a_tensor_of_the_cpus():
+    """ggml-backend.cpp: a GPU multiplies a long batch by a copy; the fused gate and up is the largest that is named."""
+    model = load_model("openai/gpt-oss-120b")
+    copy = 128 * 2 * 2880 * 2880 * 17 // 32
+    for told, expected in (
+        ({}, [None, None]),
+        ({"num_cpu_moe_layers": 1}, [copy, None]),
+        ({"num_gpu_layers": 20}, [copy, None]),
+    ):
+        asked = replace(deployment(4096, tensor_split=(1.0, 1.0), **told), gpu=GPU)
+        accounts = POOLED.budget(model, asked, (0, 0))
+        items = [{item.name: item.num_bytes for item in account.taken} for account in accounts]
+        assert [found.get("buffer for the CPU's tensors") for found in items] == expected

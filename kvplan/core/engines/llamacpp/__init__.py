@@ -24,7 +24,7 @@ from kvplan.core.model import ModelSpec
 _VERSION = "b11434"
 _SWITCHES = frozenset({
     "max_num_seqs", "max_num_batched_tokens", "num_ubatch_tokens", "kv_unified", "swa_full", "flash_attention",
-    "num_gpu_layers", "tensor_split", "num_speculative_tokens", "speculative_method",
+    "num_gpu_layers", "num_cpu_moe_layers", "tensor_split", "num_speculative_tokens", "speculative_method",
 })  # fmt: skip
 
 

@@ -11,13 +11,14 @@ from dataclasses import replace
 from kvplan.core.device import context_of, visible_bytes
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.llamacpp.cells import Cells
-from kvplan.core.engines.llamacpp.devices import context_cells, shares_of, split_of
+from kvplan.core.engines.llamacpp.devices import HOST, context_cells, shares_of, split_of
 from kvplan.core.engines.pool import Budget
 from kvplan.core.errors import InputError
 from kvplan.core.measured import Basis, Measured
 from kvplan.core.mixers import StateMixer
 from kvplan.core.model import ModelSpec
 from kvplan.core.units import MIB
+from kvplan.core.weights import weight_bytes
 
 COMPUTE_REST = Measured(
     name="compute buffer beyond its floor",
@@ -57,10 +58,40 @@ def budget(model: ModelSpec, deployment: Deployment, weights: tuple[int, ...]) -
                     name="weights", num_bytes=num_bytes, spread_bytes=0, source="the model's tensors", basis="exact"
                 ),
                 *_computed(model, deployment, context, has_output=stage == output),
+                *_copied(model, deployment, stage),
                 driver,
             ),
         )
         for stage, num_bytes in enumerate(weights)
+    )
+
+
+def _copied(model: ModelSpec, deployment: Deployment, device: int) -> tuple[Measured, ...]:
+    """The largest tensor of a layer that the CPU keeps, a copy of which the first GPU multiplies a long batch by.
+
+    Source: llama.cpp b11434, ggml/src/ggml-backend.cpp `ggml_backend_sched_backend_id_from_cur` (`op_offload`); one
+    public log (gpt-oss-120b, ollama/ollama#12403): 933 MiB on the first of three GPUs, 392.75 of them logits and 537.9
+    a tensor of experts, where the others have 167
+    """
+    split, first = split_of(model, deployment), deployment.switches.num_cpu_moe_layers
+    largest = 0
+    for i, (kind, place) in enumerate(zip(model.layer_order, split.layers, strict=True)):
+        kept = [w for w in model.layers[kind].weights if place == HOST or (w.part == "experts" and i < first)]
+        sizes = (weight_bytes(w, deployment.dtype, model.quantization) for w in kept if len(w.shape) > 1)
+        largest = max(largest, *sizes, 0)
+    if device or not largest:
+        return ()
+    source = (
+        "llama.cpp b11434: a copy of the largest tensor that the CPU keeps of a layer, for batches from 32 tokens on"
+    )
+    return (
+        Measured(
+            name="buffer for the CPU's tensors",
+            num_bytes=largest,
+            spread_bytes=largest // 2,
+            source=source,
+            basis="assumed",
+        ),
     )
 
 
