@@ -272,7 +272,7 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None) -> ServeCheck:
     except RefusedError as refusal:
         refusal.exit_code = 1
         raise
-    case = Case(model=spec, serving=found.serving, kv_memory_bytes=kv_memory_bytes, hold_limit=True)
+    case = Case(model=found.model, serving=found.serving, kv_memory_bytes=kv_memory_bytes, hold_limit=True)
     most = longest(case, requests)
     longest_length = most.length if most is not None else None
     return ServeCheck(command=command, fit=found, longest=longest_length, refusal=refuses_length(command, spec))

@@ -18,7 +18,7 @@ from kvplan.core.model import ModelSpec, Quantization
 from kvplan.core.overhead import overheads
 from kvplan.core.serving import Serving
 from kvplan.core.units import format_bytes, format_count
-from kvplan.core.weights import computed_weight_bytes, draft_parameters
+from kvplan.core.weights import all_weights, computed_weight_bytes, draft_parameters
 
 TIGHT = 0.05
 """A GPU with less than this share free is called tight: the activations are a floor, and graphs are not counted."""
@@ -63,7 +63,13 @@ def warnings(
         _engine(serving, started) + _assumed(model) + _doubt(model) + _dtype(model, serving) + _lengths(model, serving)
     )
     found += _images(model, serving) + _quantization(model, serving)
-    found += _draft(model, serving) + _stored(model, serving) + _parallel(model, serving) + _gpu(serving, uses)
+    found += (
+        _idle(model)
+        + _draft(model, serving)
+        + _stored(model, serving)
+        + _parallel(model, serving)
+        + _gpu(serving, uses)
+    )
     return tuple(PlanWarning(code=code, message=message) for code, message in found)
 
 
@@ -185,6 +191,15 @@ def _kv_scheme(quant: Quantization, serving: Serving) -> list[tuple[str, str]]:
         f" the plan holds it in {serving.kv_dtype.name} (`--kv-dtype fp8`)"
     )
     return [("kv-cache-scheme", message)]
+
+
+def _idle(model: ModelSpec) -> list[tuple[str, str]]:
+    """Engines load a model without these; what is left of them here is transformers'."""
+    idle = sum(count * weight.num_parameters for weight, count in all_weights(model) if weight.idle)
+    if not idle:
+        return []
+    message = f"{format_count(idle)} of the parameters are made by transformers' class alone: no checkpoint has them"
+    return [("idle-weights", message)]
 
 
 def _draft(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from kvplan.core.attention import PassShape
 from kvplan.core.cache import Cache, caches_of
-from kvplan.core.engines.engine import Pooled
+from kvplan.core.engines.engine import Engine, Pooled
 from kvplan.core.mixers import CompressedAttention, LatentAttention, LinearAttention, Mixer, ShortConvolution
 from kvplan.core.model import Layer, ModelSpec, Weight
 from kvplan.core.overhead import Pass, activation_bytes, context_bytes
@@ -124,6 +124,15 @@ def stages_of(model: ModelSpec, serving: Serving) -> list[tuple[int, int]]:
     if pooled is not None and pooled.stages is not None:
         return pooled.stages(model, serving.deployment)
     return stage_bounds(model.num_layers, serving.pp)
+
+
+def as_loaded(model: ModelSpec, engine: Engine) -> ModelSpec:
+    """The model as the engine makes it: without the weights that transformers' class alone has."""
+    layers = model.layers
+    if engine.pooled is None or not any(weight.idle for layer in layers for weight in layer.weights):
+        return model
+    held = (tuple(weight for weight in layer.weights if not weight.idle) for layer in layers)
+    return replace(model, layers=tuple(replace(layer, weights=own) for layer, own in zip(layers, held, strict=True)))
 
 
 def stage_weights(model: ModelSpec, serving: Serving) -> tuple[int, ...]:

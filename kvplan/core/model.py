@@ -62,6 +62,8 @@ class Weight:
     """Bits per element whatever the model's dtype, for what frameworks keep in fp32."""
     stored: StoredFormat | None = None
     """How a quantised checkpoint stores this matrix; None = plainly."""
+    idle: bool = False
+    """transformers' class makes it and computes nothing with it: no checkpoint has it, and no other engine."""
 
     @property
     def num_elements(self) -> int:

@@ -12,6 +12,7 @@ from kvplan.core.evidence import PlanWarning, evidence, warnings
 from kvplan.core.layout import (
     MAX_SEARCHED_GPUS,
     GpuUse,
+    as_loaded,
     layouts,
     pass_shape,
     row_of,
@@ -155,6 +156,7 @@ class Plan:
 
 def plan_memory(model: ModelSpec, serving: Serving) -> Plan:
     """Weights, cache, attention, activations and overhead, per GPU, and whether they fit."""
+    model = as_loaded(model, serving.engine)
     stages = stage_uses(model, serving)
     per_gpu = tuple(replace(use, rank=use.rank + i) for use in stages for i in range(serving.tp))
     fits = _fits(stages)

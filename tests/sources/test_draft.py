@@ -88,6 +88,11 @@ def test_the_files_of_longcat_hold_model_and_draft_but_no_unused_experts():
     model = read(LONGCAT)
     idle = 28 * 256 * 2 * 2048 * 6144
     assert num_parameters(model) - idle + draft_parameters(model) + 28 * 768 == 561_862_880_256
+    # vLLM makes none of them, and gives pages of latents alone to both attentions of each layer.
+    plan, served = estimate(model), estimate(model, engine="vllm")
+    assert plan.weights.num_parameters - served.weights.num_parameters == idle
+    assert plan.weights.total_bytes - served.weights.total_bytes == 2 * idle
+    assert ["idle-weights" in [warning.code for warning in found.warnings] for found in (plan, served)] == [True, False]
     # A dense layer of 392,593,408 and a copy of the token table: by hand from vLLM's longcat_flash_mtp.py.
     assert draft_parameters(model) == 392_593_408 + 131_072 * 6144
 

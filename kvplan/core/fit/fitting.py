@@ -12,7 +12,7 @@ from kvplan.core.fit.places import NODE, fewest, formats, layouts
 from kvplan.core.fit.search import least_share, longest, most_requests, point, safe_share
 from kvplan.core.fit.trial import UNLIMITED, Case, Trial
 from kvplan.core.hardware import Gpu
-from kvplan.core.layout import MAX_SEARCHED_GPUS
+from kvplan.core.layout import MAX_SEARCHED_GPUS, as_loaded
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
 from kvplan.core.units import format_bytes
@@ -35,6 +35,7 @@ def fit(
     InputError for an engine without a pool, a GPU of unknown memory, and a model that keeps no cache.
     """
     _check(model, serving, want, kv_memory_bytes)
+    model = as_loaded(model, serving.engine)
     base = Case(model=model, serving=serving, kv_memory_bytes=kv_memory_bytes, hold_limit=want.hold_limit)
     case = _chosen(base, want)
     trial = _answer(case, want)

@@ -12,6 +12,7 @@ from kvplan.core.boot import Boot, boot
 from kvplan.core.device import visible_bytes
 from kvplan.core.errors import KvplanError
 from kvplan.core.hardware import Gpu
+from kvplan.core.layout import as_loaded
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
 from kvplan.core.text import printable
@@ -104,6 +105,7 @@ def _case(
         found.notes.append(f"nothing is predicted: {error}" + (f" ({error.hint})" if error.hint else ""))
         return None
     _check_architecture(observation, model, found)
+    model = as_loaded(model, serving.engine)
     return Case(
         observation=observation,
         model=model,

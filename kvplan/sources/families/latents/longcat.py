@@ -89,6 +89,6 @@ def _experts(facts: Facts, hidden: int) -> tuple[tuple[Weight, ...], int]:
         *router,
         replace(correction(num_experts + idle, name="mlp.router.e_score_correction_bias"), fixed_bits=None),
         *experts(expert, num_experts=num_experts, active=at_work),
-        *(replace(weight, name=f"{weight.name}[unused]") for weight in unused),
+        *(replace(weight, name=f"{weight.name}[unused]", idle=True) for weight in unused),
     )
     return weights, 3 * at_work * width
