@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from math import ceil
 from operator import index
+from typing import Any
 
 from kvplan.core.attention import BACKENDS
 from kvplan.core.device import visible_bytes
@@ -145,36 +146,21 @@ def resolve(
     dp, dcp, pcp = positive("dp", dp), positive("dcp", dcp), positive("pcp", pcp)
     switches = switches or Switches()
     profile = find_engine(engine, switches.cache)
-    replicas = pcp * (1 if switches.attention_dp else dp)
-    if profile.pooled is not None and profile.pooled.splits_layers and pp == 1 and tp is None:
-        pp = len(switches.tensor_split) or (1 if num_gpus is None else positive("num_gpus", num_gpus))
-    tp = _tensor_parallel(tp, pp, num_gpus, replicas)
-    _check_layout(model, tp, pp * replicas, pp)
+    tp, pp = _layout(
+        model, profile, switches, num_gpus, tp=tp, pp=pp, others=pcp * (1 if switches.attention_dp else dp)
+    )
     share = _default_share(profile) if gpu_memory_utilization is None else gpu_memory_utilization
     _check_choices(attention, share)
-    dtype = None if dtype == "auto" else dtype
-    model_dtype = parse_dtype(dtype) if dtype else own_dtype(model, profile, gpu)
-    stated = bool(dtype) or model.dtype is not None
     limit = profile.max_pass_tokens
     if max_num_batched_tokens is not None:
         limit = positive("max_num_batched_tokens", max_num_batched_tokens)
         switches = replace(switches, max_num_batched_tokens=limit)
-    encoder_tokens = _encoder_length(model, encoder_seq_len, seq_len)
-    own_format = own_kv_format(model, profile) if quant is None and kv_dtype in (None, "auto") else None
-    key_dtype, value_dtype = _kv_dtypes(own_format or kv_dtype, model_dtype, profile)
     serving = Serving(
         seq_len=seq_len,
-        encoder_seq_len=encoder_tokens,
+        encoder_seq_len=_encoder_length(model, encoder_seq_len, seq_len),
         encoder_follows=encoder_seq_len is None and _encoder_follows(model),
         batch_size=batch_size,
-        dtype=model_dtype,
-        dtype_stated=stated,
-        kv_dtype=key_dtype,
-        value_dtype=value_dtype,
-        kv_dtype_stated=kv_dtype not in (None, "auto") or own_format is not None or stated,
-        kv_dtype_own=own_format is not None,
-        quant=model.quantization if quant is None else (None if quant == "none" else parse_quant(quant)),
-        quant_planned=quant not in (None, "none"),
+        **_formats(model, profile, gpu, dtype=dtype, kv_dtype=kv_dtype, quant=quant),
         engine=profile,
         attention_backend=attention,
         pass_limit=limit,
@@ -192,6 +178,39 @@ def resolve(
     _check_bandwidth(gpu)
     _check_engine(model, serving)
     return serving
+
+
+def _layout(
+    model: ModelSpec, engine: Engine, switches: Switches, num_gpus: int | None, *, tp: int | None, pp: int, others: int
+) -> tuple[int, int]:
+    """(tp, pp), of which an engine that deals out whole layers has one stage a device; `others` are its replicas."""
+    if engine.pooled is not None and engine.pooled.splits_layers and pp == 1 and tp is None:
+        pp = len(switches.tensor_split) or (1 if num_gpus is None else positive("num_gpus", num_gpus))
+    tp = _tensor_parallel(tp, pp, num_gpus, others)
+    _check_layout(model, tp, pp * others, pp)
+    return tp, pp
+
+
+def _formats(
+    model: ModelSpec, engine: Engine, gpu: Gpu | None, *, dtype: str | None, kv_dtype: str | None, quant: str | None
+) -> dict[str, Any]:
+    """What weights, activations and the cache are held in, and who says so."""
+    dtype = None if dtype == "auto" else dtype
+    kv_dtype = None if kv_dtype == "auto" else kv_dtype
+    model_dtype = parse_dtype(dtype) if dtype else own_dtype(model, engine, gpu)
+    own_format = own_kv_format(model, engine) if quant is None and kv_dtype is None else None
+    key_dtype, value_dtype = _kv_dtypes(own_format or kv_dtype, model_dtype, engine)
+    stated = bool(dtype) or model.dtype is not None
+    return {
+        "dtype": model_dtype,
+        "dtype_stated": stated,
+        "kv_dtype": key_dtype,
+        "value_dtype": value_dtype,
+        "kv_dtype_stated": kv_dtype is not None or own_format is not None or stated,
+        "kv_dtype_own": own_format is not None,
+        "quant": model.quantization if quant is None else (None if quant == "none" else parse_quant(quant)),
+        "quant_planned": quant not in (None, "none"),
+    }
 
 
 def own_dtype(model: ModelSpec, engine: Engine, gpu: Gpu | None) -> DType:
@@ -334,7 +353,7 @@ def _default_encoder_length(model: ModelSpec, seq_len: int) -> int | None:
 
 
 def _kv_dtypes(text: str | None, model_dtype: DType, engine: Engine) -> tuple[DType, DType]:
-    pair = parse_kv_dtypes(model_dtype.name if text is None or text == "auto" else text)
+    pair = parse_kv_dtypes(model_dtype.name if text is None else text)
     for dtype in pair[:1] if pair[0].name.startswith("turboquant") else pair:
         if engine.kv_dtypes is not None and dtype.name not in engine.kv_dtypes:
             raise InputError(

@@ -88,7 +88,7 @@ def test_the_files_of_longcat_hold_model_and_draft_but_no_unused_experts():
     model = read(LONGCAT)
     idle = 28 * 256 * 2 * 2048 * 6144
     assert num_parameters(model) - idle + draft_parameters(model) + 28 * 768 == 561_862_880_256
-    # vLLM makes none of them, and gives pages of latents alone to both attentions of each layer.
+    # vLLM makes none of them (models/longcat_flash.py).
     plan, served = estimate(model), estimate(model, engine="vllm")
     assert plan.weights.num_parameters - served.weights.num_parameters == idle
     assert plan.weights.total_bytes - served.weights.total_bytes == 2 * idle
