@@ -356,8 +356,8 @@ def _kv_dtypes(text: str | None, model_dtype: DType, engine: Engine) -> tuple[DT
     pair = parse_kv_dtypes(model_dtype.name if text is None else text)
     for dtype in pair[:1] if pair[0].name.startswith("turboquant") else pair:
         if engine.kv_dtypes is not None and dtype.name not in engine.kv_dtypes:
-            raise InputError(
-                f"engine `{engine.name}` does not hold its KV cache in {dtype.name}",
-                hint=f"it holds {join_words(engine.kv_dtypes)}; `--engine exact` counts any format",
-            )
+            hint = f"it holds {join_words(engine.kv_dtypes)}; `--engine exact` counts any format"
+            if text in (None, "auto"):
+                hint = f"the cache is in the model's dtype; `--dtype bf16` plans a converted checkpoint; {hint}"
+            raise InputError(f"engine `{engine.name}` does not hold its KV cache in {dtype.name}", hint=hint)
     return pair

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kvplan import InputError, UnsupportedError, load_model
+from kvplan import InputError, UnsupportedError, estimate, load_model
 from kvplan.core.dtypes import parse_dtype, parse_kv_dtype
 from kvplan.core.engines.deployment import Deployment, Switches
 from kvplan.core.engines.table import find_engine
@@ -196,3 +196,14 @@ def test_version():
     assert find_engine("trtllm@2.0").newer == "2.0"
     with pytest.raises(InputError, match=r"0\.9"):
         find_engine("trtllm@0.9")
+
+
+def test_a_checkpoint_in_fp32_is_to_be_converted():
+    model = spec(LLAMA, torch_dtype="float32")
+    with pytest.raises(InputError, match="fp32") as error:
+        estimate(model, engine="trtllm")
+    assert "--dtype bf16" in error.value.hint
+    with pytest.raises(InputError) as error:
+        estimate(model, engine="trtllm", kv_dtype="fp32", dtype="bf16")
+    assert "--dtype" not in error.value.hint
+    assert estimate(model, engine="trtllm", dtype="bf16").kv_cache.dtype == "bf16"
