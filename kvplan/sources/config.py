@@ -50,7 +50,7 @@ def spec_from_raw(
         origins = {CONFIG_NAMES.get(key, key): origin for key, origin in origins.items()}
     facts = _facts(config, source, origins)
     try:
-        model = _made(reader_of(facts.model_type)(facts), config, facts, id, source, stored_weight_bytes, store)
+        model = _made(_reading(facts, config), config, facts, id, source, stored_weight_bytes, store)
     except UnsupportedError as error:
         if assume is None:
             error.hint = f"{error.hint}; `--assume full` gives bounds" if error.hint else "`--assume full` gives bounds"
@@ -72,7 +72,14 @@ def spec_from_config(
     Raises InputError naming a key that is missing or wrong, UnsupportedError naming an unknown `model_type`.
     """
     facts = _facts(config, source, origins or {})
-    return _made(reader_of(facts.model_type)(facts), config, facts, id, source, None, apply_quantization)
+    return _made(_reading(facts, config), config, facts, id, source, None, apply_quantization)
+
+
+def _reading(facts: Facts, config: Mapping[str, Any]) -> Reading:
+    """What the reader of the class, or else of the model type, makes of the facts."""
+    names = config.get("architectures")
+    named = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else None
+    return reader_of(facts.model_type, named)(facts)
 
 
 def _facts(config: Mapping[str, Any], source: Source, origins: Mapping[str, str]) -> Facts:

@@ -445,6 +445,13 @@ CONFIRMED = frozenset(
 says which."""
 
 
+READERS_OF_CLASSES: dict[str, str] = {
+    "LlamaForCausalLMEagle": "decoders.eagle.read_eagle",
+    "LlamaForCausalLMEagle3": "decoders.eagle.read_eagle3",
+}
+"""Classes that share a model type with others and hold other tensors: heads that draft for a model."""
+
+
 def doubt_of(model_type: str) -> str | None:
     """Why the parameters of a type may be others than the checkpoint's, and by how much; None where they are not."""
     if not READERS.get(model_type, "").startswith("remote.") or model_type in CONFIRMED:
@@ -455,11 +462,12 @@ def doubt_of(model_type: str) -> str | None:
     )
 
 
-def reader_of(model_type: str) -> Reader:
-    """The reader of a model type. Raises UnsupportedError for one that kvplan does not read."""
-    if model_type not in READERS:
+def reader_of(model_type: str, architecture: str | None = None) -> Reader:
+    """The reader of a class or else of a model type. Raises UnsupportedError for one that kvplan does not read."""
+    named = READERS_OF_CLASSES.get(architecture or "") or READERS.get(model_type)
+    if named is None:
         raise UnsupportedError(f"model type `{printable(model_type)}` is not supported", hint=_hint(model_type))
-    module, _, function = READERS[model_type].rpartition(".")
+    module, _, function = named.rpartition(".")
     reader: Reader = getattr(import_module(f"kvplan.sources.families.{module}"), function)
     return reader
 
