@@ -1,6 +1,6 @@
 """The Python face: names, numbers and strings in, frozen plans and tidy frames out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -78,16 +78,18 @@ def estimate(
     gpu: Gpu | str | None = None,
     num_gpus: int | None = None,
     gpu_memory_utilization: float | None = None,
+    draft: ModelSpec | str | PathLike[str] | None = None,
     **switches: Any,
 ) -> MemoryPlan:
     """What serving `model` takes: weights, cache, attention, activations and overhead, per GPU.
 
     `seq_len` is the number of tokens held per sequence (default: 4096, or the model's own limit if lower);
     `encoder_seq_len` an encoder's, by default the same; `num_gpus` is tp · pp; `switches` are the engine's own options
-    (`core.engines.deployment.Switches`). Raises InputError for what makes no sense, UnsupportedError for an unknown
+    (`core.engines.deployment.Switches`). `draft` is the model that drafts (SGLang), by default what the switch
+    `draft_model` names. Raises InputError for what makes no sense, UnsupportedError for an unknown
     architecture, HubError where a Hub id cannot be read.
     """
-    spec = _model(model)
+    spec, options = _model(model), read_switches(switches)
     serving = resolve(
         spec,
         seq_len=seq_len,
@@ -107,7 +109,8 @@ def estimate(
         gpu=_gpu(gpu),
         num_gpus=num_gpus,
         gpu_memory_utilization=gpu_memory_utilization,
-        switches=read_switches(switches),
+        switches=options,
+        draft=read_draft(engine, options, draft),
     )
     plan = plan_memory(spec, serving)
     return MemoryPlan(**{field.name: getattr(plan, field.name) for field in fields(plan)})
@@ -131,6 +134,7 @@ def kv_pool(
     num_gpus: int | None = None,
     gpu_memory_utilization: float | None = None,
     max_num_batched_tokens: int | None = None,
+    draft: ModelSpec | str | PathLike[str] | None = None,
     **switches: Any,
 ) -> KVPool:
     """What `engine` makes of `kv_memory_bytes` of each GPU: blocks, tokens, requests of `max_model_len` tokens.
@@ -140,6 +144,7 @@ def kv_pool(
     as the log prints them; what the account leaves pays for states, too. `max_model_len` is by default the model's own
     limit; -1 takes the longest that fits. `switches` are the engine's options (`core.engines.deployment.Switches`):
     block_size, max_num_seqs, prefix_caching, hybrid_manager, async_scheduling …, also as the engine spells them.
+    `draft` is the model that drafts (SGLang), by default what the switch `draft_model` names.
     Raises InputError for what makes no sense or what the engine refuses.
     """
     if gpu is None and kv_memory_bytes is not None:
@@ -148,6 +153,7 @@ def kv_pool(
     length = max_model_len if max_model_len not in (None, -1) else spec.max_seq_len
     if length is None:
         raise InputError(f"`{spec.id}` states no longest length", hint="give `max_model_len`")
+    options = read_switches(_without_what_goes_without_saying(engine, switches))
     serving = resolve(
         spec,
         seq_len=length,
@@ -163,7 +169,8 @@ def kv_pool(
         num_gpus=num_gpus,
         gpu_memory_utilization=gpu_memory_utilization,
         max_num_batched_tokens=max_num_batched_tokens,
-        switches=read_switches(_without_what_goes_without_saying(engine, switches)),
+        switches=options,
+        draft=read_draft(engine, options, draft),
     )
     if kv_memory_bytes is not None:
         positive("kv_memory_bytes", kv_memory_bytes)
@@ -205,7 +212,8 @@ def explain(
         spec, about_model = _model_of_log(seen, offline, timeout_seconds) if given is None else (given, "")
         if given is not None and seen.model and seen.model != given.id:
             about_model = f"the log names {printable(seen.model)}: taken as {given.id}, as was asked"
-        notes = tuple(note for note in (about_model, about_gpu) if note)
+        draft, about_draft = _draft_of_log(seen, overrides, offline, timeout_seconds)
+        notes = tuple(note for note in (about_model, about_gpu, about_draft) if note)
         answers.append(
             explain_start(
                 seen,
@@ -215,6 +223,7 @@ def explain(
                 tolerance=tolerance,
                 notes=notes,
                 known_gpus=load_gpus(),
+                draft=draft,
             )
         )
     return answers
@@ -247,6 +256,19 @@ def _model_of_log(seen: "Observation", offline: bool, timeout_seconds: float) ->
         return None, f"the model is not known: {error}; `--model` says which it is"
 
 
+def _draft_of_log(
+    seen: "Observation", overrides: Mapping[str, Any], offline: bool, timeout_seconds: float
+) -> tuple[ModelSpec | None, str]:
+    """(the model that drafts, why it is not known) of what a log or the user names."""
+    options = {**seen.options, **overrides}
+    given = {name: options.get(name) for name in ("draft_model", "speculative_method")}
+    try:
+        found = read_draft(seen.engine, read_switches(given), offline=offline, timeout_seconds=timeout_seconds)
+    except KvplanError as error:
+        return None, str(error)
+    return found, ""
+
+
 def _without_what_goes_without_saying(engine: str, given: dict[str, Any]) -> dict[str, Any]:
     pooled = find_engine(engine).pooled
     foreign = set(_ON_BY_DEFAULT) - (pooled.switches if pooled is not None else frozenset())
@@ -262,6 +284,30 @@ def read_switches(given: dict[str, Any]) -> Switches:
         name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
     }
     return Switches(**stated)
+
+
+def read_draft(
+    engine: str, switches: Switches, draft: ModelSpec | str | PathLike[str] | None = None, **how: Any
+) -> ModelSpec | None:
+    """The model that drafts, read as any model is (`how` is `load_model`'s); None where the engine plans none.
+
+    Raises what `load_model` raises, with the draft named in its words.
+    """
+    named = switches.draft_model if draft is None else draft
+    if named is None or switches.speculative_method in (None, "ngram"):
+        return None
+    pooled = find_engine(engine).pooled
+    if pooled is None or not pooled.reads_draft:
+        return None
+    if isinstance(named, ModelSpec):
+        return named
+    try:
+        return load_model(named, **how)
+    except KvplanError as error:
+        hint = "a local folder with the draft's config.json will do"
+        raise type(error)(
+            f"the draft model cannot be read: {error}", hint=f"{error.hint}; {hint}" if error.hint else hint
+        ) from error
 
 
 def curve(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from kvplan.api import DEFAULT_GPU, _gpu, _model, read_switches
+from kvplan.api import DEFAULT_GPU, _gpu, _model, read_draft, read_switches
 from kvplan.core.engines.deployment import Switches
 from kvplan.core.engines.table import find_engine
 from kvplan.core.errors import InputError, RefusedError
@@ -90,6 +90,7 @@ def fit(
     gpu_memory_utilization: float | None = None,
     max_num_batched_tokens: int | None = None,
     kv_memory_bytes: int | None = None,
+    draft: ModelSpec | str | PathLike[str] | None = None,
     **switches: Any,
 ) -> FitPlan:
     """The inverse of `estimate`: what is given is held, what is None is searched.
@@ -97,8 +98,9 @@ def fit(
     `max_model_len` (-1: the longest that fits, whatever the model's own limit), `concurrency` (requests of that length
     at once), `num_gpus` (None: the fewest) with `tp` and `pp`; `kv_dtype="best"` is the widest format that fits.
     `kv_memory_bytes` is a pool of a known size; `gpu` then decides only the limits that the engine sets by the device,
-    an H100's where none is named. Raises InputError for what makes no sense or what the
-    engine refuses; what does not fit is an answer: `fits` is False and `changes` say what would do.
+    an H100's where none is named. `draft` is the model that drafts (SGLang), by default what the switch `draft_model`
+    names. Raises InputError for what makes no sense or what the engine refuses; what does not fit is an answer: `fits`
+    is False and `changes` say what would do.
     """
     given = {"max_model_len": max_model_len, "concurrency": concurrency, "kv_memory_bytes": kv_memory_bytes}
     for name, number in given.items():
@@ -128,6 +130,7 @@ def fit(
         "gpu_memory_utilization": gpu_memory_utilization,
         "max_num_batched_tokens": max_num_batched_tokens,
         "switches": options,
+        "draft": read_draft(engine, options, draft),
     }
     return _fitted(_model(model), want, asked, kv_memory_bytes)
 
@@ -237,13 +240,15 @@ def serve_check(
     named = model if model is not None else read.model
     if named is None:
         raise InputError("the command names no model", hint="put it in, or give `model`")
-    if isinstance(named, ModelSpec):
-        return judge(read, named, _gpu(gpu))
-    return judge(read, load_model(named, offline=offline, timeout_seconds=timeout_seconds), _gpu(gpu))
+    how: dict[str, Any] = {"offline": offline, "timeout_seconds": timeout_seconds}
+    return judge(read, named if isinstance(named, ModelSpec) else load_model(named, **how), _gpu(gpu), **how)
 
 
-def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None) -> ServeCheck:
-    """The same for a command that was read, and its model. A RefusedError is an answer here: it does not start."""
+def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None, **how: Any) -> ServeCheck:
+    """The same for a command that was read, and its model; `how` says where a draft model is read from.
+
+    A RefusedError is an answer here: it does not start.
+    """
     from kvplan.runtime.starting import options_of, refuses_length
 
     options: dict[str, Any] = options_of(command)
@@ -266,7 +271,8 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None) -> ServeCheck:
     names = ("dtype", "kv_dtype", "quant", "gpu_memory_utilization", "max_num_batched_tokens")
     asked: dict[str, Any] = {name: options.pop(name, None) for name in names}
     asked |= {name: options.pop(name, 1) for name in ("tp", "pp", "dp", "dcp", "pcp")}
-    asked |= {"engine": engine, "gpu": gpu, "switches": read_switches(options)}
+    switches = read_switches(options)
+    asked |= {"engine": engine, "gpu": gpu, "switches": switches, "draft": read_draft(engine, switches, **how)}
     try:
         found = _fitted(spec, want, asked, kv_memory_bytes)
     except RefusedError as refusal:

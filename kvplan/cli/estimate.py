@@ -42,7 +42,8 @@ def estimate(ctx: click.Context, /, format: str | None, as_json: bool, **given: 
     format = options.chosen_format(format, as_json)
     how = {key: given.pop(key) for key in ("model", "facts", "assume", "offline", "hub", "timeout_seconds")}
     gpu = options.named_gpu(given.pop("gpu"), given.pop("gpu_memory"))
-    plan = api.estimate(options.load(**how), gpu=gpu, **options.merged(given))
+    asked = options.merged(given)
+    plan = api.estimate(options.load(**how), gpu=gpu, draft=options.load_draft(asked, how), **asked)
     _print(plan, format)
     note(plan.model.source.notes)
     note((warning.message for warning in plan.warnings), label="warning")

@@ -64,7 +64,7 @@ def fit(ctx: click.Context, /, model: str | None, format: str | None, as_json: b
     if model is None:
         raise click.UsageError("missing argument 'MODEL'")
     spec = options.load(model, **how)
-    answer = inverse.fit(spec, gpu, **asked)
+    answer = inverse.fit(spec, gpu, draft=options.load_draft(asked, how), **asked)
     _print(answer, format)
     _notes(answer, spec)
     ctx.exit(0 if answer.fits else 1)

@@ -275,6 +275,19 @@ def chosen_format(format: str | None, as_json: bool) -> str:
     return "json" if as_json else format or "text"
 
 
+def where(how: dict[str, Any]) -> dict[str, Any]:
+    """Of the source options those that say where models are read from: the same for the one that drafts."""
+    return {name: how[name] for name in ("offline", "hub", "timeout_seconds")}
+
+
+def load_draft(asked: dict[str, Any], how: dict[str, Any]) -> "ModelSpec | None":
+    """The model that drafts, read from where the source options say; None where nothing drafts apart."""
+    from kvplan.api import read_draft, read_switches
+
+    switches = read_switches({name: asked.get(name) for name in ("draft_model", "speculative_method")})
+    return read_draft(asked.get("engine", "exact"), switches, **where(how))
+
+
 def load(model: str, facts: tuple[tuple[str, str], ...], **how: Any) -> "ModelSpec":
     """The ModelSpec that MODEL and the source options mean."""
     from kvplan.sources.load import load_model

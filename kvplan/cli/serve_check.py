@@ -45,7 +45,7 @@ def serve_check(ctx: click.Context, /, command: str, format: str | None, as_json
     if named is None:
         raise InputError("the command names no model", hint="put it in, or give `--model`")
     spec = options.load(named, **given)
-    answer = inverse.judge(read, spec, gpu)
+    answer = inverse.judge(read, spec, gpu, **options.where(given))
     _print(answer, format)
     note(spec.source.notes)
     note((warning.message for warning in answer.fit.warnings), label="warning")

@@ -67,6 +67,8 @@ class Serving:
     """False where the share is the engine's own default."""
     switches: Switches = field(default_factory=Switches)
     """What the engine is told beyond all this."""
+    draft: ModelSpec | None = None
+    """The model that drafts apart, where there is one and the engine plans it."""
 
     @property
     def num_gpus(self) -> int:
@@ -95,6 +97,7 @@ class Serving:
             gpu=self.gpu,
             memory_share=self.gpu_memory_utilization if self.share_stated else None,
             switches=self.switches,
+            draft=self.draft,
         )
 
     @property
@@ -134,6 +137,7 @@ def resolve(
     num_gpus: int | None = None,
     gpu_memory_utilization: float | None = None,
     switches: Switches | None = None,
+    draft: ModelSpec | None = None,
 ) -> Serving:
     """Check what the user asked for and fill in every default.
 
@@ -173,6 +177,7 @@ def resolve(
         gpu_memory_utilization=share,
         share_stated=gpu_memory_utilization is not None,
         switches=switches,
+        draft=draft,
     )
     _check_capacity(serving.capacity_bytes)
     _check_bandwidth(gpu)

@@ -301,7 +301,7 @@ STRATEGIES: dict[str, dict[str, st.SearchStrategy[object]]] = {
         "attention_backend": st.sampled_from(("fa3", "triton", "flashinfer")), "state_dtype": STATES,
         "conv_dtype": STATES, "swa_full_tokens_ratio": SHARES, "mamba_full_memory_ratio": st.floats(0.01, 50),
         "cuda_graph_max_bs": COUNTS, "no_images": YES, "attention_dp": YES,
-        "stage_layers": st.lists(COUNTS, min_size=1, max_size=3).map(tuple),
+        "stage_layers": st.lists(COUNTS, min_size=1, max_size=3).map(tuple), "max_loras": COUNTS,
     },
     "trtllm": {
         "max_model_len": COUNTS, "tp": st.integers(2, 64), "pp": COUNTS, "dtype": MODEL_FORMATS,
@@ -326,8 +326,10 @@ STRATEGIES: dict[str, dict[str, st.SearchStrategy[object]]] = {
 def _asked(draw: st.DrawFn) -> tuple[str, dict[str, object]]:
     engine = draw(st.sampled_from(sorted(STRATEGIES)))
     options = draw(st.fixed_dictionaries({}, optional=STRATEGIES[engine]))
-    if "max_loras" in options and draw(BOTH):
+    if "max_loras" in options and (engine == "sglang" or draw(BOTH)):
         options["max_lora_rank"] = draw(COUNTS)
+    if "max_loras" in options and engine == "sglang":
+        options["lora_target_modules"] = draw(st.sampled_from((("all",), ("q_proj", "v_proj"))))
     if engine in ("sglang", "trtllm") and "tp" in options and draw(BOTH):
         options["expert_parallel"] = True
     if engine == "sglang" and draw(BOTH):

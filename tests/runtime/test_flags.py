@@ -133,6 +133,19 @@ SGLANG_PARTS = [
     ),
     (
         {
+            "enable_lora": True,
+            "max_loras_per_batch": 4,
+            "max_lora_rank": 64,
+            "lora_target_modules": ["q_proj", "v_proj"],
+            "lora_paths": ["a=o/a"],
+        },
+        {"max_loras": 4, "max_lora_rank": 64, "lora_target_modules": ("q_proj", "v_proj")},
+        (),
+    ),
+    ({"lora_paths": ["o/a"], "max_loras_per_batch": 8}, {}, ("--lora-paths",)),
+    ({"enable_lora": False, "lora_paths": ["o/a"]}, {}, ()),
+    (
+        {
             "disable_hybrid_swa_memory": True,
             "chunked_prefill_size": -1,
             "enable_lora": True,

@@ -6,6 +6,7 @@ from typing import Literal
 from kvplan.core.dtypes import DType
 from kvplan.core.errors import InputError
 from kvplan.core.hardware import Gpu
+from kvplan.core.model import ModelSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,10 @@ class Switches:
     """`mtp`, `eagle`, `eagle3`, `ngram`, `draft_model` …"""
     draft_model: str | None = None
     max_loras: int = 0
+    """SGLang `--max-loras-per-batch`, with `--enable-lora`."""
     max_lora_rank: int = 16
+    lora_target_modules: tuple[str, ...] = ()
+    """SGLang: what adapters adapt, e.g. `q_proj`; none named = all that it knows."""
     usage: str | None = None
     """vLLM: `server` (`vllm serve`) or `llm` (the Python class); some defaults differ."""
     stage_layers: tuple[int, ...] = ()
@@ -142,3 +146,5 @@ class Deployment:
     memory_share: float | None = None
     """`--gpu-memory-utilization`, `--mem-fraction-static`, `--kv_cache_free_gpu_memory_fraction`."""
     switches: Switches = field(default_factory=Switches)
+    draft: ModelSpec | None = None
+    """The model that `Switches.draft_model` names, where the engine plans one (`Pooled.reads_draft`)."""

@@ -46,6 +46,8 @@ class Pooled:
     """[start, stop) of the layers of each pipeline stage, where the engine deals them out in a way of its own."""
     splits_layers: bool = False
     """Several GPUs share a model by whole layers where nothing else is said, and the token table stays with the CPU."""
+    reads_draft: bool = False
+    """A model that drafts apart is planned from its own config: `Deployment.draft`."""
     shares_length: bool = False
     """`max_model_len` is the context of all requests together (llama.cpp `-c`), not that of one."""
 

@@ -57,16 +57,17 @@ def explain(
     tolerance: float | None = None,
     notes: tuple[str, ...] = (),
     known_gpus: Sequence[Gpu] = (),
+    draft: ModelSpec | None = None,
 ) -> Explanation:
     """Set what one start printed against what kvplan predicts for it.
 
     Without a model, or where it and the options do not go together, only the log's own sums are checked. `overrides`
     are options under kvplan's names that stand over the log's; `notes` what the caller has to say about model and GPU;
-    `known_gpus` are those that a log without a name may mean, by their size.
+    `known_gpus` are those that a log without a name may mean, by their size; `draft` is the model that drafts.
     With a `tolerance` the pool is judged even where the account behind it rests on assumptions.
     """
     found = Findings(notes=list(notes))
-    case = None if model is None else _case(observation, model, gpu, overrides or {}, known_gpus, found)
+    case = None if model is None else _case(observation, model, gpu, overrides or {}, known_gpus, found, draft)
     if case is not None:
         found.rows += _rows(case, found)
     sums = arithmetic_rows(observation)
@@ -95,10 +96,11 @@ def _case(
     overrides: Mapping[str, Any],
     known_gpus: Sequence[Gpu],
     found: Findings,
+    draft: ModelSpec | None,
 ) -> Case | None:
     """The start in kvplan's words; None, and a note, where they make no sense together."""
     try:
-        serving, notes = serving_of(observation, model, gpu, overrides)
+        serving, notes = serving_of(observation, model, gpu, overrides, draft)
         found.notes += notes
         serving = _with_device(observation, serving, known_gpus, found)
     except KvplanError as error:

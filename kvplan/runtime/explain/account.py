@@ -12,6 +12,7 @@ from typing import Literal
 from kvplan.core.boot import Boot
 from kvplan.core.device import visible_bytes
 from kvplan.core.engines.pool import Budget
+from kvplan.core.engines.sglang.drafts import draft_weights as sglang_draft
 from kvplan.core.engines.versions import release
 from kvplan.core.engines.vllm.extras import draft_weights, lora_slots
 from kvplan.core.engines.vllm.loading import extra_weights
@@ -233,7 +234,20 @@ def _sglang(case: Case) -> list[Row]:
             "account", "free before loading", free, scaled, basis="calibrated", why="the device less CUDA's context"
         ))  # fmt: skip
     why = "the log tells what was free before and after, which is more than tensors"
-    return rows + _weights(case, why, LOAD)
+    return rows + _weights(case, why, LOAD) + _draft_rows(case, why)
+
+
+def _draft_rows(case: Case, why: str) -> list[Row]:
+    """What SGLang loads to draft with, which its log tells as a second model."""
+    found = sglang_draft(case.model, case.serving.deployment)
+    if found is None:
+        return []
+    spread = found.spread_bytes + LOAD.spread_bytes + found.num_bytes // 100
+    predicted, basis = around(found.num_bytes, spread), worst_basis([found, LOAD])
+    return [
+        make_row("account", "draft weights", amount(figure), predicted, basis=basis, rank=rank, why=why)
+        for rank, figure in each(case.observation, "draft_weights")
+    ]
 
 
 def _trtllm(case: Case) -> list[Row]:

@@ -30,7 +30,11 @@ _APART = frozenset({"max_model_len", "kv_memory_bytes"})
 
 
 def serving_of(
-    observation: Observation, model: ModelSpec, gpu: Gpu | None, overrides: Mapping[str, Any]
+    observation: Observation,
+    model: ModelSpec,
+    gpu: Gpu | None,
+    overrides: Mapping[str, Any],
+    draft: ModelSpec | None = None,
 ) -> tuple[Serving, list[str]]:
     """How the model was served, and notes on what the log does not say.
 
@@ -65,6 +69,7 @@ def serving_of(
         engine=engine,
         gpu=gpu,
         switches=Switches(**_as_tuples(switches)),
+        draft=draft,
         **given,
     )
     return serving, notes

@@ -79,15 +79,24 @@ _ARGUMENTS = (
     Argument(None, ("--speculative-num-steps",), WORD),
     Argument(None, ("--speculative-eagle-topk",), WORD),
     Argument(None, ("--speculative-num-draft-tokens",), WORD),
+    Argument(None, ("--enable-lora",), ON),
+    Argument(None, ("--lora-paths",), WORDS),
+    Argument(None, ("--max-loras-per-batch",), WORD),
+    Argument(None, ("--max-lora-rank",), WORD),
+    Argument(None, ("--lora-target-modules",), WORDS),
 )
-_JOINT = names("dp attention_dp expert_parallel num_speculative_tokens speculative_method draft_model")
+_JOINT = names(
+    "dp attention_dp expert_parallel num_speculative_tokens speculative_method draft_model max_loras max_lora_rank "
+    "lora_target_modules"
+)
 _METHODS = {"EAGLE": "eagle", "EAGLE3": "eagle3", "NEXTN": "mtp", "STANDALONE": "draft_model", "NGRAM": "ngram"}
 _ALGORITHMS = {method: algorithm for algorithm, method in _METHODS.items()}
 
 
 def _joint_read(args: Mapping[str, object]) -> tuple[Options, tuple[str, ...]]:
     given = {name: value for name, value in args.items() if value is not None}
-    return _graphs(given) | _data_parallel(given) | _experts(given) | _speculation(given), ()
+    adapters, unread = _adapters(given)
+    return _graphs(given) | _data_parallel(given) | _experts(given) | _speculation(given) | adapters, unread
 
 
 def _count(args: Mapping[str, object], name: str) -> int | None:
@@ -124,6 +133,7 @@ def _speculation(args: Mapping[str, object]) -> Options:
     if algorithm is None:
         return {}
     name, model = str(algorithm).upper(), args.get("speculative_draft_model_path")
+    model = None if model == args.get("model_path") else model
     method = "mtp" if name == "EAGLE" and model is None else _METHODS.get(name, name.lower())
     verified, steps = _count(args, "speculative_num_draft_tokens"), _count(args, "speculative_num_steps")
     drafted = steps if verified is None else verified - 1
@@ -132,6 +142,23 @@ def _speculation(args: Mapping[str, object]) -> Options:
         | ({} if model is None else {"draft_model": str(model)})
         | ({"num_speculative_tokens": drafted} if drafted else {})
     )
+
+
+MAX_LORAS = 8
+"""`max_loras_per_batch` where the user says nothing."""
+
+
+def _adapters(args: Mapping[str, object]) -> tuple[Options, tuple[str, ...]]:
+    """Slots for adapters; rank and modules that only the adapters' own files tell are left out of the count."""
+    paths = args.get("lora_paths")
+    if not (switched(args, "enable_lora") or (paths and "enable_lora" not in args)):
+        return {}, ()
+    modules = words(args.get("lora_target_modules") or ())
+    rank = _count(args, "max_lora_rank")
+    if rank is None or not modules:
+        return {}, ("--lora-paths",) if paths else ("--enable-lora",)
+    found: Options = {"max_loras": _count(args, "max_loras_per_batch") or MAX_LORAS, "max_lora_rank": rank}
+    return found | {"lora_target_modules": tuple(modules)}, ()
 
 
 def _joint_write(options: Mapping[str, object]) -> list[str]:
@@ -143,7 +170,16 @@ def _joint_write(options: Mapping[str, object]) -> list[str]:
         if options.get("tp") in (None, 1):
             raise InputError("SGLang spreads experts over tensor-parallel ranks", hint="set `tp` to 2 or more")
         line += ["--ep-size", count_text(options["tp"])]
-    return line + _written_speculation(options)
+    return line + _written_speculation(options) + _written_adapters(options)
+
+
+def _written_adapters(options: Mapping[str, object]) -> list[str]:
+    if not options.get("max_loras"):
+        return []
+    modules = words(options.get("lora_target_modules") or ("all",))
+    rank = 16 if options.get("max_lora_rank") is None else options["max_lora_rank"]
+    limits = ["--max-loras-per-batch", count_text(options["max_loras"]), "--max-lora-rank", count_text(rank)]
+    return ["--enable-lora", *limits, "--lora-target-modules", *modules]
 
 
 def _written_speculation(options: Mapping[str, object]) -> list[str]:

@@ -37,7 +37,7 @@ SILENT = names(
     "prefill_delayer_max_delay_passes prefill_delayer_token_usage_low_watermark "
     "prefill_delayer_forward_passes_buckets prefill_delayer_wait_seconds_buckets prefill_delayer_queue_min_ratio "
     "prefill_delayer_max_delay_ms min_free_slots_delay radix_eviction_policy radix_eviction_policy_config "
-    "sampling_backend grammar_backend lora_target_modules lora_eviction_policy lora_drain_wait_threshold "
+    "sampling_backend grammar_backend lora_eviction_policy lora_drain_wait_threshold "
     "max_loaded_loras speculative_accept_threshold_single speculative_accept_threshold_acc "
     "speculative_ngram_min_bfs_breadth speculative_ngram_max_bfs_breadth speculative_ngram_match_type "
     "speculative_ngram_max_trie_depth speculative_ngram_capacity speculative_ngram_min_match_window_size "
@@ -96,7 +96,7 @@ DEFAULTS = {
     "dllm_fdfo": True, "max_lora_chunk_size": 16, "unified_cache_external_linker_backend": "mooncake",
     "mm_global_cache_backend": "mooncake", "kv_canary": "none", "kv_canary_real_data": "none",
     "speculative_domino_candidate_pool_size": 2048, "speculative_attention_mode": "prefill",
-    "speculative_ngram_external_corpus_max_tokens": 10000000, "lora_backend": "csgmv", "max_loras_per_batch": 8,
+    "speculative_ngram_external_corpus_max_tokens": 10000000, "lora_backend": "csgmv",
     "ds_heavy_channel_num": 32, "ds_heavy_token_num": 256, "ds_heavy_channel_type": "qk",
     "ds_sparse_decode_threshold": 4096, "mamba_scheduler_strategy": "no_buffer",
     "expert_distribution_recorder_buffer_size": 1000, "disaggregation_prefill_pp": 1,
@@ -104,7 +104,7 @@ DEFAULTS = {
 """Of what is neither read nor silent: a log prints these when nothing was set."""
 
 SILENT_MANY = names(
-    "custom_weight_loader lora_target_modules numa_node allowed_media_domains encoder_urls encoder_register_urls "
+    "custom_weight_loader numa_node allowed_media_domains encoder_urls encoder_register_urls "
     "bucket_time_to_first_token bucket_inter_token_latency bucket_e2e_request_latency prompt_tokens_buckets "
     "generation_tokens_buckets debug_tensor_dump_layers log_requests_target sidecar_args "
     "uvicorn_access_log_exclude_prefixes prefill_delayer_forward_passes_buckets prefill_delayer_wait_seconds_buckets"

@@ -303,7 +303,7 @@ def test_a_logged_start():
         ({"tp": 4, "dcp": 3}, "decode context"),
         ({"pp": 2, "stage_layers": (30, 3)}, "30+3 layers"),
         ({"speculative_method": "mtp"}, "multi-token"),
-        ({"speculative_method": "draft_model"}, "draft model"),
+        ({"speculative_method": "draft_model"}, "model that drafts"),
         ({"num_speculative_tokens": 2}, "need a method"),
         ({"swa_full_tokens_ratio": 2.0}, "swa_full_tokens_ratio"),
         ({"mamba_full_memory_ratio": 0.0}, "mamba_full_memory_ratio"),

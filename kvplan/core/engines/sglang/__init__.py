@@ -1,22 +1,23 @@
 """SGLang: two pools of token slots at most, one of recurrent states, sized by what weights leave.
 
 `layers` says what one token takes, `states` what a recurrent state takes, `slots` how many of them the bytes give,
-`pool` what is made of it, `budget` where the bytes come from, `checks` what is refused, `compressed` DeepSeek-V4.
+`pool` what is made of it, `budget` where the bytes come from, `drafts` and `adapters` what is loaded beside the model,
+`checks` what is refused, `compressed` DeepSeek-V4.
 
 Source: SGLang 0.5.23, sglang/srt/
 """
 
 from dataclasses import replace
+from functools import partial
 
 from kvplan.core.cache import Cache
-from kvplan.core.dtypes import BF16, FP16, FP32, DType
 from kvplan.core.engines.engine import Engine, Pooled
 from kvplan.core.engines.sglang.budget import budget
 from kvplan.core.engines.sglang.checks import check
+from kvplan.core.engines.sglang.drafts import auto_dtype
 from kvplan.core.engines.sglang.layers import dealt
 from kvplan.core.engines.sglang.pool import ENGINE, VERSION, held, kinds, pool
-from kvplan.core.engines.versions import chosen
-from kvplan.core.hardware import Gpu
+from kvplan.core.engines.versions import chosen, release
 from kvplan.core.mixers import Mixer
 from kvplan.core.model import ModelSpec
 
@@ -24,17 +25,6 @@ from kvplan.core.model import ModelSpec
 def _reserve(cache: Cache, mixer: Mixer) -> Cache:
     """Every layer keeps every token: whether sliding ones have a pool of their own, the model's class decides."""
     return cache if cache.max_tokens is None else replace(cache, max_tokens=None)
-
-
-def _auto_dtype(model: ModelSpec, gpu: Gpu | None) -> DType:
-    """16 bits of fp32, bf16 only where the device has it.
-
-    Source: SGLang 0.5.23, configs/model_config.py `_get_and_verify_dtype`, `maybe_downgrade_dtype_for_legacy_gpu`
-    """
-    own, major = model.dtype or BF16, (gpu.arch if gpu is not None else "").partition(".")[0]
-    if major.isdigit() and int(major) < 8:
-        return FP16
-    return (BF16 if model.model_type.startswith("gemma") else FP16) if own == FP32 else own
 
 
 def _auto_kv_dtype(model: ModelSpec) -> str | None:
@@ -52,7 +42,8 @@ SWITCHES = frozenset({
     "max_num_seqs", "max_num_batched_tokens", "block_size", "prefix_caching", "enforce_eager", "attention_backend",
     "state_dtype", "conv_dtype", "num_speculative_tokens", "speculative_method", "draft_model", "stage_layers",
     "expert_parallel", "attention_dp", "swa_full_tokens_ratio", "mamba_full_memory_ratio", "cuda_graph_max_bs",
-    "max_pool_tokens", "no_images", "states_apart", "cpu_offload_bytes",
+    "max_pool_tokens", "no_images", "states_apart", "cpu_offload_bytes", "max_loras", "max_lora_rank",
+    "lora_target_modules",
 })  # fmt: skip
 
 SGLANG = Engine(
@@ -69,16 +60,24 @@ SGLANG = Engine(
         kinds=kinds,
         check=check,
         stages=dealt,
-        auto_dtype=_auto_dtype,
+        auto_dtype=auto_dtype,
         auto_kv_dtype=_auto_kv_dtype,
         default_share=None,
+        reads_draft=True,
         switches=SWITCHES,
     ),
 )
+
+
+DRAFT_FIRST = (0, 5, 14)
+"""From here on what drafts is loaded before the pools are sized (managers/scheduler.py `init_memory_pools`)."""
 
 
 def profile(version: str | None) -> Engine:
     """The one that kvplan knows, also for older versions, which it was not checked against."""
     found, newer = chosen(ENGINE, version, (OLDEST, VERSION))
     asked = version if found == OLDEST else newer
-    return replace(SGLANG, newer=asked) if asked else SGLANG
+    if asked is None or SGLANG.pooled is None:
+        return SGLANG
+    sized = partial(budget, draft_first=release(asked) >= DRAFT_FIRST)
+    return replace(SGLANG, newer=asked, pooled=replace(SGLANG.pooled, budget=sized))

@@ -8,8 +8,12 @@ arg_groups/memory_hook.py `handle_gpu_memory_settings` (lines 47-399), arg_group
 
 from kvplan.core.device import DRIVER_RESERVE, visible_bytes
 from kvplan.core.engines.deployment import Deployment
-from kvplan.core.engines.pool import Budget
+from kvplan.core.engines.pool import Budget, KVPool
+from kvplan.core.engines.sglang import compressed
+from kvplan.core.engines.sglang.adapters import lora_slots
 from kvplan.core.engines.sglang.checks import check
+from kvplan.core.engines.sglang.drafts import draft_weights, own_token_bytes
+from kvplan.core.engines.sglang.layers import stages
 from kvplan.core.engines.sglang.pool import pool
 from kvplan.core.engines.sglang.slots import CHUNKED_PREFILL, chunked_prefill
 from kvplan.core.errors import InputError
@@ -41,17 +45,21 @@ NO_PREFILL_GRAPHS = frozenset({"DeepseekV4ForCausalLM", "Qwen3NextForCausalLM", 
 """Source: configs/model_config.py `piecewise_cuda_graph_disabled_model_archs`"""
 
 
-def budget(model: ModelSpec, deployment: Deployment, weight_bytes: tuple[int, ...]) -> tuple[Budget, ...]:
+def budget(
+    model: ModelSpec, deployment: Deployment, weight_bytes: tuple[int, ...], *, draft_first: bool = True
+) -> tuple[Budget, ...]:
     """One account a stage: (device − context) · fraction − weights − reserve for images = the pools.
 
-    The fraction is one of what is free before the weights are loaded, so that a context is not part of it.
-    Raises InputError where the GPU is not known.
+    The fraction is one of what is free before the weights are loaded, so that a context is not part of it. Without
+    `draft_first` what drafts is loaded after the pools, out of the rest. Raises InputError where the GPU is not known.
     """
     check(model, deployment)
     gpu, _ = _device(deployment)
     fraction = mem_fraction(model, deployment, gpu)
     device = visible_bytes(gpu)
     context = CONTEXT_WITH_RANKS if deployment.tp > 1 or deployment.pp > 1 else CONTEXT
+    draft, slots = draft_weights(model, deployment), lora_slots(model, deployment)
+    late = () if draft is None or draft_first else (draft,)
     accounts = []
     for stage, weights in enumerate(weight_bytes):
         taken = [
@@ -63,6 +71,7 @@ def budget(model: ModelSpec, deployment: Deployment, weight_bytes: tuple[int, ..
             taken.append(
                 Measured(name=DRIVER_RESERVE.name, num_bytes=0, spread_bytes=spread, source=DRIVER_RESERVE.source)
             )
+        taken += [item for item in (draft, slots) if item is not None and item not in late]
         taken += _for_images(model, deployment, fraction, device)
         usable = context.num_bytes + int((device - context.num_bytes) * fraction)
         left = usable - sum(item.num_bytes for item in taken)
@@ -72,7 +81,7 @@ def budget(model: ModelSpec, deployment: Deployment, weight_bytes: tuple[int, ..
                 device_bytes=device,
                 usable_bytes=usable,
                 taken=tuple(taken),
-                untaken=_untaken(model, deployment, left),
+                untaken=(*late, *_untaken(model, deployment, left)),
             )
         )
     return tuple(accounts)
@@ -114,9 +123,20 @@ def graphs_mib(model: ModelSpec, deployment: Deployment) -> float:
 
 
 def graph_max_bs(deployment: Deployment) -> int:
-    """The largest batch that decode captures a graph of: by the device's memory and tp."""
+    """The largest batch that decode captures a graph of: by the device's memory and tp, at most the requests given.
+
+    The 48 requests that drafting sets come later, and cap nothing here.
+
+    Source: arg_groups/memory_hook.py `handle_gpu_memory_settings`, arg_groups/pipeline.py
+    """
     if deployment.switches.cuda_graph_max_bs is not None:
         return deployment.switches.cuda_graph_max_bs
+    asked = deployment.switches.max_num_seqs
+    usual = _usual_max_bs(deployment)
+    return usual if asked is None else min(usual, asked)
+
+
+def _usual_max_bs(deployment: Deployment) -> int:
     _, listed = _device(deployment)
     wide = deployment.tp >= 4
     small, middle, large = (bound * GIB for bound in (20, 35, 60))
@@ -175,20 +195,33 @@ def _untaken(model: ModelSpec, deployment: Deployment, left: int) -> tuple[Measu
         Measured(name="CUDA graphs", num_bytes=graphs, spread_bytes=graphs, source=formula, basis="assumed"),
         Measured(name="activations", num_bytes=activations, spread_bytes=activations, source=assumed, basis="assumed"),
     ]
-    requests = _running(model, deployment, left)
-    if requests:
-        table = (requests + 1) * deployment.max_model_len * 4
-        source = "mem_cache/memory_pool.py `ReqToTokenPool`: (requests + 1) · context · 4 bytes"
-        items.append(
-            Measured(name="table of requests' tokens", num_bytes=table, spread_bytes=0, source=source, basis="derived")
-        )
+    found = pool(model, deployment, left) if left > 0 else None
+    if found is None:
+        return tuple(items)
+    table = (_running(found) + 1) * deployment.max_model_len * 4
+    source = "mem_cache/memory_pool.py `ReqToTokenPool`: (requests + 1) · context · 4 bytes"
+    items.append(
+        Measured(name="table of requests' tokens", num_bytes=table, spread_bytes=0, source=source, basis="derived")
+    )
+    if beyond := _beyond_its_share(model, deployment, found):
+        source = "mem_cache/kv_cache_configurator.py: sized like the model's layers, allocated in the draft's own shape"
+        name = "the draft's pool beyond its share"
+        items.append(Measured(name=name, num_bytes=beyond, spread_bytes=0, source=source, basis="derived"))
     return tuple(items)
 
 
-def _running(model: ModelSpec, deployment: Deployment, left: int) -> int:
-    """`max_running_requests`, from the pool's own account; 0 where there is no pool."""
-    found = pool(model, deployment, left).notes if left > 0 else ()
-    note = next((note for note in found if "max_running_requests=" in note), "")
+def _beyond_its_share(model: ModelSpec, deployment: Deployment, found: KVPool) -> int:
+    """Bytes that the draft's pool has more than the size of a token counts for it; 0 where it has less."""
+    if compressed.applies(model) or not found.num_tokens:
+        return 0
+    charged = stages(model, deployment)[-1].draft_bytes
+    more = own_token_bytes(model, deployment, charged)[0] - charged
+    return max(more, 0) * (found.num_tokens + found.block_size)
+
+
+def _running(found: KVPool) -> int:
+    """`max_running_requests`, from the pool's own account; 0 where it holds nothing."""
+    note = next((note for note in found.notes if "max_running_requests=" in note), "")
     return int(note.partition("max_running_requests=")[2].partition(",")[0] or 0)
 
 

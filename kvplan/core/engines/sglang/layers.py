@@ -36,6 +36,17 @@ HYBRID_SWA = frozenset({
 Source: configs/model_config.py `is_hybrid_swa_model` (0.5.23, lines 2651-2697)
 """
 
+OWN_DRAFTS = frozenset({
+    "DeepseekV32ForCausalLM", "DeepseekV3ForCausalLM", "DeepseekV4ForCausalLM", "Glm4MoeForCausalLM",
+    "Glm4MoeLiteForCausalLM", "GlmMoeDsaForCausalLM", "BailingMoeForCausalLM", "BailingMoeV2ForCausalLM",
+    "BailingMoeV2_5ForCausalLM", "MistralLarge3ForCausalLM", "PixtralForConditionalGeneration", "HYV3ForCausalLM",
+    "HYV4ForCausalLM", "Qwen4ExpForConditionalGeneration",
+})  # fmt: skip
+"""Classes whose checkpoint SGLang names as the draft's, too, where the user names none.
+
+Source: arg_groups/speculative_hook.py `_handle_eagle_family`
+"""
+
 FP4 = frozenset({"nvfp4", "mxfp4"})
 """Names for `fp4_e2m1`, which SGLang stores with one byte of scale for 16 elements, whatever the name."""
 
@@ -68,6 +79,9 @@ class Stage:
     workspace_token_bytes: int
     """What prefill of an fp4 cache unpacks into, shared by all layers."""
     draft_layers: int
+    """Layers that drafting adds to the size of a token, as if they were the model's own."""
+    draft_sliding: int
+    """Of these, those with places in the pool of sliding layers."""
     state_layers: int
     state_bytes: int
     """One slot of every state of the stage."""
@@ -87,17 +101,28 @@ class Stage:
     def draft_bytes(self) -> int:
         """Bytes that drafting adds to a token of the full pool: so many layers like the model's own.
 
-        cell + ⌊cell · draft layers / layers⌋; beside a pool of sliding layers, the first full layer's bytes each
+        cell + ⌊cell · draft layers / layers⌋, of DSA (⌊latents · draft layers / layers⌋ + an index each) · dcp; beside
+        a pool of sliding layers, the first full layer's bytes each
 
-        Source: pool_configurator.py, lines 268-318 and 656-921
+        Source: pool_configurator.py `DefaultPoolConfigurator.__init__` (lines 268-318), `HybridSWAPoolConfigurator`
         """
         if not self.draft_layers:
             return 0
         if self.sliding:
             like = (self.full or self.sliding)[0]
-            return self.draft_layers * like.token_bytes
+            return (self.draft_layers - self.draft_sliding) * like.token_bytes
         layers = sum(group.count for group in self.full)
-        return self.full_bytes * self.draft_layers // layers if layers else 0
+        if not layers:
+            return 0
+        if self.full[0].kind == "latent_indexed":
+            latents = sum(group.count * group.token_bytes for group in self.full) * self.draft_layers // layers
+            return (latents + self.draft_layers * max(group.index_bytes for group in self.full)) * self.dcp
+        return self.full_bytes * self.draft_layers // layers
+
+    @property
+    def draft_sliding_bytes(self) -> int:
+        """Bytes that drafting adds to a token of the pool of sliding layers."""
+        return self.draft_sliding * self.sliding[0].token_bytes if self.sliding else 0
 
 
 def attention_tp(deployment: Deployment) -> int:
@@ -172,23 +197,52 @@ def _stage(model: ModelSpec, deployment: Deployment, order: tuple[int, ...]) -> 
         KVLayers(kind=kind, count=n, token_bytes=token, key_bytes=key, index_bytes=index, window=window)
         for (kind, token, key, index, window), n in counts.items()
     ]
+    drafting = draft_layers(model, deployment)
     return Stage(
         full=tuple(group for group in groups if group.window is None),
         sliding=tuple(group for group in groups if group.window is not None),
         workspace_token_bytes=workspace,
-        draft_layers=draft_layers(model, deployment),
+        draft_layers=drafting[0],
+        draft_sliding=drafting[1],
         state_layers=state_layers,
         state_bytes=state_bytes,
         dcp=deployment.dcp,
     )
 
 
-def draft_layers(model: ModelSpec, deployment: Deployment) -> int:
-    """Layers that drafting keeps a cache of: the checkpoint's own for MTP, one for EAGLE."""
-    method = deployment.switches.speculative_method
+def draft_layers(model: ModelSpec, deployment: Deployment) -> tuple[int, int]:
+    """(layers that the size of a token counts for drafting, of them sliding ones with a pool of their own).
+
+        a draft model   all of its layers, or its `num_nextn_predict_layers`        a head that nobody names   1
+        mtp             the config's `num_nextn_predict_layers`; of a class that SGLang takes as its own draft at least
+                        1; of another one 0, although a pool is made for its layer
+
+    Source: model_executor/model_runner_components/spec_aux_hidden_state.py `_resolve_eagle_aux_hidden_state`,
+    arg_groups/speculative_hook.py `_handle_eagle_family`
+    """
+    method, draft = deployment.switches.speculative_method, deployment.draft
     if method in (None, "ngram"):
-        return 0
-    return model.draft.num_layers if method == "mtp" and model.draft is not None else 1
+        return 0, 0
+    if draft is None:
+        return (_next_layers(model, as_draft=model.architecture in OWN_DRAFTS) if method == "mtp" else 1), 0
+    if draft.draft is not None:
+        return _next_layers(draft, as_draft=True), 0
+    sliding = [window_of(mixer) is not None for layer in draft.layers for mixer in layer.mixers]
+    order = [sliding[index] for index in draft.layer_order] if is_hybrid_swa(draft) else []
+    return draft.num_layers, sum(order)
+
+
+def _next_layers(model: ModelSpec, *, as_draft: bool) -> int:
+    """`num_nextn_predict_layers`; read as a draft, a class that does not state it has one."""
+    found = [fact.value for fact in model.facts if fact.key.rpartition(".")[2] == "num_nextn_predict_layers"]
+    stated = found[0] if found and isinstance(found[0], int) else 0
+    return max(stated, 1) if as_draft else stated
+
+
+def own_entry(mixer: Mixer, model: ModelSpec, deployment: Deployment) -> int:
+    """Bytes of one token in the place of one mixer, an indexer's key included."""
+    _, token, _, index, _ = _entry(mixer, model, deployment)
+    return token + index
 
 
 def _entry(mixer: Mixer, model: ModelSpec, deployment: Deployment) -> tuple[str, int, int, int, int | None]:

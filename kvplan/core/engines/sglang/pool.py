@@ -10,6 +10,7 @@ from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.pool import KVPool, PoolGroup
 from kvplan.core.engines.sglang import compressed
 from kvplan.core.engines.sglang.checks import check
+from kvplan.core.engines.sglang.drafts import own_token_bytes
 from kvplan.core.engines.sglang.layers import KVLayers, Stage, is_dsa, pool_window, stages
 from kvplan.core.engines.sglang.slots import (
     Slots,
@@ -63,9 +64,10 @@ def pool(model: ModelSpec, deployment: Deployment, kv_memory_bytes: int | None) 
         return compressed.pool(model, deployment, kv_memory_bytes)
     all_stages = stages(model, deployment)
     sizing = size(model, deployment, all_stages, kv_memory_bytes)
-    tightest = min(range(len(all_stages)), key=lambda i: (-_allocated(all_stages[i], sizing, sizing.slots[i]), i))
-    stage, slots = all_stages[tightest], sizing.slots[tightest]
-    allocated = _allocated(stage, sizing, slots)
+    of_draft = own_token_bytes(model, deployment, all_stages[-1].draft_bytes)
+    sizes = [_allocated(stage, sizing, slots, of_draft) for stage, slots in zip(all_stages, sizing.slots, strict=True)]
+    tightest = sizes.index(max(sizes))
+    stage, slots, allocated = all_stages[tightest], sizing.slots[tightest], sizes[tightest]
     length, held_tokens = deployment.max_model_len, sizing.tokens * deployment.dcp
     refusal = _refusal(model, sizing, stage)
     fits = 0 if refusal else min(held_tokens, length)
@@ -85,7 +87,7 @@ def pool(model: ModelSpec, deployment: Deployment, kv_memory_bytes: int | None) 
         fits_one=fits >= length,
         longest_request=fits,
         groups=_groups(model, deployment, sizing, stage),
-        notes=(refusal,) if refusal else _notes(model, deployment, sizing, stage, slots),
+        notes=(refusal,) if refusal else _notes(model, deployment, sizing, stage, slots, of_draft),
     )
 
 
@@ -147,7 +149,7 @@ def held(model: ModelSpec, deployment: Deployment, tokens: int, requests: int) -
     sliding = 0 if window is None else sliding_held(deployment, page, window, length, requests)
     return tuple(
         rows * (stage.full_bytes + stage.draft_bytes + stage.workspace_token_bytes)
-        + sliding * stage.sliding_bytes
+        + sliding * (stage.sliding_bytes + stage.draft_sliding_bytes)
         + requests * slots_per_request(deployment) * stage.state_bytes
         for stage in stages(model, deployment)
     )
@@ -162,7 +164,7 @@ def kinds(model: ModelSpec, deployment: Deployment, tokens: int, requests: int) 
     length = tokens + (model.encoder_seq_len or 0) if model.has_encoder else tokens
     rows = requests * round_up(length, page)
     sliding = 0 if window is None else sliding_held(deployment, page, window, length, requests)
-    found = {"padding": rows * (stage.draft_bytes + stage.workspace_token_bytes)}
+    found = {"padding": rows * (stage.draft_bytes + stage.workspace_token_bytes) + sliding * stage.draft_sliding_bytes}
     for group in (*stage.full, *stage.sliding):
         size = group.token_bytes + group.index_bytes
         held_rows = rows if group.window is None else sliding
@@ -191,8 +193,10 @@ def _refusal(model: ModelSpec, sizing: Sizing, stage: Stage) -> str | None:
     return None
 
 
-def _allocated(stage: Stage, sizing: Sizing, slots: Slots) -> int:
+def _allocated(stage: Stage, sizing: Sizing, slots: Slots, of_draft: tuple[int, int]) -> int:
     """Bytes of the tensors: each pool has one page of rows more than slots, states one slot, an indexer whole pages.
+
+    What drafts has pools of its own, with as many rows.
 
     Source: memory_pool.py, 2567-2650 (`size + page_size`), 4857-4871, `(size + page + 1) // page` pages of the indexer
     """
@@ -202,11 +206,18 @@ def _allocated(stage: Stage, sizing: Sizing, slots: Slots) -> int:
     total = (sizing.states.slots + 1) * stage.state_bytes if sizing.states.slots else 0
     total += sizing.states.draft_bytes if stage.state_bytes else 0
     rows = (max(slots.full, 0) + page) if stage.full else 0
-    total += rows * (stage.draft_bytes + stage.workspace_token_bytes)
+    total += rows * stage.workspace_token_bytes
+    total += _draft_bytes(sizing, slots, of_draft)
     for group in stage.full:
         index_rows = (max(slots.full, 0) + page + 1) // page * page if group.kind == "latent_indexed" else rows
         total += group.count * (rows * group.token_bytes + index_rows * group.index_bytes * stage.dcp)
     return total + ((slots.sliding + page) * stage.sliding_bytes if stage.sliding else 0)
+
+
+def _draft_bytes(sizing: Sizing, slots: Slots, of_draft: tuple[int, int]) -> int:
+    """Bytes of the draft's own pools, whose rows are those of the model's."""
+    held = (slots.total, slots.sliding)
+    return sum((count + sizing.page) * size for count, size in zip(held, of_draft, strict=True) if count > 0)
 
 
 def _concurrency(model: ModelSpec, deployment: Deployment, sizing: Sizing) -> float:
@@ -255,7 +266,9 @@ def _group(group: KVLayers, page: int, blocks: int, dcp: int) -> PoolGroup:
     )
 
 
-def _notes(model: ModelSpec, deployment: Deployment, sizing: Sizing, stage: Stage, slots: Slots) -> tuple[str, ...]:
+def _notes(
+    model: ModelSpec, deployment: Deployment, sizing: Sizing, stage: Stage, slots: Slots, of_draft: tuple[int, int]
+) -> tuple[str, ...]:
     """The figures under the names that SGLang's log has for them; its GB are 2³⁰ bytes."""
     notes = [
         f"max_total_num_tokens={sizing.tokens}, chunked_prefill_size={chunked_prefill(deployment)}, "
@@ -275,6 +288,9 @@ def _notes(model: ModelSpec, deployment: Deployment, sizing: Sizing, stage: Stag
             f"Mamba Cache is allocated. max_mamba_cache_size: {sizing.states.slots}, conv_state and ssm_state "
             f"together {size_gb:.2f}GB; {slots_per_request(deployment)} slots are set aside for a running request"
         )
+    if any(of_draft):
+        size_gb = _draft_bytes(sizing, slots, of_draft) / GIB
+        notes.append(f"the draft's own pool has as many tokens, {size_gb:.2f} GB of keys and values")
     if deployment.dcp > 1:
         notes.append(f"the tokens are those of one of {deployment.dcp} ranks of decode context parallelism")
     if is_dsa(model):

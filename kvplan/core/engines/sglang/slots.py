@@ -62,15 +62,15 @@ def cell_size(stage: Stage, deployment: Deployment) -> float:
     """Bytes of one token of `max_total_num_tokens` over all layers; a fraction where sliding layers have a pool.
 
     one pool   Σ layers + draft
-    two pools  full · (L_full + draft) + ratio · sliding · L_sliding        all sliding: sliding · L_sliding
+    two pools  full · (L_full + draft) + ratio · sliding · (L_sliding + draft)        all sliding: no ratio
     """
     if not stage.sliding:
         return stage.full_bytes + stage.draft_bytes + stage.workspace_token_bytes
     if not stage.full:
-        return stage.sliding_bytes + stage.draft_bytes
+        return stage.sliding_bytes + stage.draft_sliding_bytes + stage.draft_bytes
     # SGLang's own order of operations, in doubles: gpt-oss-20b's 44,236.8 comes out as it does there.
     sliding = sum(swa_ratio(deployment) * group.token_bytes * group.count for group in stage.sliding)
-    return stage.full_bytes + stage.draft_bytes + sliding
+    return stage.full_bytes + stage.draft_bytes + sliding + swa_ratio(deployment) * stage.draft_sliding_bytes
 
 
 def swa_ratio(deployment: Deployment) -> float:
@@ -91,7 +91,7 @@ def slots_for(stage: Stage, deployment: Deployment, kv_bytes: int, page: int, wi
         return Slots(full=-1)
     cap = swa_cap(deployment, page, window)
     if cap is not None and stage.full and stage.sliding:
-        left = kv_bytes - cap * stage.sliding_bytes
+        left = kv_bytes - cap * (stage.sliding_bytes + stage.draft_sliding_bytes)
         full = max(left, 0) // (stage.full_bytes + stage.draft_bytes) // page * page
         return Slots(full=full, sliding=cap)
     return slots_of(stage, deployment, int(kv_bytes // cell), page)

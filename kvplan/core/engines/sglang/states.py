@@ -18,6 +18,7 @@ SLOTS_PER_REQUEST = 3
 """With the radix cache: the running state, and those that prefixes keep; without it, 1."""
 SPECULATIVE_REQUESTS = 48
 """`max_running_requests` where drafting is on and the user says nothing."""
+UNSAID_DRAFTS = {"ngram": 12}
 
 _KNOWN = ("mamba2", "gated_delta", "kda", "lightning")
 
@@ -103,8 +104,16 @@ def split(rest_bytes: int, per_slot: int, deployment: Deployment) -> StateSplit:
 
 
 def drafted_tokens(deployment: Deployment) -> int:
-    """`speculative_num_draft_tokens`: those that are drafted, and the one that follows; 0 without drafting."""
-    return deployment.switches.num_speculative_tokens + 1 if deployment.switches.speculative_method else 0
+    """`speculative_num_draft_tokens`: those that are drafted, and the one that follows; 0 without drafting.
+
+    Where the user says nothing, 4 (12 for n-grams); Llama's 8 bear on nothing, for it has neither states nor windows.
+
+    Source: arg_groups/speculative_hook.py `_auto_choose_speculative_params`, `_handle_ngram`
+    """
+    method, drafted = deployment.switches.speculative_method, deployment.switches.num_speculative_tokens
+    if method is None:
+        return 0
+    return drafted + 1 if drafted else UNSAID_DRAFTS.get(method, 4)
 
 
 def running_limit(deployment: Deployment) -> int | None:
