@@ -62,8 +62,15 @@ def _with_draft(facts: Facts, reading: Reading, layer: Layer) -> Reading:
         *(_in_fp32(weight) for name in ("enorm", "hnorm", "norm") for weight in norm(name, hidden)),
         *hyper_head(hidden, facts.positive("hc_mult")),
     )
-    layers = [replace(layer, weights=weights)] * num_draft_layers(facts)
+    layers = [replace(layer, weights=weights)] * num_draft_layers(facts, unstated=_ratios_beyond(facts))
     return named_draft(reading, layers, path="mtp")
+
+
+def _ratios_beyond(facts: Facts) -> int:
+    """How many ratios `compress_ratios` has beyond the model's layers: those of multi-token prediction."""
+    if not facts.has("compress_ratios"):
+        return 0
+    return max(0, len(facts.integers("compress_ratios")) - facts.layer_count("num_hidden_layers"))
 
 
 def _attention_kinds(facts: Facts, num_layers: int) -> tuple[str, ...]:
