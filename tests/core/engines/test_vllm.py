@@ -1,4 +1,4 @@
-"""vLLM's pool, held to what vLLM 0.33's own planning made of 322 configurations, and to the numbers of its unit tests.
+"""vLLM's pool, held to what vLLM 0.33's own planning made of 392 configurations, and to the numbers of its unit tests.
 
 `tests/data/engines/vllm.jsonl`: the engine's code, run with its device queries stubbed: a configuration, flags, a budget,
 and the groups, blocks, tokens and concurrency that came out (`make_vllm.py` ran it). `configs.jsonl` has the configurations.
@@ -18,9 +18,9 @@ from kvplan.core.dtypes import parse_dtype, parse_kv_dtypes
 from kvplan.core.engines.deployment import Deployment, Switches
 from kvplan.core.engines.table import find_engine
 from kvplan.core.engines.vllm.groups import bytes_per_block, groups_of
+from kvplan.core.engines.vllm.pages import Holding, Spec, blocks_for
 from kvplan.core.engines.vllm.pool import layout
 from kvplan.core.engines.vllm.rules import RULES, rules_of
-from kvplan.core.engines.vllm.specs import Holding, Spec, blocks_for
 from kvplan.core.hardware import Gpu
 from kvplan.sources.catalog import load
 from tests.models import LLAMA, spec
@@ -61,7 +61,8 @@ def pool(model, num_bytes, version="vllm", **given):
 def test_pool_is_what_the_engine_plans(row):
     switches = {name: tuple(v) if isinstance(v, list) else v for name, v in row["switches"].items()}
     how = {name: row[name] for name in ("dtype", "kv_dtype", "tp", "pp", "dcp", "max_model_len")}
-    found = pool(spec(configs()[row["model"]]), row["kv_memory_bytes"], arch=row["gpu"], **how, **switches)
+    model, asked = spec(configs()[row["model"]]), deployment(arch=row["gpu"], **how, **switches)
+    found = find_engine("vllm").pooled.pool(model, asked, row["kv_memory_bytes"])
     want = row["expect"]
     assert found.num_blocks == want["num_blocks"]
     assert found.num_tokens == want["num_tokens"]
@@ -69,7 +70,9 @@ def test_pool_is_what_the_engine_plans(row):
     if "bytes_per_block" in want:
         assert found.bytes_per_block == want["bytes_per_block"]
     if len(found.groups) > 1:
-        ours = [[g.num_layers, g.block_size, g.page_bytes] for g in found.groups]
+        laid = layout(model, asked, RULES_NOW)
+        pages = [group.page_bytes() if laid.is_packed else group.first.page_bytes for group in laid.groups]
+        ours = [[g.num_layers, g.block_size, page] for g, page in zip(found.groups, pages, strict=True)]
         assert sorted(ours) == sorted(want["groups"])
 
 

@@ -79,10 +79,13 @@ class Package(types.ModuleType):
 
 
 class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds FlashInfer, on Blackwell, where it is the default."""
+    """Finds a package: TileLang; FlashInfer on Blackwell, where it is the default."""
+
+    def __init__(self, package):
+        self.package = package
 
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "flashinfer":
+        if name.split(".")[0] == self.package:
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
         return None
 
@@ -193,13 +196,18 @@ def stand_in_for_the_device(capability, name, memory, processors):
     }
     platforms._current_platform = type("Platform", (CudaPlatformBase,), {"has_device_capability": classmethod(reaches), **members})()  # fmt: skip
     torch.cuda.is_available = lambda: True
+    sys.meta_path.append(Finder("tilelang"))
+    import vllm.tilelang_utils as tilelang_utils
     import vllm.utils.flashinfer as flashinfer
 
+    tilelang_utils.tilelang_jit = lambda kernel: kernel
     present = capability >= (10, 0)
     if present:
-        sys.meta_path.append(Finder())
+        sys.meta_path.append(Finder("flashinfer"))
     for function in ("has_flashinfer", "has_flashinfer_cubin", "has_nvidia_artifactory"):
         setattr(flashinfer, function, lambda: present)
+    for function in ("has_flashinfer_sparse_mla_sm120", "has_flashinfer_sparse_mla_sm120_config"):
+        setattr(flashinfer, function, lambda *_: capability[0] == 12)
     for function in ("has_flashinfer_trtllm_fused_moe", "has_flashinfer_cutlass_fused_moe"):
         setattr(flashinfer, function, lambda: capability[0] == 10)
     flashinfer.supports_trtllm_attention = lambda is_prefill=False: capability[0] == 10
@@ -235,7 +243,9 @@ def engine_config(row, configs, folder):
         pipeline_parallel_size=row["pp"], decode_context_parallel_size=row["dcp"],
         distributed_executor_backend="mp" if row["tp"] * row["pp"] > 1 else None, **options,
     )  # fmt: skip
-    return arguments.create_engine_config(UsageContext.OPENAI_API_SERVER)
+    config = arguments.create_engine_config(UsageContext.OPENAI_API_SERVER)
+    config.kernel_config.enable_jit_warmup = False
+    return config
 
 
 def set_groups(row, stage):

@@ -1,7 +1,8 @@
 """vLLM: a pool of equal blocks that all layers share, sized by what a profile run leaves of the device.
 
-The pool: `rules` what changed between versions, `specs` a layer's cache, `states` a recurrent one's, `blocks` tokens of
-a block, `groups` which layers share blocks, `pool` what memory holds; `check` and `kernels` what is refused.
+The pool: `rules` what changed between versions, `pages` what a cache is, `specs` a layer's, `states` a recurrent one's,
+`compressed` DeepSeek-V4's, `blocks` tokens of a block, `groups` which layers share blocks, `packed` unlike pages in one
+block, `pool` what memory holds; `check` and `kernels` what is refused, `devices` what is asked of a GPU.
 The account: `defaults`, `runner`, `measured`, `activations`, `compiling`, `encoder`, `loading`, `extras`, `overheads`,
 summed up in `budget`.
 """

@@ -6,11 +6,12 @@ Source: vLLM 0.33, platforms/interface.py 720-1137; platforms/cuda.py 84-181 for
 from math import lcm
 
 from kvplan.core.engines.deployment import Deployment
+from kvplan.core.engines.vllm import compressed
+from kvplan.core.engines.vllm.devices import architecture
+from kvplan.core.engines.vllm.pages import Spec
 from kvplan.core.engines.vllm.rules import Rules
 from kvplan.core.engines.vllm.specs import (
     TURBOQUANT_PREFIX,
-    Spec,
-    architecture,
     attention_heads,
     latent_mixers,
     layer_specs,
@@ -33,6 +34,7 @@ KERNEL_BLOCKS = {
     "ROCM_ATTN": 16, "ROCM_AITER_FA": 16, "ROCM_AITER_UNIFIED_ATTN": 16, "TORCH_SDPA": 16, "CPU_ATTN": 128,
     "TREE_ATTN": 16, "FLASH_ATTN_MLA": 16, "TRITON_MLA": 16, "FLASHMLA": 64, "CUTLASS_MLA": 128,
     "FLASHINFER_MLA": 32, "FLASHMLA_SPARSE": 64, "FLASHINFER_MLA_SPARSE": 64, "ROCM_AITER_MLA": 1,
+    **dict.fromkeys(compressed.BACKENDS, compressed.BLOCK),
 }  # fmt: skip
 """Tokens of the smallest block that a backend's kernels take, where nobody asks for another."""
 MLA_HYBRID_BLOCK = 128
@@ -55,6 +57,9 @@ def block_size(model: ModelSpec, deployment: Deployment, rules: Rules, *, aligne
 
     Where some layers keep the model's dtype, the quantised ones' page also holds the least block of those.
     """
+    if compressed.applies(model):
+        asked_backend(model, deployment)
+        return deployment.switches.block_size or compressed.BLOCK
     base = deployment.switches.block_size or _kernel_block(model, deployment, rules)
     quantised = [spec for _, spec in layer_specs(model, deployment, rules, base, aligned=aligned, all_quantised=True)]
     base = _for_states(quantised, base, aligned=aligned)
@@ -164,14 +169,8 @@ def _attends(model: ModelSpec, kind: int) -> bool:
 
 def backend(model: ModelSpec, deployment: Deployment, rules: Rules) -> str:
     """The attention backend: as asked, else the one that vLLM tries first on such a GPU."""
-    asked = deployment.switches.attention_backend
-    if asked:
-        name = asked.upper().removesuffix("_VLLM_V1")
-        if name not in KERNEL_BLOCKS:
-            raise InputError(
-                f"`{asked[:40]}` is not an attention backend of vLLM", hint=f"e.g. {', '.join(KERNEL_BLOCKS)}"
-            )
-        return name
+    if asked := asked_backend(model, deployment):
+        return asked
     arch = architecture(deployment)
     if deployment.key_dtype.name.startswith("turboquant"):
         return "TURBOQUANT"
@@ -182,6 +181,17 @@ def backend(model: ModelSpec, deployment: Deployment, rules: Rules) -> str:
         return "TRITON_ATTN"
     family, narrow = int(arch), deployment.key_dtype.bits < 16
     return "FLASHINFER" if family == BLACKWELL or (narrow and family != HOPPER) else "FLASH_ATTN"
+
+
+def asked_backend(model: ModelSpec, deployment: Deployment) -> str:
+    """What was asked for, "" for nothing. Raises InputError for a backend that is not vLLM's, or not such a model's."""
+    asked = deployment.switches.attention_backend or ""
+    name = asked.upper().removesuffix("_VLLM_V1")
+    foreign = name in compressed.BACKENDS and not compressed.applies(model)
+    if name and (foreign or name not in KERNEL_BLOCKS):
+        whose = f"an attention backend of `{model.model_type}`" if foreign else "an attention backend of vLLM"
+        raise InputError(f"`{asked[:40]}` is not {whose}", hint=f"e.g. {', '.join(KERNEL_BLOCKS)}")
+    return name
 
 
 def _latent_backend(arch: float, deployment: Deployment, rules: Rules, *, sparse: bool) -> str:

@@ -5,6 +5,8 @@ vocal_parallel_embedding.py); models/deepseek_mtp.py, models/llama_eagle.py, mod
 """
 
 from kvplan.core.engines.deployment import Deployment
+from kvplan.core.engines.vllm import compressed
+from kvplan.core.engines.vllm.defaults import default_max_num_batched_tokens
 from kvplan.core.engines.vllm.pool import stages
 from kvplan.core.errors import InputError
 from kvplan.core.measured import Measured
@@ -12,6 +14,7 @@ from kvplan.core.model import ModelSpec, Weight
 from kvplan.core.units import MIB, ceil_div
 from kvplan.core.weights import layer_bytes, weight_bytes
 
+_CHECKED = (0, 33)
 _ADAPTED = ("attention", "mlp", "experts")
 _WITHOUT_WEIGHTS = {None, "ngram", "ngram_gpu", "suffix", "mtp_none"}
 _OWN_LAYERS = {"mtp", "deepseek_mtp", "qwen3_next_mtp", "glm4_moe_mtp", "ernie_mtp", "mimo_mtp", "longcat_flash_mtp"}
@@ -54,6 +57,20 @@ def _adapter_elements(weight: Weight, tp: int) -> int:
     return weight.copies * (rows + columns)
 
 
+def _states_of_streams(model: ModelSpec, deployment: Deployment) -> int:
+    """The states of a step's tokens in all streams of hyper-connections, which DeepSeek-V4's draft reads.
+
+    tokens of a step · streams · hidden · dtype
+
+    Source: vLLM 0.33, models/deepseek_v4/nvidia/model.py 902-911
+    """
+    if not compressed.applies(model):
+        return 0
+    width = max((weight.shape[1] for weight in model.head if weight.name == "hc_head.hc_fn"), default=0)
+    tokens = default_max_num_batched_tokens(deployment, _CHECKED)
+    return ceil_div(tokens * width * deployment.dtype.bits, 8)
+
+
 def draft_weights(model: ModelSpec, deployment: Deployment, stage: int) -> Measured | None:
     """Layers that draft on the last stage; None where nothing drafts, or what does has no weights.
 
@@ -71,6 +88,7 @@ def draft_weights(model: ModelSpec, deployment: Deployment, stage: int) -> Measu
             hint = "another method, or a model that stores such layers"
             raise InputError(f"`{model.id}` stores no layers for multi-token prediction", hint=hint)
         held = sum(weight_bytes(weight, dtype, quant, tp) for weight in model.draft.weights)
+        held += _states_of_streams(model, deployment)
         return Measured(
             name="draft weights",
             num_bytes=held,

@@ -10,8 +10,9 @@ Source: vLLM 0.33, v1/attention/backends/flashinfer.py `supports_kv_cache_dtype`
 
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.vllm.blocks import BLACKWELL, IMAGE_PREFIXES, backend, shares_caches
+from kvplan.core.engines.vllm.devices import architecture
 from kvplan.core.engines.vllm.rules import Rules, numbers
-from kvplan.core.engines.vllm.specs import architecture, latent_mixers
+from kvplan.core.engines.vllm.specs import latent_mixers
 from kvplan.core.errors import InputError
 from kvplan.core.mixers import CrossAttention, StateMixer
 from kvplan.core.model import ModelSpec

@@ -5,11 +5,12 @@ Source: vLLM 0.33, v1/core/kv_cache_planning.py `get_kv_cache_groups` and what i
 
 from dataclasses import dataclass, replace
 
+from kvplan.core.engines.vllm.pages import Spec, padded
 from kvplan.core.engines.vllm.rules import Rules
-from kvplan.core.engines.vllm.specs import Spec, padded
 from kvplan.core.errors import UnsupportedError
 from kvplan.core.units import ceil_div
 
+_EVERY_TOKEN = ("full", "full_indexed", "latent", "latent_indexed", "indexer", "compressed")
 Layers = list[tuple[int, Spec]]
 """(layer of the model, its cache), in the model's order."""
 
@@ -59,15 +60,16 @@ def bytes_per_block(groups: list[Group], start: int = 0, stop: int | None = None
 def _uniform(specs: list[Spec]) -> bool:
     """Whether all need the same blocks: all attend to all tokens, or all to one window, or all keep one state."""
     first = specs[0]
-    if any(spec.block_size != first.block_size or _need(spec) != _need(first) for spec in specs):
+    if any(spec.block_size != first.block_size or need(spec) != need(first) for spec in specs):
         return False
     return not first.recurrent or len({spec.page_bytes for spec in specs}) == 1
 
 
-def _need(spec: Spec) -> tuple[object, ...]:
+def need(spec: Spec) -> tuple[object, ...]:
+    """What two layers must have in common, besides the length of a block, to need the same blocks."""
     if spec.recurrent:
         return ("state", spec.checkpoints)
-    kind = "full" if spec.kind in ("full", "full_indexed", "latent", "latent_indexed", "indexer") else spec.kind
+    kind = "full" if spec.kind in _EVERY_TOKEN else spec.kind
     return (kind, spec.window)
 
 
@@ -75,7 +77,7 @@ def _promoted(layers: Layers) -> Layers:
     """Windows beside full attention are charged for all tokens, in the full layers' blocks."""
     if _uniform([spec for _, spec in layers]):
         return layers
-    full = [spec for _, spec in layers if _need(spec)[0] == "full"]
+    full = [spec for _, spec in layers if need(spec)[0] == "full"]
     if not full:
         return layers
     return [

@@ -8,9 +8,11 @@ config/vllm.py `validate_nvfp4_kv_cache_with_mla`; layers/mamba/mamba_mixer2.py 
 
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.vllm.blocks import DEFAULT_BLOCK, HOPPER, IMAGE_PREFIXES
+from kvplan.core.engines.vllm.compressed import check_compressed
+from kvplan.core.engines.vllm.devices import architecture
 from kvplan.core.engines.vllm.formats import SINKS
 from kvplan.core.engines.vllm.rules import Rules, numbers
-from kvplan.core.engines.vllm.specs import TURBOQUANT_PREFIX, architecture, has_attention, has_states, latent_mixers
+from kvplan.core.engines.vllm.specs import TURBOQUANT_PREFIX, has_attention, has_states, latent_mixers
 from kvplan.core.errors import InputError
 from kvplan.core.mixers import (
     ChunkedAttention,
@@ -33,6 +35,7 @@ SPARSE_BLOCK = 64
 def check_kernels(model: ModelSpec, deployment: Deployment, rules: Rules) -> None:
     """Raises InputError for what no kernel takes."""
     _check_groups(model, deployment)
+    check_compressed(model, deployment, numbers(rules))
     if numbers(rules) < JUDGED:
         return
     _check_stages(model, deployment)

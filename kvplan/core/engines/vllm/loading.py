@@ -14,10 +14,18 @@ from math import prod
 from kvplan.core.allocator import SMALL_REQUEST, block_bytes, segment_bytes
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.vllm.blocks import BLACKWELL
+from kvplan.core.engines.vllm.devices import architecture
 from kvplan.core.engines.vllm.pool import stages
-from kvplan.core.engines.vllm.specs import architecture
+from kvplan.core.engines.vllm.specs import draft_mixers
 from kvplan.core.measured import Measured
-from kvplan.core.mixers import LatentAttention, LinearAttention, Mixer, ShortConvolution, SlidingAttention
+from kvplan.core.mixers import (
+    CompressedAttention,
+    LatentAttention,
+    LinearAttention,
+    Mixer,
+    ShortConvolution,
+    SlidingAttention,
+)
 from kvplan.core.model import Layer, ModelSpec, Weight
 from kvplan.core.units import MIB, ceil_div, round_up
 from kvplan.core.weights import stored_as, weight_bytes
@@ -42,6 +50,8 @@ _OF_IMAGES = {
 _SCALED_TABLES = {"gemma3": 8}
 """Model types with linearly scaled positions: as many tables as the factor says (linear_scaling_rope.py)."""
 _OWN_SLIDING_TABLE = {"gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "gemma4_unified"}
+_FP32_TABLES = {"deepseek_v4"}
+"""Model types with tables in fp32: one for layers with entries, one for those without (deepseek_v4/common/rope.py)."""
 _KNOWN_POSITIONS = {"gemma3": 131072}
 """`max_position_embeddings` of types whose checkpoints leave it to the class."""
 
@@ -92,7 +102,8 @@ def extra_weights(model: ModelSpec, deployment: Deployment, stage: int) -> Measu
     counts = model.layer_counts(start, stop)
     ends = _ends(model, start, stop)
     padding = sum(n * _padding_of_experts(weight, model, deployment) for layer, n in counts for weight in layer.weights)
-    num_bytes = rotary_bytes(model, deployment, [layer for layer, _ in counts]) + padding
+    drafts = draft_mixers(model, deployment) if stop == model.num_layers else ()
+    num_bytes = rotary_bytes(model, deployment, [layer for layer, _ in counts], drafts) + padding
     num_bytes += _repeated_tables(model, deployment, ends)
     if model.model_type in _WHOLE_MLP:
         num_bytes += sum(n * _other_ranks(layer.weights, model, deployment) for layer, n in counts)
@@ -109,7 +120,9 @@ def extra_weights(model: ModelSpec, deployment: Deployment, stage: int) -> Measu
     )
 
 
-def rotary_bytes(model: ModelSpec, deployment: Deployment, layers: Iterable[Layer]) -> int:
+def rotary_bytes(
+    model: ModelSpec, deployment: Deployment, layers: Iterable[Layer], drafts: Iterable[Mixer] = ()
+) -> int:
     """Bytes of the tables of cosines and sines, which all layers of one kind share.
 
         bytes = Σ over kinds: positions · rotated elements of a head · dtype
@@ -122,11 +135,11 @@ def rotary_bytes(model: ModelSpec, deployment: Deployment, layers: Iterable[Laye
         return 0
     if model.model_type in _OF_IMAGES:
         positions *= 4
-    mixers = [mixer for layer in layers for mixer in layer.mixers]
+    mixers = [*(mixer for layer in layers for mixer in layer.mixers), *drafts]
     tables = {_table(model, mixer) for mixer in mixers}
     scaled = _SCALED_TABLES.get(model.model_type, 1)
     elements = sum(positions * width * (1 if slides else scaled) for slides, width in tables)
-    return ceil_div(elements * deployment.dtype.bits, 8)
+    return ceil_div(elements * (32 if model.model_type in _FP32_TABLES else deployment.dtype.bits), 8)
 
 
 def _language_tables(model: ModelSpec) -> list[Weight]:
@@ -136,6 +149,8 @@ def _language_tables(model: ModelSpec) -> list[Weight]:
 def _table(model: ModelSpec, mixer: Mixer) -> tuple[bool, int]:
     """Which table a mixer reads: whether it is one for sliding layers alone, and how wide it is."""
     slides = isinstance(mixer, SlidingAttention) and model.model_type in _OWN_SLIDING_TABLE
+    if isinstance(mixer, CompressedAttention):
+        slides = not mixer.ratio
     if isinstance(mixer, LinearAttention | ShortConvolution):
         return False, 0
     if isinstance(mixer, LatentAttention):

@@ -7,15 +7,14 @@ from dataclasses import dataclass, replace
 
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.pool import KVPool, PoolGroup
+from kvplan.core.engines.vllm import compressed, packed
 from kvplan.core.engines.vllm.blocks import BLACKWELL, block_size, shared_page, sliding_block
 from kvplan.core.engines.vllm.defaults import default_max_num_batched_tokens
+from kvplan.core.engines.vllm.devices import architecture
 from kvplan.core.engines.vllm.groups import Group, Layers, bytes_per_block, groups_of
+from kvplan.core.engines.vllm.pages import Holding, Spec, blocks_for
 from kvplan.core.engines.vllm.rules import Rules, numbers
 from kvplan.core.engines.vllm.specs import (
-    Holding,
-    Spec,
-    architecture,
-    blocks_for,
     draft_modules,
     has_attention,
     has_states,
@@ -38,15 +37,45 @@ class Layout:
     holding: Holding
     stages: list[tuple[int, int]]
     block_size: int
+    release: tuple[int, ...]
+    is_packed: bool
+    """Pages of unlike size lie side by side in one block."""
 
     @property
     def bytes_per_block(self) -> list[int]:
         """Of each pipeline stage."""
-        return [bytes_per_block(self.groups, start, stop) for start, stop in self.stages]
+        return [self.block_bytes(start, stop) for start, stop in self.stages]
+
+    def block_bytes(self, start: int = 0, stop: int | None = None) -> int:
+        """One block of the layers from `start` to before `stop`."""
+        if self.is_packed:
+            return packed.block_bytes(self.groups, self.release, start, stop)
+        return bytes_per_block(self.groups, start, stop)
 
     def request_blocks(self, num_tokens: int) -> int:
         """Blocks that one request of so many tokens holds at most, in all groups."""
-        return sum(blocks_for(group.first, num_tokens, self.holding) for group in self.groups)
+        return sum(self._blocks(num_tokens))
+
+    def printed_blocks(self, num_tokens: int) -> int:
+        """The same as the log's concurrency counts them."""
+        if not self.is_packed:
+            return self.request_blocks(num_tokens)
+        return packed.printed_blocks(self.groups, self._blocks(num_tokens), self.release, self.stages[0][1])
+
+    def checked_blocks(self, num_blocks: int, num_bytes: int, rules: Rules, *, given: bool) -> int:
+        """Blocks that the start-up check sets against those of a request; `given`: their number is not worked out."""
+        if self.is_packed:
+            sizes = self.bytes_per_block
+            there = [num_blocks * size if given else num_bytes for size in sizes]
+            charged = [packed.checked_bytes(self.groups, self.release, start, stop) for start, stop in self.stages]
+            each = zip(there, sizes, charged, strict=True)
+            return min((has - rules.null_block * size) // max(1, charge) for has, size, charge in each)
+        if rules.checks_whole_model:
+            num_blocks = max(num_bytes, 0) // max(1, self.block_bytes())
+        return num_blocks - rules.null_block
+
+    def _blocks(self, num_tokens: int) -> list[int]:
+        return [blocks_for(group.first, num_tokens, self.holding) for group in self.groups]
 
 
 def layout(model: ModelSpec, deployment: Deployment, rules: Rules) -> Layout:
@@ -59,12 +88,15 @@ def layout(model: ModelSpec, deployment: Deployment, rules: Rules) -> Layout:
     page = shared_page(model, deployment, rules, size)
     if page is not None:
         specs = [(layer, _padded_to(spec, page, model, deployment, rules)) for layer, spec in specs]
-    hybrid = switches.hybrid_manager is not False
+    hybrid, release, is_packed = switches.hybrid_manager is not False, numbers(rules), packed.is_packed(specs)
+    groups = packed.packed_groups(specs, release) if is_packed else []
     return Layout(
-        groups=groups_of(_with_states_padded(specs), rules, hybrid=hybrid),
+        groups=groups or groups_of(_with_states_padded(specs), rules, hybrid=hybrid),
         holding=_holding(model, deployment, rules, aligned=aligned),
         stages=stages(model, deployment),
         block_size=size,
+        release=release,
+        is_packed=is_packed,
     )
 
 
@@ -83,13 +115,11 @@ def pool(model: ModelSpec, deployment: Deployment, kv_memory_bytes: int | None, 
     per_block = laid.bytes_per_block
     length = deployment.max_model_len
     num_blocks = min((max(kv_memory_bytes, 0) // size for size in per_block if size), default=1)
-    num_blocks = deployment.switches.num_gpu_blocks_override or num_blocks
+    given = deployment.switches.num_gpu_blocks_override
+    num_blocks = given or num_blocks
     request = laid.request_blocks(length)
-    concurrency = _concurrency(laid, num_blocks, request, length, rules)
-    checked = num_blocks
-    if rules.checks_whole_model:
-        checked = max(kv_memory_bytes, 0) // max(1, bytes_per_block(laid.groups))
-    usable = checked - (1 if rules.null_block else 0)
+    concurrency = _concurrency(laid, num_blocks, laid.printed_blocks(length), length, rules)
+    usable = laid.checked_blocks(num_blocks, kv_memory_bytes, rules, given=given is not None)
     longest = _longest(laid, usable, length)
     return KVPool(
         engine="vllm",
@@ -120,7 +150,7 @@ def held(model: ModelSpec, deployment: Deployment, num_tokens: int, num_requests
 def kinds(model: ModelSpec, deployment: Deployment, num_tokens: int, num_requests: int, rules: Rules) -> dict[str, int]:
     """The same on one GPU by kind of layer; `padding` is what narrower groups leave of their blocks."""
     laid = layout(model, deployment, rules)
-    per_block, found = bytes_per_block(laid.groups), {"padding": 0}
+    per_block, found = laid.block_bytes(), {"padding": 0}
     for group in laid.groups:
         blocks = num_requests * blocks_for(group.first, num_tokens, laid.holding)
         for _, spec in group.layers:
@@ -265,6 +295,8 @@ def _notes(model: ModelSpec, laid: Layout, deployment: Deployment, rules: Rules)
             '"GPU KV cache size" of this version is blocks // groups · block size, which is not what requests of'
             " max_model_len can hold: go by the concurrency"
         )
+    if laid.is_packed and (note := compressed.format_note(deployment)):
+        notes.append(note)
     if model.model_type == "glm_moe_dsa" and int(architecture(deployment)) == BLACKWELL and plain:
         notes.append("vLLM takes fp8 for this model's cache on Blackwell unless told otherwise: name `--kv-dtype fp8`")
     if rules.prefill_checkpoints and laid.holding.aligned and _waits_for_cuda_13(model, deployment):
@@ -273,6 +305,6 @@ def _notes(model: ModelSpec, laid: Layout, deployment: Deployment, rules: Rules)
             " multiples of 64"
         )
     widths = [len(group.layers) for group in laid.groups]
-    if padding := sum(max(widths, default=0) - width for width in widths):
+    if not laid.is_packed and (padding := sum(max(widths, default=0) - width for width in widths)):
         notes.append(f"the groups reserve {padding} layers more than there are")
     return tuple(notes)

@@ -1,16 +1,18 @@
-"""What vLLM keeps for one layer: bytes of a page, tokens of a block, and how many blocks a request holds at most.
+"""What vLLM keeps for one layer: a cache of each kind that its mixer needs.
 
 Source: vLLM 0.33, v1/kv_cache_interface.py; model_executor/layers/attention/attention.py `get_kv_cache_spec`
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 from kvplan.core.cache import kv_heads_per_rank
 from kvplan.core.dtypes import DType
 from kvplan.core.engines.deployment import Deployment
-from kvplan.core.engines.vllm.rules import Rules
+from kvplan.core.engines.vllm.compressed import compressed_specs
+from kvplan.core.engines.vllm.devices import architecture
+from kvplan.core.engines.vllm.pages import Spec
+from kvplan.core.engines.vllm.rules import Rules, numbers
 from kvplan.core.engines.vllm.states import state_bytes
-from kvplan.core.errors import UnsupportedError
 from kvplan.core.mixers import (
     ChunkedAttention,
     CompressedAttention,
@@ -25,7 +27,7 @@ from kvplan.core.mixers import (
     StateMixer,
 )
 from kvplan.core.model import ModelSpec
-from kvplan.core.units import ceil_div, round_up, smaller
+from kvplan.core.units import ceil_div, round_up
 
 INDEX_SCALE_GROUP = 128
 """Elements of an indexer's fp8 key that share one fp32 scale (models/deepseek_v2.py, 638-666)."""
@@ -44,81 +46,6 @@ PER_HEAD = ("minicpm3",)
 ONE_DRAFT = ("mimo_v2", "mimo_v2_flash", "mimo_v2_omni")
 BOUNDARY = 2
 """Layers at either end that turboquant leaves in the model's dtype; none of a model with recurrent layers."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
-    """What one cache of one layer is, on one GPU. Equal ones may share a group."""
-
-    kind: str
-    block_size: int
-    """Tokens of a block; of a state, tokens between checkpoints."""
-    token_bytes: int = 0
-    """Bytes of one token; 0 for a state."""
-    state_bytes: int = 0
-    shape: tuple[object, ...] = ()
-    """Heads, widths and formats: what must be equal besides the bytes."""
-    window: int | None = None
-    padded_bytes: int | None = None
-    """The page's size, where it is padded to another layer's."""
-    checkpoints: int = 0
-    """Further blocks of states that a request keeps in align mode."""
-    chunk: int = 1
-    """Tokens that the recurrence's kernel works in: checkpoints stand at multiples of it."""
-    recurrent: bool = False
-    row: str = field(default="", compare=False)
-    """The layer's kind in a plan, where that is another: an indexer's keys are part of `latent_indexed`."""
-
-    @property
-    def page_bytes(self) -> int:
-        """One block of one layer."""
-        if self.padded_bytes is not None:
-            return self.padded_bytes
-        return self.state_bytes or self.block_size * self.token_bytes
-
-    @property
-    def is_latent(self) -> bool:
-        """Whether its rows are latents, which are never padded to a foreign size."""
-        return self.kind.startswith("latent") or self.kind == "indexer"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Holding:
-    """What decides how many blocks a request holds: lengths, tokens in flight, and how states are kept."""
-
-    in_flight_tokens: int
-    """max_num_batched_tokens times the steps that are scheduled ahead."""
-    extra_tokens: int
-    """Tokens that a window keeps for several draft modules."""
-    encoder_tokens: int
-    dcp: int
-    aligned: bool
-    """States are kept at block boundaries, for prefix caching."""
-    num_speculative_tokens: int
-
-
-def blocks_for(spec: Spec, num_tokens: int, holding: Holding) -> int:
-    """The most blocks that one request of `num_tokens` holds of one group.
-
-        full, latent     ⌈⌈n / dcp⌉ / block⌉
-        sliding          ⌈min(W − 1 + extra + in flight, n) / block⌉ + 1
-        chunked          ⌈min(c + in flight, n) / block⌉
-        states           1 + s; aligned: 2 + s + checkpoints        s speculative tokens
-        cross            ⌈encoder tokens / block⌉
-
-    Source: vLLM 0.33, v1/kv_cache_interface.py 643-1143
-    """
-    if spec.recurrent:
-        kept = 2 + spec.checkpoints if holding.aligned else 1
-        return kept + holding.num_speculative_tokens
-    if spec.kind == "cross":
-        return ceil_div(holding.encoder_tokens, spec.block_size)
-    if spec.kind == "chunked" and spec.window is not None:
-        return ceil_div(smaller(spec.window + holding.in_flight_tokens, num_tokens), spec.block_size)
-    if spec.kind in ("sliding", "latent_sliding") and spec.window is not None:
-        held = smaller(spec.window - 1 + holding.extra_tokens + holding.in_flight_tokens, num_tokens)
-        return ceil_div(held, spec.block_size) + 1
-    return ceil_div(ceil_div(num_tokens, holding.dcp), spec.block_size)
 
 
 def layer_specs(
@@ -216,8 +143,7 @@ class _Maker:
         if isinstance(mixer, LinearAttention | ShortConvolution):
             return [self._state(mixer)] if self.rules.states else []
         if isinstance(mixer, CompressedAttention):
-            message = f"vLLM's cache of `{self.model.model_type}` is not known to kvplan"
-            raise UnsupportedError(message, hint="`--engine exact` counts what the model needs")
+            return compressed_specs(mixer, self.deployment, numbers(self.rules), self.block_size)
         if isinstance(mixer, FullAttention) and not mixer.cached:
             return []
         return [self._attention(mixer, key, value)]
@@ -343,17 +269,3 @@ def latent_row_bytes(mixer: LatentAttention, key: DType, deployment: Deployment)
     if key.rope_bits is not None:
         return key.vector_bytes(mixer.latent_dim) + key.rope_bytes(mixer.rope_dim)
     return key.vector_bytes(width)
-
-
-def architecture(deployment: Deployment) -> float:
-    """CUDA's compute capability, e.g. 9.0; of what has none, and where no GPU was named, Hopper's."""
-    text = deployment.gpu.arch if deployment.gpu is not None else ""
-    try:
-        return float(text)
-    except ValueError:
-        return 9.0
-
-
-def padded(spec: Spec, page_bytes: int) -> Spec:
-    """The spec with its page padded."""
-    return replace(spec, padded_bytes=page_bytes)
