@@ -44,6 +44,11 @@ def boot(model: ModelSpec, serving: Serving, kv_memory_bytes: int | None = None)
     return _judged(model, serving, accounts, tightest.kv_memory_bytes, tightest.spread_bytes)
 
 
+def boot_with(model: ModelSpec, serving: Serving, left: int) -> Boot:
+    """The same with `left` bytes of an account: states, where they have a pool of their own, are paid out of them."""
+    return _judged(model, serving, (), left, 0)
+
+
 def engine_accounts(model: ModelSpec, serving: Serving) -> tuple[Budget, ...]:
     """The engine's account of the GPU of each stage; none without such an engine or a GPU whose memory is known."""
     pooled = serving.engine.pooled

@@ -62,14 +62,9 @@ def warnings(
     found = (
         _engine(serving, started) + _assumed(model) + _doubt(model) + _dtype(model, serving) + _lengths(model, serving)
     )
-    found += _images(model, serving) + _quantization(model, serving)
-    found += (
-        _idle(model)
-        + _draft(model, serving)
-        + _stored(model, serving)
-        + _parallel(model, serving)
-        + _gpu(serving, uses)
-    )
+    found += _images(model, serving) + _kv_format(serving) + _quantization(model, serving)
+    found += _idle(model) + _draft(model, serving) + _stored(model, serving)
+    found += _parallel(model, serving) + _gpu(serving, uses)
     return tuple(PlanWarning(code=code, message=message) for code, message in found)
 
 
@@ -168,6 +163,14 @@ def _images(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
     return [("images-not-planned", message)]
 
 
+def _kv_format(serving: Serving) -> list[tuple[str, str]]:
+    if not serving.kv_dtype_own:
+        return []
+    name, scales = serving.kv_dtype.name, serving.quant.kv_cache if serving.quant else None
+    why = "the checkpoint has scales for it" if scales == name else f"{serving.engine.name} takes it for this model"
+    return [("kv-cache-scheme", f"nobody names the KV cache's format: it is {name}, since {why}")]
+
+
 def _quantization(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
     quant = serving.quant
     if quant is None:
@@ -181,10 +184,7 @@ def _quantization(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
 
 
 def _kv_scheme(quant: Quantization, serving: Serving) -> list[tuple[str, str]]:
-    if serving.kv_dtype_own:
-        message = f"the KV cache is in {serving.kv_dtype.name}, for which the checkpoint has scales (`--kv-dtype bf16`)"
-        return [("kv-cache-scheme", message)]
-    if quant.kv_cache is None or serving.kv_dtype.bits <= 8:
+    if serving.kv_dtype_own or quant.kv_cache is None or serving.kv_dtype.bits <= 8:
         return []
     message = (
         f"the checkpoint has scales for a KV cache in {quant.kv_cache}, which some engines then use;"

@@ -47,7 +47,7 @@ class Serving:
     kv_dtype_stated: bool
     """False where the cache takes its format from a dtype that nobody named."""
     kv_dtype_own: bool = False
-    """True where nobody names the cache's format, and the engine takes the one that the checkpoint has scales for."""
+    """True where nobody names the cache's format, and the engine takes another than it computes in."""
     quant: Quantization | None
     quant_planned: bool
     """True where the user asked for the quantisation, False where the checkpoint has it."""
@@ -164,7 +164,7 @@ def resolve(
         encoder_seq_len=_encoder_length(model, encoder_seq_len, seq_len),
         encoder_follows=encoder_seq_len is None and _encoder_follows(model),
         batch_size=batch_size,
-        **_formats(model, profile, gpu, dtype=dtype, kv_dtype=kv_dtype, quant=quant),
+        **_formats(model, profile, gpu, switches, dtype=dtype, kv_dtype=kv_dtype, quant=quant),
         engine=profile,
         attention_backend=attention,
         pass_limit=limit,
@@ -197,13 +197,21 @@ def _layout(
 
 
 def _formats(
-    model: ModelSpec, engine: Engine, gpu: Gpu | None, *, dtype: str | None, kv_dtype: str | None, quant: str | None
+    model: ModelSpec,
+    engine: Engine,
+    gpu: Gpu | None,
+    switches: Switches,
+    *,
+    dtype: str | None,
+    kv_dtype: str | None,
+    quant: str | None,
 ) -> dict[str, Any]:
     """What weights, activations and the cache are held in, and who says so."""
     dtype = None if dtype == "auto" else dtype
     kv_dtype = None if kv_dtype == "auto" else kv_dtype
     model_dtype = parse_dtype(dtype) if dtype else own_dtype(model, engine, gpu)
-    own_format = own_kv_format(model, engine) if quant is None and kv_dtype is None else None
+    bare = model if quant is None else replace(model, quantization=None)
+    own_format = None if kv_dtype else own_kv_format(bare, engine, gpu, switches)
     key_dtype, value_dtype = _kv_dtypes(own_format or kv_dtype, model_dtype, engine)
     stated = bool(dtype) or model.dtype is not None
     return {
@@ -225,11 +233,11 @@ def own_dtype(model: ModelSpec, engine: Engine, gpu: Gpu | None) -> DType:
     return engine.pooled.auto_dtype(model, gpu)
 
 
-def own_kv_format(model: ModelSpec, engine: Engine) -> str | None:
-    """The cache's format that the engine reads from the checkpoint where nobody says; None = what it computes in."""
+def own_kv_format(model: ModelSpec, engine: Engine, gpu: Gpu | None, switches: Switches) -> str | None:
+    """The cache's format that the engine takes where nobody says; None = what it computes in."""
     if engine.pooled is None or engine.pooled.auto_kv_dtype is None:
         return None
-    return engine.pooled.auto_kv_dtype(model)
+    return engine.pooled.auto_kv_dtype(model, gpu, switches)
 
 
 def _default_share(engine: Engine) -> float:

@@ -256,6 +256,14 @@ def test_the_range_is_what_the_account_spreads_to():
     assert longest.sure_max_model_len < longest.max_model_len
 
 
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm", "llamacpp"])
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-8B", "Qwen/Qwen3-Next-80B-A3B-Instruct", "openai/gpt-oss-20b"])
+def test_the_answer_lies_within_its_range(engine, name):
+    found = kvplan.fit(name, "H100", 4, engine=engine, max_model_len=8192)
+    low, high = found.concurrency_range
+    assert found.fits and low <= found.max_concurrency <= high
+
+
 def test_the_curve_passes_through_the_answer():
     found = kvplan.fit(GEMMA, "H100", 1, max_model_len=65536)
     points = {point.max_model_len: point for point in found.curve}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kvplan.core.cache import Cache
 from kvplan.core.dtypes import DType
-from kvplan.core.engines.deployment import Deployment
+from kvplan.core.engines.deployment import Deployment, Switches
 from kvplan.core.engines.pool import Budget, KVPool
 from kvplan.core.hardware import Gpu
 from kvplan.core.mixers import Mixer
@@ -38,8 +38,8 @@ class Pooled:
     """The names of `Switches` that the engine has."""
     auto_dtype: "Callable[[ModelSpec, Gpu | None], DType] | None" = None
     """What it computes in where nobody says; None = as the checkpoint states."""
-    auto_kv_dtype: "Callable[[ModelSpec], str | None] | None" = None
-    """The format that it takes for the cache from what the checkpoint says, where nobody else says; None = `dtype`."""
+    auto_kv_dtype: "Callable[[ModelSpec, Gpu | None, Switches], str | None] | None" = None
+    """The format that it takes for the cache where nobody says, be it the checkpoint's or its own; None = `dtype`."""
     runs_at_once: "Callable[[Deployment], int] | None" = None
     """Requests that run at once by the engine's limit; None where `KVPool.max_concurrency` counts that already."""
     stages: "Callable[[ModelSpec, Deployment], list[tuple[int, int]]] | None" = None

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from kvplan.core.boot import boot
+from kvplan.core.boot import boot_with
 from kvplan.core.errors import InputError
 from kvplan.core.evidence import PlanWarning, warnings
 from kvplan.core.fit.answer import Bound, Change, CurvePoint, Fit, Share, Wanted
@@ -191,7 +191,7 @@ def _range(case: Case, trial: Trial) -> tuple[float, float]:
         return trial.max_concurrency, trial.max_concurrency
     ends = []
     for change in (-found.spread_bytes, found.spread_bytes):
-        judged = boot(case.model, trial.serving, max(1, found.kv_memory_bytes + change))
+        judged = boot_with(case.model, trial.serving, max(1, found.kv_memory_bytes + change))
         pool = judged.pool if judged.starts else None
         shares = trial.serving.engine.pooled is not None and trial.serving.engine.pooled.shares_length
         held = 0.0 if pool is None else pool.num_tokens / trial.length if shares else pool.max_concurrency

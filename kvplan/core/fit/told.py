@@ -1,5 +1,7 @@
 """What an engine has to be told to be started so: options under kvplan's names, where they differ from its defaults."""
 
+from dataclasses import replace
+
 from kvplan.core.dtypes import TURBOQUANT
 from kvplan.core.engines.deployment import Switches
 from kvplan.core.model import ModelSpec
@@ -27,6 +29,7 @@ def told(model: ModelSpec, serving: Serving) -> dict[str, object]:
 def _kv_dtype(model: ModelSpec, serving: Serving) -> str | None:
     key, value = serving.kv_dtype, serving.value_dtype
     if key == value:
-        by_itself = None if serving.quant_planned else own_kv_format(model, serving.engine)
+        bare = replace(model, quantization=None) if serving.quant_planned else model
+        by_itself = own_kv_format(bare, serving.engine, serving.gpu, serving.switches)
         return None if key.name == (by_itself or serving.dtype.name) else key.name
     return key.name if key.name in TURBOQUANT else f"{key.name}/{value.name}"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from kvplan.core.boot import Boot, boot, engine_accounts
+from kvplan.core.boot import Boot, boot, boot_with, engine_accounts
 from kvplan.core.engines.pool import Budget
 from kvplan.core.errors import InputError
 from kvplan.core.model import ModelSpec
@@ -90,7 +90,7 @@ class Case:
         try:
             found = boot(self.model, serving, self.kv_memory_bytes)
             if self.at_low_end and found.accounts and found.starts:
-                found = boot(self.model, serving, max(1, found.kv_memory_bytes - found.spread_bytes))
+                found = boot_with(self.model, serving, max(1, found.kv_memory_bytes - found.spread_bytes))
         except InputError as error:
             return replace(_refusal(error), accounts=self._accounts(serving)), False
         return found, False

@@ -118,7 +118,8 @@ REFUSED = [
     ({"arch": "9.0", "attention_backend": PLAIN}, "on Blackwell"),
     ({"arch": "10.0", "attention_backend": PLAIN, "kv_dtype": "fp8_ds_mla"}, "bf16 or fp8"),
     ({"arch": "12.0", "attention_backend": "FLASHMLA_SPARSE"}, "compute capability 12"),
-    ({"tp": 16}, "8 groups of the output projection"),
+    ({"kv_dtype": "bf16"}, "fp8_ds_mla"),
+    ({"tp": 16, "kv_dtype": "fp8"}, "8 groups of the output projection"),
     ({"num_speculative_tokens": 3, "speculative_method": "eagle"}, "by `eagle` is not known"),
 ]
 
@@ -133,7 +134,6 @@ def test_what_is_refused(given, words):
     ("version", "given", "words"),
     [
         ("0.19", {"kv_dtype": "fp8"}, "from 0.20 on"),
-        ("0.29", {}, "a format that is named"),
         ("0.22", {"arch": "10.0", "attention_backend": PLAIN, "kv_dtype": "fp8"}, "from vLLM 0.23 on"),
         ("0.23", {"arch": "12.0", "kv_dtype": "fp8"}, "compute capability 12.0"),
     ],
@@ -147,10 +147,10 @@ def test_what_they_take():
     """Each beside one of the refusals above."""
     for version, flags in (
         ("0.20", {"kv_dtype": "fp8"}),
-        ("0.30", {}),
+        ("0.30", {"kv_dtype": "fp8_ds_mla"}),
         ("0.23", {"arch": "10.0", "attention_backend": PLAIN, "kv_dtype": "fp8"}),
         ("0.24", {"arch": "12.0", "kv_dtype": "fp8"}),
-        ("0.33", {"tp": 8, "num_speculative_tokens": 3, "speculative_method": "mtp"}),
+        ("0.33", {"tp": 8, "kv_dtype": "fp8", "num_speculative_tokens": 3, "speculative_method": "mtp"}),
     ):
         find_engine(f"vllm@{version}").pooled.check(model_of(FLASH), deployment(**flags))
 
@@ -200,9 +200,15 @@ def test_weights_of_the_draft_and_tables_of_positions():
     assert rotary_bytes(pro, deployment(), pro.layers, pro.draft.mixers) == 2 * table
 
 
-def test_the_format_that_nobody_named_is_noted():
-    assert any("fp8_ds_mla" in note for note in pool(model_of(FLASH), GIB).notes)
-    assert not any("fp8_ds_mla" in note for note in pool(model_of(FLASH), GIB, kv_dtype="fp8").notes)
+def test_the_format_that_nobody_names():
+    """attention.py `_resolve_kv_cache_dtype` of 0.30 and later; earlier releases stop."""
+    asked = {"gpu": "B200", "tp": 8, "seq_len": 4096}
+    assert estimate("deepseek-ai/DeepSeek-V4-Flash", engine="vllm@0.30", **asked).serving.kv_dtype.name == "fp8_ds_mla"
+    plain = estimate("deepseek-ai/DeepSeek-V4-Flash", engine="vllm", attention_backend=PLAIN, **asked)
+    assert plain.serving.kv_dtype.name == "bf16"
+    for version, named in (("0.29", {}), ("0.33", {"kv_dtype": "bf16"})):
+        with pytest.raises(InputError, match="in fp8_ds_mla, not in bf16"):
+            estimate("deepseek-ai/DeepSeek-V4-Flash", engine=f"vllm@{version}", **asked, **named)
 
 
 def test_a_plan_holds_what_the_groups_hold():

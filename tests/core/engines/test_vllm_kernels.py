@@ -2,7 +2,7 @@
 
 import pytest
 
-from kvplan import InputError, UnsupportedError
+from kvplan import InputError, UnsupportedError, estimate
 from kvplan.core.dtypes import TURBOQUANT, parse_kv_dtypes
 from kvplan.core.engines.table import find_engine
 from kvplan.core.engines.vllm.loading import extra_weights
@@ -117,10 +117,12 @@ def test_gated_delta_rules_have_checkpoints_on_hopper_alone():
     assert [arch for arch, found in pools.items() if any("CUDA 13" in note for note in found.notes)] == ["10.0"]
 
 
-def test_the_cache_that_an_engine_takes_by_itself_is_noted():
-    model = spec(configs()["glm-5.1"])
-    assert any("fp8" in note for note in pool(model, 2**40, arch="10.0").notes)
-    assert not any("fp8" in note for note in pool(model, 2**40, arch="9.0").notes)
+def test_the_cache_that_an_engine_takes_by_itself():
+    """model_executor/models/config.py `GlmMoeDsaForCausalLM`: from 0.32 on, on compute capability 10 alone."""
+    model, asked = spec(configs()["glm-5.1"]), {"tp": 8, "seq_len": 4096}
+    for engine, gpu, held in (("vllm", "B200", "fp8"), ("vllm@0.31", "B200", "bf16"), ("vllm", "H200", "bf16")):
+        assert estimate(model, engine=engine, gpu=gpu, **asked).serving.kv_dtype.name == held
+    assert estimate(model, engine="vllm", gpu="B200", kv_dtype="bf16", **asked).serving.kv_dtype.name == "bf16"
 
 
 # Sharded and staged models of which vLLM's classes hold more than a share; a table of the vocabulary is 1-2 % of most.

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 from kvplan.core.cache import Cache
+from kvplan.core.engines.deployment import Switches
 from kvplan.core.engines.engine import Engine, Pooled
 from kvplan.core.engines.sglang.budget import budget
 from kvplan.core.engines.sglang.checks import check
@@ -18,6 +19,7 @@ from kvplan.core.engines.sglang.drafts import auto_dtype
 from kvplan.core.engines.sglang.layers import dealt
 from kvplan.core.engines.sglang.pool import ENGINE, VERSION, held, kinds, pool
 from kvplan.core.engines.versions import chosen, release
+from kvplan.core.hardware import Gpu
 from kvplan.core.mixers import Mixer
 from kvplan.core.model import ModelSpec
 
@@ -27,7 +29,7 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
     return cache if cache.max_tokens is None else replace(cache, max_tokens=None)
 
 
-def _auto_kv_dtype(model: ModelSpec) -> str | None:
+def _auto_kv_dtype(model: ModelSpec, gpu: Gpu | None, switches: Switches) -> str | None:
     """modelopt's FP8, and no other format or method.
 
     Source: SGLang 0.5.23, mem_cache/kv_cache_dtype.py `configure_kv_cache_dtype`

@@ -10,12 +10,14 @@ from dataclasses import replace
 from functools import partial
 
 from kvplan.core.cache import Cache
+from kvplan.core.engines.deployment import Switches
 from kvplan.core.engines.engine import Engine, Pooled
 from kvplan.core.engines.trtllm.budget import DEFAULT_SHARE, budget
 from kvplan.core.engines.trtllm.checks import check
 from kvplan.core.engines.trtllm.layers import MAX_NUM_TOKENS, TOKENS_PER_BLOCK, dealt
 from kvplan.core.engines.trtllm.pool import VERSIONS, held, kinds, pool
 from kvplan.core.engines.versions import chosen, release
+from kvplan.core.hardware import Gpu
 from kvplan.core.mixers import (
     ChunkedAttention,
     FullAttention,
@@ -34,7 +36,7 @@ def _reserve(cache: Cache, mixer: Mixer) -> Cache:
     return replace(cache, max_tokens=None, block_size=TOKENS_PER_BLOCK) if cache.bytes_per_token else cache
 
 
-def _auto_kv_dtype(model: ModelSpec) -> str | None:
+def _auto_kv_dtype(model: ModelSpec, gpu: Gpu | None, switches: Switches) -> str | None:
     """What modelopt states for the cache: FP8 or NVFP4.
 
     Source: TensorRT-LLM, llmapi/llm_args.py `KvCacheConfig.dtype`, llmapi/llm_utils.py

@@ -16,7 +16,8 @@ from kvplan.core.engines.engine import Engine, Pooled
 from kvplan.core.engines.vllm import pool
 from kvplan.core.engines.vllm.budget import budget
 from kvplan.core.engines.vllm.check import check
-from kvplan.core.engines.vllm.defaults import auto_dtype, auto_kv_dtype, default_max_num_seqs
+from kvplan.core.engines.vllm.defaults import auto_dtype, default_max_num_seqs
+from kvplan.core.engines.vllm.formats import auto_kv_dtype
 from kvplan.core.engines.vllm.rules import numbers, rules_of
 from kvplan.core.mixers import Mixer
 

@@ -13,11 +13,11 @@ v1/attention/backends/mla/sparse_swa.py; for 0.20 to 0.32 the same files of thos
 
 from dataclasses import dataclass
 
-from kvplan.core.dtypes import DType
-from kvplan.core.engines.deployment import Deployment
+from kvplan.core.engines.deployment import Deployment, Switches
 from kvplan.core.engines.vllm.devices import architecture
 from kvplan.core.engines.vllm.pages import Spec
 from kvplan.core.errors import InputError, UnsupportedError
+from kvplan.core.hardware import Gpu
 from kvplan.core.mixers import CompressedAttention
 from kvplan.core.model import ModelSpec
 from kvplan.core.units import round_up
@@ -36,7 +36,10 @@ _WAITING_BLOCK = {4: 4, 128: 8}
 _DRAFTS = ("mtp", "ngram", "suffix")
 _KEY_SCALE_GROUP = 128
 _HOPPER, _BLACKWELL, _WORKSTATION = 9, 10, 12
-_PLAIN_SINCE, _WORKSTATION_SINCE, _ALIGNED_SINCE, _AUTO_SINCE = (0, 23), (0, 24), (0, 25), (0, 30)
+_PLAIN_SINCE, _WORKSTATION_SINCE, _ALIGNED_SINCE = (0, 23), (0, 24), (0, 25)
+BY_ITSELF_SINCE = (0, 30)
+"""The release that takes packed rows where nobody names a format; earlier ones stop."""
+_NONE_BEFORE = "before 0.30 it has to be named"
 
 
 def applies(model: ModelSpec) -> bool:
@@ -114,21 +117,16 @@ def _rows(mixer: CompressedAttention, deployment: Deployment, release: tuple[int
 
 
 def _is_plain(deployment: Deployment) -> bool:
-    return _asked(deployment) == PLAIN_ROWS and int(architecture(deployment)) != _WORKSTATION
+    return asks_plain(deployment.gpu, deployment.switches)
 
 
-def _asked(deployment: Deployment) -> str:
-    return (deployment.switches.attention_backend or "").upper()
+def asks_plain(gpu: Gpu | None, switches: Switches) -> bool:
+    """Whether the backend that is asked for reads rows of one format on such a GPU."""
+    return _asked(switches) == PLAIN_ROWS and not (gpu is not None and gpu.arch.partition(".")[0] == str(_WORKSTATION))
 
 
-def format_note(deployment: Deployment) -> str | None:
-    """What a plan says of the format, where nobody named it."""
-    if deployment.key_dtype != deployment.dtype or _is_plain(deployment):
-        return None
-    return (
-        "vLLM keeps this model's vectors in fp8_ds_mla, 584 bytes each, also where no format is named; the model's own"
-        " dtype, named, stops it"
-    )
+def _asked(switches: Switches) -> str:
+    return (switches.attention_backend or "").upper()
 
 
 def check_compressed(model: ModelSpec, deployment: Deployment, release: tuple[int, ...]) -> None:
@@ -176,8 +174,8 @@ def _check_options(model: ModelSpec, deployment: Deployment) -> None:
 
 
 def _check_rows(deployment: Deployment, release: tuple[int, ...]) -> None:
-    """The formats of each kernel; `auto`, which here is the model's dtype, stands for packed rows from 0.30 on."""
-    key, asked, arch = deployment.key_dtype, _asked(deployment), int(architecture(deployment))
+    """The formats of each kernel."""
+    key, asked, arch = deployment.key_dtype, _asked(deployment.switches), int(architecture(deployment))
     if asked.startswith("FLASHINFER_MLA_SPARSE") and asked != PLAIN_ROWS:
         raise InputError(f"{asked} is not a backend of DeepSeek-V4", hint=f"`{PLAIN_ROWS}`, or none")
     if asked == PLAIN_ROWS and (release < _PLAIN_SINCE or arch not in (_BLACKWELL, _WORKSTATION)):
@@ -185,21 +183,14 @@ def _check_rows(deployment: Deployment, release: tuple[int, ...]) -> None:
         raise InputError(message, hint="leave `--attention-backend` out")
     if asked in PACKED_ROWS and arch == _WORKSTATION:
         raise InputError(f"{asked} does not run at compute capability 12", hint="leave `--attention-backend` out")
-    unnamed = key == deployment.dtype
     if _is_plain(deployment):
-        if key.name != "fp8" and not unnamed and key.name != "bf16":
+        if key.name not in ("fp8", "bf16") and key != deployment.dtype:
             raise InputError(f"{asked} reads rows of bf16 or fp8, not {key.name}", hint="`--kv-dtype fp8`")
         return
-    _check_packed(key, release, unnamed=unnamed)
-
-
-def _check_packed(key: DType, release: tuple[int, ...], *, unnamed: bool) -> None:
-    if unnamed and release < _AUTO_SINCE:
-        message = f"before vLLM {'.'.join(map(str, _AUTO_SINCE))} DeepSeek-V4's cache needs a format that is named"
-        raise InputError(message, hint="`--kv-dtype fp8`")
-    if not unnamed and not key.name.startswith("fp8"):
+    if not key.name.startswith("fp8"):
         message = f"vLLM keeps DeepSeek-V4's vectors in fp8_ds_mla, not in {key.name}"
-        raise InputError(message, hint="`--kv-dtype fp8`")
+        by_itself = "`--kv-dtype fp8`" + (", or none" if release >= BY_ITSELF_SINCE else f"; {_NONE_BEFORE}")
+        raise InputError(message, hint=by_itself)
 
 
 def _check_output(model: ModelSpec, deployment: Deployment) -> None:

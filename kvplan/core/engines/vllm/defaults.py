@@ -9,7 +9,6 @@ Sources: vLLM, engine/arg_utils.py: 0.33 lines 2940-3006 and 3151-3240; 0.28 lin
 from kvplan.core.dtypes import BF16, FP16, FP32, DType
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.hardware import Gpu
-from kvplan.core.mixers import LatentAttention
 from kvplan.core.model import ModelSpec
 from kvplan.core.units import GIB
 
@@ -26,8 +25,6 @@ _LONG_V0_CONTEXT = 32768
 _FITS_THE_DEVICE = (0, 9)
 """From here on `auto` falls back to a format that the device has."""
 _KNOWS_OVERFLOWS = (0, 10)
-_MODELOPT_CACHES = {"fp8": (0, 14), "nvfp4": (0, 20)}
-_COMPRESSED_CACHE = (0, 15)
 _NO_FP16 = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4", "plamo2"})
 """Model types that overflow in fp16."""
 
@@ -44,26 +41,6 @@ def auto_dtype(model: ModelSpec, gpu: Gpu | None, release: tuple[int, ...]) -> D
     if _capability(gpu) < (8, 0) and own != FP16:
         return FP32 if overflows and release >= _KNOWS_OVERFLOWS else FP16
     return BF16 if own == FP32 else own
-
-
-def auto_kv_dtype(model: ModelSpec, release: tuple[int, ...]) -> str | None:
-    """What `--kv-cache-dtype auto` takes from a checkpoint that has scales for its cache; None = the model's dtype.
-
-    modelopt             FP8 from 0.14, NVFP4 from 0.20
-    compressed-tensors   FP8 from 0.15, but not for latent attention, whose layers do not ask
-
-    Source: vLLM, utils/torch_utils.py `get_kv_cache_quant_algo_string`; layers/attention/attention.py
-    `Attention.__init__` (before 0.16 attention/layer.py); pull requests 29980 and 30141
-    """
-    quant = model.quantization
-    if quant is None or quant.kv_cache is None:
-        return None
-    if quant.method.startswith("modelopt"):
-        since = _MODELOPT_CACHES.get(quant.kv_cache)
-        return quant.kv_cache if since is not None and release >= since else None
-    latent = any(isinstance(mixer, LatentAttention) for layer in model.layers for mixer in layer.mixers)
-    asked = quant.method == "compressed-tensors" and quant.kv_cache == "fp8" and not latent
-    return "fp8" if asked and release >= _COMPRESSED_CACHE else None
 
 
 def is_v1(deployment: Deployment, release: tuple[int, ...]) -> bool:

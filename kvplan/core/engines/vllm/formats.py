@@ -8,12 +8,14 @@ Source: vLLM 0.33, v1/attention/backends/flashinfer.py `supports_kv_cache_dtype`
 `TritonAttentionImpl.__init__`, mla/triton_mla.py, in which the sentence about 8.9 is from 0.24 and 0.26 on.
 """
 
-from kvplan.core.engines.deployment import Deployment
+from kvplan.core.engines.deployment import Deployment, Switches
+from kvplan.core.engines.vllm import compressed
 from kvplan.core.engines.vllm.blocks import BLACKWELL, IMAGE_PREFIXES, backend, shares_caches
 from kvplan.core.engines.vllm.devices import architecture
 from kvplan.core.engines.vllm.rules import Rules, numbers
 from kvplan.core.engines.vllm.specs import latent_mixers
 from kvplan.core.errors import InputError
+from kvplan.core.hardware import Gpu
 from kvplan.core.mixers import CrossAttention, StateMixer
 from kvplan.core.model import ModelSpec
 
@@ -24,8 +26,40 @@ NATIVE_FP8 = 8.9
 TRITON_REFUSES, LATENTS_REFUSE = (0, 24), (0, 26)
 """The releases that say so when they start; older ones fail in the kernel."""
 FLASHINFER_FROM = 8.0
+_MODELOPT_CACHES = {"fp8": (0, 14), "nvfp4": (0, 20)}
+_FP8_BY_SCHEME = (0, 15)
+_FP8_ON_BLACKWELL = {"glm_moe_dsa": (0, 32), "glm5_next": (0, 33), "glm5_next_text": (0, 33)}
+"""model_executor/models/config.py `GlmMoeDsaForCausalLM`, `Glm5NextModelConfig`."""
 FP4_ON_FA2 = (0, 32)
 FP4_FAMILIES = (8, 9, 10, 12)
+
+
+def auto_kv_dtype(model: ModelSpec, gpu: Gpu | None, switches: Switches, release: tuple[int, ...]) -> str | None:
+    """What `--kv-cache-dtype auto` is where it is not the model's dtype; None where it is.
+
+    DeepSeek-V4          packed rows, from 0.30
+    GLM-5                fp8 on compute capability 10, from 0.32
+    modelopt             FP8 from 0.14, NVFP4 from 0.20, where the checkpoint has scales for its cache
+    compressed-tensors   FP8 from 0.15, but not for latent attention, whose layers do not ask
+
+    Source: vLLM, utils/torch_utils.py `get_kv_cache_quant_algo_string`; layers/attention/attention.py
+    `Attention.__init__` (before 0.16 attention/layer.py); pull requests 29980 and 30141
+    """
+    if compressed.applies(model):
+        return (
+            "fp8_ds_mla" if release >= compressed.BY_ITSELF_SINCE and not compressed.asks_plain(gpu, switches) else None
+        )
+    since = _FP8_ON_BLACKWELL.get(model.model_type)
+    if since is not None and release >= since and gpu is not None and gpu.arch.partition(".")[0] == str(BLACKWELL):
+        return "fp8"
+    quant = model.quantization
+    if quant is None or quant.kv_cache is None:
+        return None
+    if quant.method.startswith("modelopt"):
+        since = _MODELOPT_CACHES.get(quant.kv_cache)
+        return quant.kv_cache if since is not None and release >= since else None
+    asked = quant.method == "compressed-tensors" and quant.kv_cache == "fp8" and not latent_mixers(model)
+    return "fp8" if asked and release >= _FP8_BY_SCHEME else None
 
 
 def check_formats(model: ModelSpec, deployment: Deployment, rules: Rules) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.pool import KVPool, PoolGroup
-from kvplan.core.engines.vllm import compressed, packed
+from kvplan.core.engines.vllm import packed
 from kvplan.core.engines.vllm.blocks import BLACKWELL, block_size, shared_page, sliding_block
 from kvplan.core.engines.vllm.defaults import default_max_num_batched_tokens
 from kvplan.core.engines.vllm.devices import architecture
@@ -283,7 +283,6 @@ def _waits_for_cuda_13(model: ModelSpec, deployment: Deployment) -> bool:
 
 def _notes(model: ModelSpec, laid: Layout, deployment: Deployment, rules: Rules) -> tuple[str, ...]:
     notes = []
-    plain = deployment.key_dtype == deployment.dtype
     windows = any(group.first.window is not None for group in laid.groups)
     if windows and deployment.gpu is None and deployment.switches.max_num_batched_tokens is None:
         notes.append(
@@ -295,10 +294,6 @@ def _notes(model: ModelSpec, laid: Layout, deployment: Deployment, rules: Rules)
             '"GPU KV cache size" of this version is blocks // groups · block size, which is not what requests of'
             " max_model_len can hold: go by the concurrency"
         )
-    if laid.is_packed and (note := compressed.format_note(deployment)):
-        notes.append(note)
-    if model.model_type == "glm_moe_dsa" and int(architecture(deployment)) == BLACKWELL and plain:
-        notes.append("vLLM takes fp8 for this model's cache on Blackwell unless told otherwise: name `--kv-dtype fp8`")
     if rules.prefill_checkpoints and laid.holding.aligned and _waits_for_cuda_13(model, deployment):
         notes.append(
             "with CUDA 13, vLLM from 0.33 on keeps one more block of states a request on this GPU, and blocks are"
