@@ -87,7 +87,11 @@ def _check(model: ModelSpec, serving: Serving, want: Wanted, kv_memory_bytes: in
     if want.max_model_len is not None and want.longest:
         raise InputError("a length is given, and the longest is asked for", hint="leave one of them out")
     if not sum(pooled.held(model, replace(serving, tp=1, pp=1, dcp=1, pcp=1).deployment, 16, 1)):
-        raise InputError(f"`{model.id}` keeps no cache, so no number of requests fills it", hint="`kvplan estimate`")
+        gpu = f" --gpu {serving.gpu.name}" if serving.gpu is not None else ""
+        raise InputError(
+            f"`{model.id}` keeps no cache, so no number of requests fills it",
+            hint=f"`kvplan estimate {model.id} --engine {serving.engine.name}{gpu}` says whether it fits",
+        )
 
 
 def _target(case: Case, want: Wanted) -> int:
