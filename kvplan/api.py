@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvplan.core.boot import plan_pool
 from kvplan.core.engines.deployment import Switches
+from kvplan.core.engines.engine import Pooled
 from kvplan.core.engines.pool import KVPool
 from kvplan.core.engines.table import find_engine
 from kvplan.core.errors import InputError, KvplanError
@@ -85,7 +86,7 @@ def estimate(
 
     `seq_len` is the number of tokens held per sequence (default: 4096, or the model's own limit if lower);
     `encoder_seq_len` an encoder's, by default the same; `num_gpus` is tp · pp; `switches` are the engine's own options
-    (`core.engines.deployment.Switches`). `draft` is the model that drafts (SGLang), by default what the switch
+    (`core.engines.deployment.Switches`). `draft` is the model that drafts (vLLM, SGLang), by default what the switch
     `draft_model` names. Raises InputError for what makes no sense, UnsupportedError for an unknown
     architecture, HubError where a Hub id cannot be read.
     """
@@ -144,7 +145,7 @@ def kv_pool(
     as the log prints them; what the account leaves pays for states, too. `max_model_len` is by default the model's own
     limit; -1 takes the longest that fits. `switches` are the engine's options (`core.engines.deployment.Switches`):
     block_size, max_num_seqs, prefix_caching, hybrid_manager, async_scheduling …, also as the engine spells them.
-    `draft` is the model that drafts (SGLang), by default what the switch `draft_model` names.
+    `draft` is the model that drafts (vLLM, SGLang), by default what the switch `draft_model` names.
     Raises InputError for what makes no sense or what the engine refuses.
     """
     if gpu is None and kv_memory_bytes is not None:
@@ -291,23 +292,33 @@ def read_draft(
 ) -> ModelSpec | None:
     """The model that drafts, read as any model is (`how` is `load_model`'s); None where the engine plans none.
 
-    Raises what `load_model` raises, with the draft named in its words.
+    A head's config often names a plain class: it is read as the one that the engine runs (`Pooled.draft_class`). What
+    `draft_model` alone names, and the engine's profile can do without (`Pooled.assumes_draft`), is None where it
+    cannot be read. Raises what `load_model` raises, with the draft named in its words.
     """
-    named = switches.draft_model if draft is None else draft
-    if named is None or switches.speculative_method in (None, "ngram"):
+    named, method = switches.draft_model if draft is None else draft, switches.speculative_method
+    if named is None or method is None:
         return None
     pooled = find_engine(engine).pooled
-    if pooled is None or not pooled.reads_draft:
+    if pooled is None or method not in pooled.reads_draft:
         return None
     if isinstance(named, ModelSpec):
         return named
     try:
-        return load_model(named, **how)
+        return _read_as(named, method, pooled, how)
     except KvplanError as error:
+        if draft is None and method in pooled.assumes_draft:
+            return None
         hint = "a local folder with the draft's config.json will do"
         raise type(error)(
             f"the draft model cannot be read: {error}", hint=f"{error.hint}; {hint}" if error.hint else hint
         ) from error
+
+
+def _read_as(named: str | PathLike[str], method: str, pooled: Pooled, how: Mapping[str, Any]) -> ModelSpec:
+    found = load_model(named, **how)
+    known = pooled.draft_class(found, method) if pooled.draft_class is not None else None
+    return found if known is None else load_model(named, overrides={"architectures": [known]}, **how)
 
 
 def curve(

@@ -98,9 +98,9 @@ def fit(
     `max_model_len` (-1: the longest that fits, whatever the model's own limit), `concurrency` (requests of that length
     at once), `num_gpus` (None: the fewest) with `tp` and `pp`; `kv_dtype="best"` is the widest format that fits.
     `kv_memory_bytes` is a pool of a known size; `gpu` then decides only the limits that the engine sets by the device,
-    an H100's where none is named. `draft` is the model that drafts (SGLang), by default what the switch `draft_model`
-    names. Raises InputError for what makes no sense or what the engine refuses; what does not fit is an answer: `fits`
-    is False and `changes` say what would do.
+    an H100's where none is named. `draft` is the model that drafts (vLLM, SGLang), by default what the switch
+    `draft_model` names. Raises InputError for what makes no sense or what the engine refuses; what does not fit is an
+    answer: `fits` is False and `changes` say what would do.
     """
     given = {"max_model_len": max_model_len, "concurrency": concurrency, "kv_memory_bytes": kv_memory_bytes}
     for name, number in given.items():

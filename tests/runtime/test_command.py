@@ -338,6 +338,9 @@ def _asked(draw: st.DrawFn) -> tuple[str, dict[str, object]]:
             options["draft_model"] = draw(NAMES)
         if draw(BOTH):
             options["num_speculative_tokens"] = draw(COUNTS)
+    if "draft_model" in options:
+        # What a draft is without a method follows from its name.
+        options.setdefault("speculative_method", "eagle3")
     return engine, options
 
 

@@ -46,8 +46,15 @@ class Pooled:
     """[start, stop) of the layers of each pipeline stage, where the engine deals them out in a way of its own."""
     splits_layers: bool = False
     """Several GPUs share a model by whole layers where nothing else is said, and the token table stays with the CPU."""
-    reads_draft: bool = False
-    """A model that drafts apart is planned from its own config: `Deployment.draft`."""
+    reads_draft: frozenset[str] = frozenset()
+    """Methods whose draft, a model apart, is planned from its own config: `Deployment.draft`."""
+    assumes_draft: frozenset[str] = frozenset()
+    """Those of them for which the engine's profile assumes something where that config cannot be read."""
+    draft_class: "Callable[[ModelSpec, str], str | None] | None" = None
+    """(a draft, the method) → the class that the engine runs it as, where its config names another; None elsewhere.
+
+    Raises UnsupportedError for a class that is not known.
+    """
     shares_length: bool = False
     """`max_model_len` is the context of all requests together (llama.cpp `-c`), not that of one."""
 

@@ -149,6 +149,8 @@ def _speculation(args: Mapping[str, object]) -> tuple[Options, list[str]]:
     method, model = config.pop("method", None), config.pop("model", None)
     if method is None and model in ("ngram", "[ngram]"):
         method, model = "ngram", None
+    if method is None and model is not None:
+        method = _method_by_name(str(model))
     if method is not None:
         method = "mtp" if str(method).endswith(_MTP_BY_MODEL) else str(method)
     tokens = config.pop("num_speculative_tokens", None)
@@ -163,6 +165,12 @@ def _speculation(args: Mapping[str, object]) -> tuple[Options, list[str]]:
         if value is not None and key not in _SPECULATION_SILENT
     ]
     return {name: value for name, value in found.items() if value is not None}, unread
+
+
+def _method_by_name(model: str) -> str:
+    """What vLLM takes a draft for where nothing says it (config/speculative.py `__post_init__`)."""
+    names = (("eagle-", "eagle"), ("eagle3", "eagle3"), ("dflash", "dflash"), ("dspark", "dspark"))
+    return next((method for part, method in names if part in model.lower()), "draft_model")
 
 
 def _counted(flag: str, value: object) -> int:

@@ -1,4 +1,4 @@
-"""vLLM's pool, held to what vLLM 0.33's own planning made of 392 configurations, and to the numbers of its unit tests.
+"""vLLM's pool, held to what vLLM 0.33's own planning made of 436 configurations, and to the numbers of its unit tests.
 
 `tests/data/engines/vllm.jsonl`: the engine's code, run with its device queries stubbed: a configuration, flags, a budget,
 and the groups, blocks, tokens and concurrency that came out (`make_vllm.py` ran it). `configs.jsonl` has the configurations.
@@ -17,6 +17,7 @@ from kvplan import InputError, UnsupportedError
 from kvplan.core.dtypes import parse_dtype, parse_kv_dtypes
 from kvplan.core.engines.deployment import Deployment, Switches
 from kvplan.core.engines.table import find_engine
+from kvplan.core.engines.vllm.drafts import draft_class
 from kvplan.core.engines.vllm.groups import bytes_per_block, groups_of
 from kvplan.core.engines.vllm.pages import Holding, Spec, blocks_for
 from kvplan.core.engines.vllm.pool import layout
@@ -57,11 +58,22 @@ def pool(model, num_bytes, version="vllm", **given):
     return find_engine(version).pooled.pool(model, deployment(**given), num_bytes)
 
 
+def draft_of(row):
+    """The model that drafts, read as the class that vLLM runs it as."""
+    config = row.get("draft")
+    if config is None:
+        return None
+    config = configs()[config] if isinstance(config, str) else config
+    known = draft_class(spec(config), row["switches"]["speculative_method"])
+    return spec(config if known is None else config | {"architectures": [known]})
+
+
 @pytest.mark.parametrize("row", ROWS, ids=[row["id"] for row in ROWS])
 def test_pool_is_what_the_engine_plans(row):
     switches = {name: tuple(v) if isinstance(v, list) else v for name, v in row["switches"].items()}
     how = {name: row[name] for name in ("dtype", "kv_dtype", "tp", "pp", "dcp", "max_model_len")}
-    model, asked = spec(configs()[row["model"]]), deployment(arch=row["gpu"], **how, **switches)
+    model = spec(configs()[row["model"]])
+    asked = replace(deployment(arch=row["gpu"], **how, **switches), draft=draft_of(row))
     found = find_engine("vllm").pooled.pool(model, asked, row["kv_memory_bytes"])
     want = row["expect"]
     assert found.num_blocks == want["num_blocks"]

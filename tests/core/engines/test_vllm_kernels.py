@@ -8,7 +8,7 @@ from kvplan.core.engines.table import find_engine
 from kvplan.core.engines.vllm.loading import extra_weights
 from kvplan.core.layout import stage_weights
 from kvplan.core.serving import resolve
-from tests.core.engines.test_vllm import ROWS, configs, deployment, pool
+from tests.core.engines.test_vllm import ROWS, configs, deployment, draft_of, pool
 from tests.models import spec
 
 DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
@@ -142,6 +142,7 @@ def test_no_rank_is_promised_less_than_it_holds(row):
         engine="vllm",
         gpu=asked.gpu,
         switches=asked.switches,
+        draft=draft_of(row),
     )
     shares = stage_weights(model, serving)
     held = [share + extra_weights(model, serving.deployment, i).num_bytes for i, share in enumerate(shares)]

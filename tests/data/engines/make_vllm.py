@@ -8,8 +8,9 @@ extensions and FlashInfer are stood in for; no kernel runs. Models are built on 
 the other, as rank 0 of tensor parallelism. The first argument is the compute capability whose rows are planned. A row
 gets vLLM's figures as `expect` and `weight_bytes`, or its refusal as `error`.
 
-`draft` in a row is the configuration of the model that drafts for it. The platform says CUDA 12: with 13, Blackwell's
-kernel for gated delta rules gives out checkpoints. Groups come from `get_global_kv_cache_groups`, blocks from
+`draft` in a row is the configuration of the model that drafts for it, or its name in configs.jsonl; a row with
+`draft_bytes` gets the bytes of the draft's own parameters: its table of tokens, its output head, all else. The platform
+says CUDA 12: with 13, Blackwell's kernel for gated delta rules gives out checkpoints. Groups come from `get_global_kv_cache_groups`, blocks from
 `get_kv_cache_configs`, tokens and concurrency from `get_kv_cache_capacity`.
 """
 
@@ -234,8 +235,9 @@ def engine_config(row, configs, folder):
         options["speculative_config"] = {"method": method, "num_speculative_tokens": tokens}
     options |= {ARGUMENTS.get(name, name): value for name, value in given.items()}
     if "draft" in row:
+        draft = row["draft"] if isinstance(row["draft"], dict) else configs[row["draft"]]
         (Path(folder) / "draft").mkdir()
-        (Path(folder) / "draft" / "config.json").write_text(json.dumps(row["draft"]))
+        (Path(folder) / "draft" / "config.json").write_text(json.dumps(draft))
         options["speculative_config"]["model"] = str(Path(folder) / "draft")
     (Path(folder) / "config.json").write_text(json.dumps(configs[row["model"]]))
     arguments = EngineArgs(
@@ -268,7 +270,7 @@ def layers_of(config):
 
 
 def build(config):
-    """Parameter bytes of the model on this stage; its layers register themselves in the configuration."""
+    """Parameter bytes of the model and of what drafts on this stage; layers register themselves in the configuration."""
     from vllm.model_executor.model_loader.utils import initialize_model
     from vllm.utils.torch_utils import set_default_torch_dtype
     from vllm.v1.worker.workspace import init_workspace_manager, reset_workspace_manager
@@ -278,27 +280,54 @@ def build(config):
     config.compilation_config.static_forward_context.clear()
     with set_default_torch_dtype(config.model_config.dtype), torch.device("meta"), OnMeta():
         model = initialize_model(config)
-        drafting(config)
-    return sum(tensor.numel() * tensor.element_size() for tensor in model.parameters())
+        draft = drafting(config)
+    return sum(map(bytes_of, model.parameters())), parts_of(draft)
+
+
+def bytes_of(tensor):
+    return tensor.numel() * tensor.element_size()
+
+
+def parts_of(draft):
+    """Bytes of the draft's own table of tokens, its own output head, all else."""
+    sizes = [0, 0, 0]
+    for name, tensor in draft.named_parameters() if draft is not None else ():
+        sizes[0 if "embed" in name else 1 if "lm_head" in name else 2] += bytes_of(tensor)
+    return sizes
 
 
 def drafting(config):
-    """The layers that draft, on the last stage."""
+    """The model that drafts, on the last stage, None elsewhere; its layers are marked."""
     import vllm.distributed.parallel_state as state
     from vllm.model_executor.model_loader.utils import initialize_model
 
     asked = config.speculative_config
     if asked is None or asked.method in ("ngram", "suffix") or not state._PP.is_last_rank:
-        return
+        return None
     before = set(layers_of(config))
-    initialize_model(asked.apply_draft_overrides(config), model_config=asked.draft_model_config)
+    if asked.method == "draft_model":
+        draft = standing_alone(config)
+    else:
+        draft = initialize_model(asked.apply_draft_overrides(config), model_config=asked.draft_model_config)
     for name, layer in layers_of(config).items():
         if name not in before:
             layer.is_draft_layer = True
+    return draft
+
+
+def standing_alone(config):
+    """A whole model, built as v1/worker/gpu/spec_decode/standalone_ar/speculator.py `load_draft_model` has it built."""
+    from vllm.config import replace
+    from vllm.model_executor.model_loader.utils import initialize_model
+
+    asked = config.speculative_config
+    parallel = replace(asked.draft_parallel_config, rank=config.parallel_config.rank)
+    own = replace(config, model_config=asked.draft_model_config, quant_config=None, parallel_config=parallel)
+    return initialize_model(own, prefix="draft_model")
 
 
 def stage_specs(config, row, stage):
-    """(parameter bytes, specs of the layers, layouts that their backends take) of one stage."""
+    """(parameter bytes, those of what drafts, specs of the layers, layouts that their backends take) of one stage."""
     from vllm.config import set_current_vllm_config
     from vllm.platforms import current_platform
     from vllm.v1.attention.backends.utils import get_supported_kv_cache_layouts
@@ -306,17 +335,17 @@ def stage_specs(config, row, stage):
 
     set_groups(row, stage)
     config.parallel_config.rank = stage * row["tp"]
-    num_bytes = build(config)
+    num_bytes, drafts = build(config)
     current_platform.update_block_size_for_backend(config)
     config.validate_block_size()
     with set_current_vllm_config(config):
         backends = list(dict.fromkeys(layer.get_attn_backend() for layer in layers_of(config).values()))
         layouts = [layout.name for layout in get_supported_kv_cache_layouts(backends)]
-        return num_bytes, get_kv_cache_spec(config), layouts
+        return num_bytes, drafts, get_kv_cache_spec(config), layouts
 
 
 def plan(row, configs, folder):
-    """(what vLLM plans, parameter bytes of each stage)"""
+    """(what vLLM plans, parameter bytes of each stage, those of what drafts)"""
     from vllm.v1.attention.backends.utils import resolve_kv_cache_layout
     from vllm.v1.core.kv_cache_planning import _pool_bytes_per_block, get_global_kv_cache_groups, get_kv_cache_configs
     from vllm.v1.core.kv_cache_utils import get_kv_cache_capacity
@@ -324,7 +353,7 @@ def plan(row, configs, folder):
 
     config = engine_config(row, configs, folder)
     stages = [stage_specs(config, row, stage) for stage in range(row["pp"])]
-    weights, specs, layouts = map(list, zip(*stages, strict=True))
+    weights, drafts, specs, layouts = map(list, zip(*stages, strict=True))
     register_all_kvcache_specs(config)
     resolve_kv_cache_layout(config, layouts, [spec for stage in specs for spec in stage.values()])
     groups = get_global_kv_cache_groups(config, specs)
@@ -337,7 +366,7 @@ def plan(row, configs, folder):
         "groups": [[len(g.layer_names), g.kv_cache_spec.block_size, g.kv_cache_spec.page_size_bytes] for g in groups],
         "bytes_per_block": max(_pool_bytes_per_block(config, stage.kv_cache_groups) for stage in planned),
     }
-    return expect, weights
+    return expect, weights, drafts[-1]
 
 
 def main():
@@ -354,7 +383,9 @@ def main():
         for row in rows:
             with tempfile.TemporaryDirectory() as folder:
                 try:
-                    row["expect"], row["weight_bytes"] = plan(row, configs, folder)
+                    row["expect"], row["weight_bytes"], drafts = plan(row, configs, folder)
+                    if "draft_bytes" in row:
+                        row["draft_bytes"] = drafts
                 except Exception as error:
                     row["error"] = f"{type(error).__name__}: {error}"
             out.write(json.dumps(row) + "\n")

@@ -65,7 +65,7 @@ SGLANG = Engine(
         auto_dtype=auto_dtype,
         auto_kv_dtype=_auto_kv_dtype,
         default_share=None,
-        reads_draft=True,
+        reads_draft=frozenset({"eagle", "eagle3", "mtp", "draft_model"}),
         switches=SWITCHES,
     ),
 )

@@ -2,7 +2,8 @@
 
 The pool: `rules` what changed between versions, `pages` what a cache is, `specs` a layer's, `states` a recurrent one's,
 `compressed` DeepSeek-V4's, `blocks` tokens of a block, `groups` which layers share blocks, `packed` unlike pages in one
-block, `pool` what memory holds; `check` and `kernels` what is refused, `devices` what is asked of a GPU.
+block, `pool` what memory holds; `drafts` what drafts beside the model; `check` and `kernels` what is refused, `devices`
+what is asked of a GPU.
 The account: `defaults`, `runner`, `measured`, `activations`, `compiling`, `encoder`, `loading`, `extras`, `overheads`,
 summed up in `budget`.
 """
@@ -13,7 +14,7 @@ from kvplan.core.cache import Cache
 from kvplan.core.dtypes import TURBOQUANT
 from kvplan.core.engines.deployment import Switches
 from kvplan.core.engines.engine import Engine, Pooled
-from kvplan.core.engines.vllm import pool
+from kvplan.core.engines.vllm import drafts, pool
 from kvplan.core.engines.vllm.budget import budget
 from kvplan.core.engines.vllm.check import check
 from kvplan.core.engines.vllm.defaults import auto_dtype, default_max_num_seqs
@@ -58,6 +59,9 @@ def profile(version: str | None) -> Engine:
             switches=frozenset(Switches.__dataclass_fields__) - _FOREIGN,
             auto_dtype=partial(auto_dtype, release=numbers(rules)),
             auto_kv_dtype=partial(auto_kv_dtype, release=numbers(rules)),
+            reads_draft=drafts.READ,
+            assumes_draft=drafts.ASSUMED,
+            draft_class=drafts.draft_class,
             runs_at_once=partial(default_max_num_seqs, release=numbers(rules)),
         ),
         newer=newer,

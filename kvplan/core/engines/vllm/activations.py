@@ -10,7 +10,7 @@ v1/worker/gpu/sample/sampler.py (the newer runner); model_executor/layers/fused_
 worker/model_runner.py `profile_run`. Torch: ATen/native/cuda/Sort.cu.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.vllm.compiling import COMPILES_WITH_COPIES, KEEPS_BLOCKS_WHOLE, table_bytes
@@ -19,6 +19,7 @@ from kvplan.core.engines.vllm.defaults import (
     default_max_num_seqs,
     is_hopper_or_newer,
 )
+from kvplan.core.engines.vllm.drafts import HEADS, head_rows, num_states, pass_layers
 from kvplan.core.engines.vllm.encoder import encoder_pass_bytes, held_by_encoder
 from kvplan.core.engines.vllm.pool import stages
 from kvplan.core.engines.vllm.runner import runs_on_v2
@@ -135,9 +136,43 @@ def _warm_bytes(run: Profile) -> int:
     model, deployment = run.model, run.deployment
     held = moe_workspace_bytes(run) + (held_by_encoder(model, deployment, run.tokens, run.release) if run.first else 0)
     samples = run.last and model.has_vocabulary_head
-    through = max(forward_bytes(run), sampler_bytes(run) if samples else 0)
+    states = draft_states_bytes(run) if run.last else 0
+    through = max(forward_bytes(run) + states, draft_pass_bytes(run), sampler_bytes(run) if samples else 0)
     encoder = encoder_pass_bytes(model, deployment, run.tokens) if run.first else 0
     return max(held + through, encoder)
+
+
+def draft_states_bytes(run: Profile) -> int:
+    """States of a low, a middle and a high layer that EAGLE-3's head is handed: tokens · states · hidden · dtype."""
+    switches = run.deployment.switches
+    states = num_states(run.deployment.draft, switches.speculative_method) if switches.num_speculative_tokens else 0
+    return run.elements_bytes(run.tokens * states * run.model.hidden_size) if _reads_layers(run) else 0
+
+
+def _reads_layers(run: Profile) -> bool:
+    return run.deployment.switches.speculative_method == "eagle3"
+
+
+def draft_pass_bytes(run: Profile) -> int:
+    """What drafts, run once over the tokens of the step while the model's states and output stand beside it; 0 without.
+
+        tokens · (hidden + states · hidden + hidden of the draft) · dtype
+            + max(states once more, side by side; the draft's widest layer; logits of the rows, and over the vocabulary)
+
+    Source: vLLM 0.33, v1/worker/gpu/model_runner.py `_dummy_run`, v1/worker/gpu/spec_decode/target_dependent_ar/
+    speculator.py `propose`, standalone_ar/speculator.py; models/llama_eagle3.py `compute_logits`
+    """
+    layers, draft = pass_layers(run.model, run.deployment), run.deployment.draft or run.model
+    if not run.last or not layers:
+        return 0
+    states = draft_states_bytes(run)
+    joined = draft.hidden_size if run.deployment.switches.speculative_method in HEADS else 0
+    beside = run.elements_bytes(run.tokens * (run.model.hidden_size + joined)) + states
+    own = replace(run, model=draft, layers=layers, first=True)
+    # The first layer of EAGLE-3 reads token and state side by side; EAGLE-1's matrix does.
+    wide = forward_bytes(own) + run.elements_bytes(run.tokens * 2 * joined) + moe_workspace_bytes(own)
+    logits = run.elements_bytes(run.rows * (head_rows(draft) + run.model.vocab_size))
+    return beside + max(states, wide, logits)
 
 
 def sampler_bytes(run: Profile) -> int:

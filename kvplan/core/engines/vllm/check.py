@@ -6,6 +6,7 @@ layers/vocab_parallel_embedding.py, which pads the vocabulary to 64; layers/line
 
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.vllm.defaults import default_max_num_batched_tokens
+from kvplan.core.engines.vllm.drafts import check_drafts
 from kvplan.core.engines.vllm.formats import check_formats
 from kvplan.core.engines.vllm.kernels import check_kernels, check_sharing
 from kvplan.core.engines.vllm.pool import stages
@@ -37,6 +38,7 @@ def check(model: ModelSpec, deployment: Deployment, rules: Rules) -> None:
     _check_context_parallel(model, deployment)
     check_formats(model, deployment, rules)
     _check_scheduler(deployment, rules)
+    check_drafts(model, deployment, numbers(rules))
     check_kernels(model, deployment, rules)
     check_sharing(model, stages(model, deployment), rules)
 

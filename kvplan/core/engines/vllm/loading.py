@@ -9,14 +9,15 @@ layers/quantization/mxfp4.py (experts); `core.allocator` for blocks.
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from math import prod
 
 from kvplan.core.allocator import SMALL_REQUEST, block_bytes, segment_bytes
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.vllm.blocks import BLACKWELL
 from kvplan.core.engines.vllm.devices import architecture
+from kvplan.core.engines.vllm.drafts import HEADS, draft_layers, held_weights
 from kvplan.core.engines.vllm.pool import stages
-from kvplan.core.engines.vllm.specs import draft_mixers
 from kvplan.core.measured import Measured
 from kvplan.core.mixers import (
     CompressedAttention,
@@ -100,9 +101,9 @@ def extra_weights(model: ModelSpec, deployment: Deployment, stage: int) -> Measu
     """
     start, stop = stages(model, deployment)[stage]
     counts = model.layer_counts(start, stop)
-    ends = _ends(model, start, stop)
+    ends, ends_here = _ends(model, start, stop), stop == model.num_layers
     padding = sum(n * _padding_of_experts(weight, model, deployment) for layer, n in counts for weight in layer.weights)
-    drafts = draft_mixers(model, deployment) if stop == model.num_layers else ()
+    drafts = [found.mixer for found in draft_layers(model, deployment) if found.owner is model and ends_here]
     num_bytes = rotary_bytes(model, deployment, [layer for layer, _ in counts], drafts) + padding
     num_bytes += _repeated_tables(model, deployment, ends)
     if model.model_type in _WHOLE_MLP:
@@ -110,6 +111,7 @@ def extra_weights(model: ModelSpec, deployment: Deployment, stage: int) -> Measu
     num_bytes += sum(_vocabulary_padding(weight, model, deployment) for weight in ends)
     num_bytes += sum(n * _unsplit_bytes(layer.weights, model, deployment) for layer, n in counts)
     num_bytes += _unsplit_bytes(ends, model, deployment)
+    num_bytes += _beside_a_draft(model, deployment) if ends_here else 0
     return Measured(
         name="extra weights",
         num_bytes=num_bytes,
@@ -140,6 +142,33 @@ def rotary_bytes(
     scaled = _SCALED_TABLES.get(model.model_type, 1)
     elements = sum(positions * width * (1 if slides else scaled) for slides, width in tables)
     return ceil_div(elements * (32 if model.model_type in _FP32_TABLES else deployment.dtype.bits), 8)
+
+
+def _beside_a_draft(model: ModelSpec, deployment: Deployment) -> int:
+    """The same of a draft that is named: its rotary table, padding of tables and experts, rests of blocks."""
+    draft, method = deployment.draft, deployment.switches.speculative_method
+    if draft is None or not (method in HEADS or method == "draft_model"):
+        return 0
+    held = list(held_weights(model, draft, method))
+    num_bytes = _table_of_a_draft(model, draft, deployment)
+    num_bytes += sum(n * _padding_of_experts(weight, draft, deployment) for weight, n in held)
+    num_bytes += sum(_padded_rows(weight, deployment) for weight, _ in held if weight.part in ("embeddings", "head"))
+    inside = [weight for layer in draft.layers for weight in layer.weights]
+    num_bytes += sum(n * _unsplit_bytes(layer.weights, draft, deployment) for layer, n in draft.layer_counts())
+    return num_bytes + _unsplit_bytes([weight for weight, _ in held if weight not in inside], draft, deployment)
+
+
+def _table_of_a_draft(model: ModelSpec, draft: ModelSpec, deployment: Deployment) -> int:
+    """A draft's table of positions, 0 where the model's is as long and as wide: layers share equal ones.
+
+    A head's is as long as the longest request, where it is made for less (config/speculative.py
+    `_maybe_override_draft_max_position_embeddings`).
+    """
+    if deployment.switches.speculative_method in HEADS:
+        draft = replace(draft, max_seq_len=max(draft.max_seq_len or 0, deployment.max_model_len))
+    own, known = ({_table(of, m) for layer in of.layers for m in layer.mixers} for of in (draft, model))
+    alike = draft.max_seq_len == model.max_seq_len and own <= known
+    return 0 if alike else rotary_bytes(draft, deployment, draft.layers)
 
 
 def _language_tables(model: ModelSpec) -> list[Weight]:
@@ -201,9 +230,15 @@ def _is_table(weight: Weight, model: ModelSpec) -> bool:
 
 def _vocabulary_padding(weight: Weight, model: ModelSpec, deployment: Deployment) -> int:
     """Rows that fill a table of the vocabulary up to a multiple of 64, dealt out as its rows are."""
-    if weight.part not in ("embeddings", "head") or weight.shape[0] != model.vocab_size or len(weight.shape) != 2:
+    if weight.part not in ("embeddings", "head") or weight.shape[0] != model.vocab_size:
         return 0
-    rows = round_up(model.vocab_size, VOCABULARY_STEP) - model.vocab_size
+    return _padded_rows(weight, deployment)
+
+
+def _padded_rows(weight: Weight, deployment: Deployment) -> int:
+    if len(weight.shape) != 2:
+        return 0
+    rows = round_up(weight.shape[0], VOCABULARY_STEP) - weight.shape[0]
     return ceil_div(rows * weight.shape[1] * deployment.dtype.bits, 8 * deployment.tp)
 
 

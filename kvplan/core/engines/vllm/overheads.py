@@ -9,7 +9,8 @@ Sources: vLLM 0.33, v1/worker/gpu_worker.py `determine_available_memory`; public
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.vllm.activations import activation_peak
 from kvplan.core.engines.vllm.defaults import default_max_num_seqs, is_v1
-from kvplan.core.engines.vllm.extras import draft_weights, lora_slots
+from kvplan.core.engines.vllm.drafts import HEADS, pass_layers
+from kvplan.core.engines.vllm.extras import draft_buffers, draft_weights, lora_slots
 from kvplan.core.engines.vllm.loading import extra_weights
 from kvplan.core.engines.vllm.measured import (
     CONTEXT,
@@ -46,6 +47,7 @@ def taken(model: ModelSpec, deployment: Deployment, release: tuple[int, ...], st
         sampler_states(model, deployment, stage) if counts_states(model, deployment, release) else None,
         lora_slots(model, deployment, stage),
         draft_weights(model, deployment, stage),
+        draft_buffers(model, deployment, release, stage) if release >= COUNTS_ALL else None,
         graphs(model, deployment, release, stage, estimated=True) if estimates(model, deployment, release) else None,
     ]
     return tuple(term for term in terms if term is not None)
@@ -59,6 +61,8 @@ def untaken(model: ModelSpec, deployment: Deployment, release: tuple[int, ...], 
     ]
     if runs_on_v2(model, deployment, release) and not counts_states(model, deployment, release):
         terms.append(sampler_states(model, deployment, stage))
+    if release < COUNTS_ALL:
+        terms.append(draft_buffers(model, deployment, release, stage))
     return tuple(term for term in terms if term is not None)
 
 
@@ -114,7 +118,8 @@ def graphs(
 
         bytes = fixed + layers · each · captured sizes / all sizes
 
-    Sizes: 1, 2, 4, 8, 16 … up to twice the requests at once, at most 512 (V0: to the requests, at most 256).
+    Sizes: 1, 2, 4, 8, 16 … up to twice the requests at once, at most 512 (V0: to the requests, at most 256). The layers
+    of what drafts are captured, too.
     """
     if deployment.switches.enforce_eager:
         return None
@@ -128,7 +133,8 @@ def graphs(
         on_v2=runs_on_v2(model, deployment, release),
     )
     share, whole = _captured(deployment, release)
-    num_bytes = cost.fixed_bytes + ceil_div((stop - start) * cost.layer_bytes * share, whole)
+    layers = stop - start + (_drafting_layers(model, deployment, release) if stop == model.num_layers else 0)
+    num_bytes = cost.fixed_bytes + ceil_div(layers * cost.layer_bytes * share, whole)
     return Measured(
         name="CUDA graphs (estimate)" if estimated else "CUDA graphs",
         num_bytes=num_bytes,
@@ -136,6 +142,24 @@ def graphs(
         source=cost.source,
         basis="calibrated",
     )
+
+
+def _drafting_layers(model: ModelSpec, deployment: Deployment, release: tuple[int, ...]) -> int:
+    """Layers of what drafts, counted once for each set of graphs.
+
+    The newer runner captures a head's first step as it does the model's, and the steps after it apart; of a whole model
+    it captures nothing. The older one captures one step of either.
+
+    Source: vLLM 0.33, v1/worker/gpu/spec_decode/target_dependent_ar/speculator.py `capture`,
+    standalone_ar/speculator.py; v1/spec_decode/llm_base_proposer.py `dummy_run`
+    """
+    switches = deployment.switches
+    layers = deployment.draft.num_layers if deployment.draft is not None else len(pass_layers(model, deployment))
+    if not pass_layers(model, deployment):
+        return 0
+    if not runs_on_v2(model, deployment, release):
+        return layers
+    return layers * (1 if switches.num_speculative_tokens < 2 else 2) if switches.speculative_method in HEADS else 0
 
 
 def _captured(deployment: Deployment, release: tuple[int, ...]) -> tuple[int, int]:

@@ -11,15 +11,11 @@ from kvplan.core.engines.vllm import packed
 from kvplan.core.engines.vllm.blocks import BLACKWELL, block_size, shared_page, sliding_block
 from kvplan.core.engines.vllm.defaults import default_max_num_batched_tokens
 from kvplan.core.engines.vllm.devices import architecture
+from kvplan.core.engines.vllm.drafts import draft_modules, draft_notes, keeps_hybrid
 from kvplan.core.engines.vllm.groups import Group, Layers, bytes_per_block, groups_of
 from kvplan.core.engines.vllm.pages import Holding, Spec, blocks_for
 from kvplan.core.engines.vllm.rules import Rules, numbers
-from kvplan.core.engines.vllm.specs import (
-    draft_modules,
-    has_attention,
-    has_states,
-    layer_specs,
-)
+from kvplan.core.engines.vllm.specs import has_attention, has_states, layer_specs
 from kvplan.core.errors import InputError
 from kvplan.core.mixers import LinearAttention
 from kvplan.core.model import ModelSpec
@@ -80,7 +76,6 @@ class Layout:
 
 def layout(model: ModelSpec, deployment: Deployment, rules: Rules) -> Layout:
     """Groups, and what decides how many blocks a request takes."""
-    switches = deployment.switches
     caching = _caches_prefixes(model, deployment, rules)
     aligned = caching and has_states(model)
     size = block_size(model, deployment, rules, aligned=aligned)
@@ -88,7 +83,7 @@ def layout(model: ModelSpec, deployment: Deployment, rules: Rules) -> Layout:
     page = shared_page(model, deployment, rules, size)
     if page is not None:
         specs = [(layer, _padded_to(spec, page, model, deployment, rules)) for layer, spec in specs]
-    hybrid, release, is_packed = switches.hybrid_manager is not False, numbers(rules), packed.is_packed(specs)
+    hybrid, release, is_packed = keeps_hybrid(model, deployment), numbers(rules), packed.is_packed(specs)
     groups = packed.packed_groups(specs, release) if is_packed else []
     return Layout(
         groups=groups or groups_of(_with_states_padded(specs), rules, hybrid=hybrid),
@@ -282,7 +277,7 @@ def _waits_for_cuda_13(model: ModelSpec, deployment: Deployment) -> bool:
 
 
 def _notes(model: ModelSpec, laid: Layout, deployment: Deployment, rules: Rules) -> tuple[str, ...]:
-    notes = []
+    notes = draft_notes(deployment, numbers(rules))
     windows = any(group.first.window is not None for group in laid.groups)
     if windows and deployment.gpu is None and deployment.switches.max_num_batched_tokens is None:
         notes.append(

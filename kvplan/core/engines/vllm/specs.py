@@ -3,13 +3,14 @@
 Source: vLLM 0.33, v1/kv_cache_interface.py; model_executor/layers/attention/attention.py `get_kv_cache_spec`
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kvplan.core.cache import kv_heads_per_rank
 from kvplan.core.dtypes import DType
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.vllm.compressed import compressed_specs
 from kvplan.core.engines.vllm.devices import architecture
+from kvplan.core.engines.vllm.drafts import draft_layers
 from kvplan.core.engines.vllm.pages import Spec
 from kvplan.core.engines.vllm.rules import Rules, numbers
 from kvplan.core.engines.vllm.states import state_bytes
@@ -43,7 +44,6 @@ PLAIN_CACHE = ("falcon",)
 TURBOQUANT_PREFIX = "turboquant"
 PER_HEAD = ("minicpm3",)
 """Model types whose latents are cached as the keys and values of every head, values padded to the keys' width."""
-ONE_DRAFT = ("mimo_v2", "mimo_v2_flash", "mimo_v2_omni")
 BOUNDARY = 2
 """Layers at either end that turboquant leaves in the model's dtype; none of a model with recurrent layers."""
 
@@ -57,39 +57,23 @@ def layer_specs(
     aligned: bool,
     all_quantised: bool = False,
 ) -> list[tuple[int, Spec]]:
-    """(layer, spec) of every cache, in the model's order; layers that share another's cache have none.
+    """(layer, spec) of every cache, in the model's order, then those of what drafts, which stand with the last layer.
 
-    `all_quantised` is as if no layer kept the model's dtype. Raises UnsupportedError for a cache that vLLM's planning
-    is not known for.
+    Layers that share another's cache have none. `all_quantised` is as if no layer kept the model's dtype, and
+    nothing drafted. Raises UnsupportedError for a cache that vLLM's planning is not known for.
     """
-    mixers = [(i, mixer) for i, kind in enumerate(model.layer_order) for mixer in model.layers[kind].mixers]
-    drafts = [(model.num_layers, mixer) for mixer in draft_mixers(model, deployment)]
+    mixers = [(i, model, mixer) for i, kind in enumerate(model.layer_order) for mixer in model.layers[kind].mixers]
+    beside = [] if all_quantised else draft_layers(model, deployment)
+    mixers += [(layer.number, layer.owner, layer.mixer) for layer in beside]
     skipped = frozenset() if all_quantised else skipped_layers(model, deployment)
     maker = _Maker(model=model, deployment=deployment, rules=rules, block_size=block_size, aligned=aligned)
     found = []
-    for layer, mixer in mixers + drafts:
+    for layer, owner, mixer in mixers:
         plain = layer in skipped or (SLIDING in skipped and isinstance(mixer, SlidingAttention))
-        found += [(min(layer, model.num_layers - 1), spec) for spec in maker.specs(mixer, quantised=not plain)]
+        caches = replace(maker, model=owner).specs(mixer, quantised=not plain)
+        stands_at = layer if owner is model and layer < model.num_layers else model.num_layers - 1
+        found += [(stands_at, spec) for spec in caches]
     return found
-
-
-def draft_modules(model: ModelSpec) -> int:
-    """Layers of the checkpoint that draft: of MiMo-V2's vLLM runs the first alone (config/speculative.py 799-860)."""
-    return 1 if model.draft is None or model.model_type in ONE_DRAFT else model.draft.num_layers
-
-
-def draft_mixers(model: ModelSpec, deployment: Deployment) -> tuple[Mixer, ...]:
-    """The attention of what drafts: the checkpoint's own layers, or one more layer like the model's last (EAGLE)."""
-    switches = deployment.switches
-    if not switches.num_speculative_tokens or switches.speculative_method in (None, "ngram", "suffix", "medusa"):
-        return ()
-    if switches.speculative_method == "mtp" and model.draft is not None:
-        return model.draft.mixers[: draft_modules(model)]
-    for kind in reversed(model.layer_order):
-        for mixer in model.layers[kind].mixers:
-            if isinstance(mixer, FullAttention | LatentAttention):
-                return (mixer,)
-    return ()
 
 
 SLIDING = "sliding_window"

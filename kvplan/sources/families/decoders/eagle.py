@@ -76,6 +76,9 @@ def _num_states(facts: Facts) -> int:
     if facts.has("num_aux_hidden_states"):
         return facts.positive("num_aux_hidden_states")
     inner = facts.nested("eagle_config") if facts.has("eagle_config") else None
+    if inner is not None and inner.has("use_aux_hidden_state"):
+        # Engines differ in what they make of it.
+        inner.flag("use_aux_hidden_state")
     if inner is not None and inner.has("eagle_aux_hidden_state_layer_ids"):
         return len(inner.integers("eagle_aux_hidden_state_layer_ids")) or JOINED_STATES
     return JOINED_STATES
