@@ -225,6 +225,7 @@ def explain(
                 notes=notes,
                 known_gpus=load_gpus(),
                 draft=draft,
+                stands_in=given is None and _stands_in(seen.model, spec),
             )
         )
     return answers
@@ -255,6 +256,13 @@ def _model_of_log(seen: "Observation", offline: bool, timeout_seconds: float) ->
         return model_of_log(name or "", title=title, offline=offline, timeout_seconds=timeout_seconds)
     except KvplanError as error:
         return None, f"the model is not known: {error}; `--model` says which it is"
+
+
+def _stands_in(name: str | None, found: ModelSpec | None) -> bool:
+    """Whether a model is another owner's than the one that a log names by its Hub id."""
+    if found is None or not name or name.count("/") != 1 or name.startswith((".", "~", "/")):
+        return False
+    return "/" in found.id and name.partition("/")[0].lower() != found.id.partition("/")[0].lower()
 
 
 def _draft_of_log(

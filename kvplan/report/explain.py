@@ -54,6 +54,9 @@ def _pool(start: Start) -> list[str]:
         words.append(f"{format_bytes(round(memory['value'])) if memory['unit'] == 'B' else told} for the cache")
     elif held := sum(row["observed"] for row in start["rows"] if _is_cache(row)):
         words.append(f"{format_bytes(held)} of cache")
+    elif memory := figures.get("kv_cache"):
+        size = round(memory["value"] * {"B": 1, "GiB": GIB}.get(memory["unit"], MIB))
+        words.append(f"{format_bytes(size)} of cache")
     for name, noun in (("num_tokens", "tokens"), ("cells", "cells")):
         if name in figures:
             words.append(f"{figures[name]['value']:,} {noun}")

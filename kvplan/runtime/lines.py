@@ -127,8 +127,8 @@ _RANKS = (
     # V0: (VllmWorkerProcess pid=…); Ray: (RayWorkerWrapper pid=…, ip=…)
     (re.compile(r"\(\w*Worker\w* pid=(\d+), ip=([\d.a-f:]+)"), "pid {0} of {1}"),
     (re.compile(r"\(\w*Worker\w* pid=(\d+)"), "pid {0}"),
-    # SGLang: [2026-01-01 00:00:00 DP0 TP0 EP0]
-    (re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[\d.,]*((?: [A-Z]{2,4}\d+)+)\]"), "{0}"),
+    # SGLang: [2026-01-01 00:00:00 DP0 TP0 EP0], also ATTN_CP0 and MOE_DP0
+    (re.compile(r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[\d.,]*((?: (?:[A-Z]{3,4}_)?[A-Z]{2,4}\d+)+)\]"), "{0}"),
     # SGLang to 0.3: [gpu=0], [gpu_id=0]
     (re.compile(r"\[gpu(?:_id)?=(\d+)\]"), "TP{0}"),
     # TensorRT-LLM: [TRT-LLM] [RANK 0] [I]; mpirun --tag-output: [1,0]<stdout>:

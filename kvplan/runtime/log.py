@@ -134,6 +134,7 @@ def _observation(dialect: Dialect, start: Start, source: _Source) -> Observation
         unread=unread,
         gpu=" + ".join(gpus) or None,
         num_gpus=start.num_gpus or (_num_gpus(options) if start.args else None),
+        ranks=tuple(sorted(start.ranks)),
         figures={name: tuple(some) for name, some in figures.items()},
         facts=dict(start.facts),
         errors=tuple(start.errors) or _vague(start),

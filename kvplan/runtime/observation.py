@@ -45,6 +45,8 @@ class Observation:
     """Flags that bear on memory as far as is known, but that kvplan does not know."""
     gpu: str | None = None
     num_gpus: int | None = None
+    ranks: tuple[str, ...] = ()
+    """Workers that said any of it, as their prefixes name them: `TP0`, `PP1_TP0`, `DP0 TP0 EP0`, `rank 3`, `pid 7`."""
     figures: dict[str, tuple[Figure, ...]] = field(default_factory=dict)
     """By name (see `FIGURES`), each rank's own where several printed it."""
     facts: dict[str, str] = field(default_factory=dict)

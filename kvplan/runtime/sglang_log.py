@@ -105,6 +105,12 @@ def _read_version(start: Start, found: re.Match[str], line: Line) -> None:
     start.version = start.version or found["x_version"]
 
 
+def _read_windows(start: Start, found: re.Match[str], line: Line) -> None:
+    """Tokens below nothing are why it cannot start, whatever it says next, or does not."""
+    if found["full_tokens"].startswith("-"):
+        start.fail(found[0], line)
+
+
 _WORDINGS = (
     wording("ServerArgs(", r"ServerArgs\(", "0.3+", begins="process", then=_read_args),
     wording(
@@ -126,6 +132,7 @@ _WORDINGS = (
         "Use sliding window memory pool",
         r"Use sliding window memory pool\. full_layer_tokens=<full_tokens>, swa_layer_tokens=<swa_tokens>",
         "0.4.9+",
+        then=_read_windows,
     ),
     _size(
         "Mamba Cache is allocated",
@@ -137,9 +144,16 @@ _WORDINGS = (
     ),
     wording(
         "KV Cache is allocated",
-        r"KV Cache is allocated\.(?: dtype: (?P<x_dtype>[\w.]+),)?(?: #tokens: (?P<x_tokens>\d+),)?"
+        r"\bKV Cache is allocated\.(?: dtype: (?P<x_dtype>[\w.]+),)?(?: #tokens: (?P<x_tokens>\d+),)?"
         r"(?: K size: (?P<x_keys>\d+\.\d+) GB, V size: (?P<x_values>\d+\.\d+) GB| KV size: (?P<x_both>\d+\.\d+) GB)",
         "0.3.6+; dtype from 0.5.4",
+        then=_read_pool,
+    ),
+    wording(
+        ", K size: ",
+        r"Physical KV Cache limits by --mem-fraction-static: #tokens: (?P<x_tokens>\d+),"
+        r"(?P<x_dtype>)(?P<x_both>) K size: (?P<x_keys>\d+\.\d+) GB, V size: (?P<x_values>\d+\.\d+) GB",
+        "kvcached: its `VirtualKV Cache` is a range of addresses, and no memory",
         then=_read_pool,
     ),
     _size("Memory pool end", r"Memory pool end\. avail mem=<available_after> GB", "0.3+", last=True),
@@ -169,6 +183,9 @@ _WORDINGS = (
 def _finish(start: Start) -> None:
     if isinstance(start.args.get("model_path"), str):
         start.model = str(start.args["model_path"])
+    device = start.args.get("device")
+    if isinstance(device, str) and device not in ("cuda", "auto"):
+        start.facts.setdefault("device_type", device)
 
 
 DIALECT = Dialect(engine="sglang", wordings=_WORDINGS, finish=_finish)

@@ -41,6 +41,12 @@ _ENGINE_LIMITS = {
 }  # fmt: skip
 
 
+def _read_engine_file(start: Start, found: re.Match[str], line: Line) -> None:
+    """The C++ runtime loads what was built before, in a format that its log does not tell."""
+    del found, line
+    start.facts["runs"] = "an engine file"
+
+
 def _read_version(start: Start, found: re.Match[str], line: Line) -> None:
     del line
     start.version = start.version or found["x_version"]
@@ -78,8 +84,9 @@ def _read_block_size(start: Start, found: re.Match[str], line: Line) -> None:
 
 
 def _read_world(start: Start, found: re.Match[str], line: Line) -> None:
+    """How many processes there are; the one that asks others to work is alone in a world of its own."""
     del line
-    start.num_gpus = int(found["x_size"])
+    start.num_gpus = max(int(found["x_size"]), start.num_gpus or 0)
 
 
 _WORDINGS = (
@@ -103,7 +110,13 @@ _WORDINGS = (
         "0.5+, C++",
         then=_read_engine_limit,
     ),
-    wording("Loaded engine size:", r"Loaded engine size: <weights> MiB", "0.5+, C++", units={"weights": "MiB"}),
+    wording(
+        "Loaded engine size:",
+        r"Loaded engine size: <weights> MiB",
+        "0.5+, C++",
+        units={"weights": "MiB"},
+        then=_read_engine_file,
+    ),
     _said("for model weights", r"Use <weights> GB for model weights", "1.0+"),
     _said("(inside torch) in", r"weights \(inside torch\).{0,40}?: <torch_after_load> GiB", "0.18+"),
     _said(
@@ -195,8 +208,8 @@ def _finish(start: Start) -> None:
         if start.model is None and isinstance(start.args.get(name), str):
             start.model = str(start.args[name])
     start.model = start.model or start.facts.get("snapshot")
-    ranks = {figure.rank for figures in start.figures.values() for figure in figures} - {None}
-    start.num_gpus = start.num_gpus or len(ranks) or None
+    ranks = [int(rank.removeprefix("rank ")) for rank in start.ranks if rank.startswith("rank ")]
+    start.num_gpus = start.num_gpus or max(ranks, default=-1) + 1 or None
 
 
 DIALECT = Dialect(engine="trtllm", wordings=_WORDINGS, finish=_finish)

@@ -79,6 +79,8 @@ class Start:
     """The last that was raised before those words, or after them: it may say why."""
     gpus: dict[str, str] = field(default_factory=dict)
     num_gpus: int | None = None
+    ranks: set[str] = field(default_factory=set)
+    """Workers that a line which was read names in its prefix."""
     is_ready: bool = False
     marks: set[tuple[str, str | None]] = field(default_factory=set)
     """What was seen of each rank, as an engine's module likes."""
@@ -107,6 +109,8 @@ class Start:
     def take(self, said: Wording, found: re.Match[str], line: Line) -> None:
         """The figures of one line."""
         self.last_line = line.number
+        if line.rank is not None:
+            self.ranks.add(line.rank)
         for name, text in found.groupdict().items():
             if text is not None and not name.startswith("x_"):
                 self.add(name, text, said.units[name], line, places=said.places, weak=said.weak, last=said.last)

@@ -1,7 +1,8 @@
 """An engine's start-up log beside kvplan's prediction, figure by figure.
 
-`answer` what comes out · `observed`, `served` what the log states · `account`, `pool`, `sglang`, `llamacpp`,
-`arithmetic` the rows · `failure`, `advice` sentences · `document` plain data.
+`answer` what comes out · `observed`, `served`, `ranks`, `device` what the log states · `account`, `pool`, `sglang`,
+`llamacpp`, `arithmetic` the rows · `doubt` what cannot be judged · `failure`, `advice` sentences · `document` plain
+data.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,25 +16,20 @@ from kvplan.core.hardware import Gpu
 from kvplan.core.layout import as_loaded
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
-from kvplan.core.text import printable
-from kvplan.core.units import format_bytes
 from kvplan.runtime.explain.account import Case, account_rows
 from kvplan.runtime.explain.advice import advice
 from kvplan.runtime.explain.answer import POOL_TOLERANCE, Answer, Failure, Findings, Row
 from kvplan.runtime.explain.arithmetic import arithmetic_rows
+from kvplan.runtime.explain.device import with_device
 from kvplan.runtime.explain.document import start_to_dict
+from kvplan.runtime.explain.doubt import Doubts, without_doubtful
 from kvplan.runtime.explain.failure import explain_failure
 from kvplan.runtime.explain.llamacpp import llamacpp_rows
+from kvplan.runtime.explain.observed import whole
 from kvplan.runtime.explain.pool import flags_rows, given_rows, pools_of_boot
-from kvplan.runtime.explain.served import (
-    device_of,
-    is_on_gpus,
-    kv_memory_option,
-    likely_gpu,
-    serving_of,
-    with_memory,
-)
-from kvplan.runtime.explain.sglang import sglang_rows
+from kvplan.runtime.explain.ranks import degrees_of
+from kvplan.runtime.explain.served import is_on_gpus, kv_memory_option, serving_of
+from kvplan.runtime.explain.sglang import sglang_rows, shortage
 from kvplan.runtime.observation import Observation
 
 __all__ = ["POOL_TOLERANCE", "Explanation", "Failure", "Row", "explain"]
@@ -58,18 +54,21 @@ def explain(
     notes: tuple[str, ...] = (),
     known_gpus: Sequence[Gpu] = (),
     draft: ModelSpec | None = None,
+    stands_in: bool = False,
 ) -> Explanation:
     """Set what one start printed against what kvplan predicts for it.
 
     Without a model, or where it and the options do not go together, only the log's own sums are checked. `overrides`
     are options under kvplan's names that stand over the log's; `notes` what the caller has to say about model and GPU;
-    `known_gpus` are those that a log without a name may mean, by their size; `draft` is the model that drafts.
-    With a `tolerance` the pool is judged even where the account behind it rests on assumptions.
+    `known_gpus` are those that a log without a name may mean, by their size; `draft` is the model that drafts;
+    `stands_in` says that the model is another owner's of the same name, whose weights may be of another size. With a
+    `tolerance` the pool is judged even where the account behind it rests on assumptions.
     """
     found = Findings(notes=list(notes))
     case = None if model is None else _case(observation, model, gpu, overrides or {}, known_gpus, found, draft)
     if case is not None:
-        found.rows += _rows(case, found)
+        doubts = replace(case.doubts, weights=stands_in)
+        found.rows += without_doubtful(_rows(case, found), doubts, observation.model)
     sums = arithmetic_rows(observation)
     if not found.rows:
         sums = [replace(row, judged="exact") for row in sums]
@@ -81,7 +80,7 @@ def explain(
         model=None if model is None else model.id,
         serving=None if case is None else case.serving,
         rows=tuple(rows),
-        failure=explain_failure(observation, case),
+        failure=_failure(observation, case),
         advice=advice(observation, case),
         notes=tuple(dict.fromkeys(found.notes)),
         tolerance=POOL_TOLERANCE if tolerance is None else tolerance,
@@ -100,9 +99,12 @@ def _case(
 ) -> Case | None:
     """The start in kvplan's words; None, and a note, where they make no sense together."""
     try:
-        serving, notes = serving_of(observation, model, gpu, overrides, draft)
-        found.notes += notes
-        serving = _with_device(observation, serving, known_gpus, found)
+        degrees = degrees_of(observation, {**observation.options, **overrides}, model)
+        serving, notes = serving_of(observation, model, gpu, overrides, draft, degrees.options)
+        found.notes += [*notes, *degrees.notes]
+        device = with_device(observation, serving, known_gpus)
+        serving = device.serving
+        found.notes += device.notes
     except KvplanError as error:
         found.notes.append(f"nothing is predicted: {error}" + (f" ({error.hint})" if error.hint else ""))
         return None
@@ -113,28 +115,16 @@ def _case(
         model=model,
         serving=serving,
         boot=_boot(observation, model, serving, found),
-        gpu_is_told=gpu is not None and (gpu.memory_bytes is not None or gpu.visible_bytes is not None),
+        told_gpu=gpu if gpu is not None and (gpu.memory_bytes or gpu.visible_bytes) else None,
+        doubts=Doubts(ranks=not degrees.is_settled, device=not device.is_settled),
     )
 
 
-def _with_device(observation: Observation, serving: Serving, known_gpus: Sequence[Gpu], found: Findings) -> Serving:
-    """The GPU of the log where none is named: as large as the log says, or as its sums imply."""
-    gpu = serving.gpu
-    if observation.engine == "llamacpp":
-        return serving
-    if gpu is None and not is_on_gpus(observation):
-        found.notes.append(f"it runs on {printable(observation.facts['device_type'])}: kvplan's accounts are of GPUs")
-        return serving
-    if gpu is not None and (gpu.memory_bytes is not None or gpu.visible_bytes is not None):
-        return serving
-    implied = device_of(observation, serving)
-    if implied is None:
-        return serving
-    num_bytes, how = implied
-    if gpu is None:
-        gpu, alike = likely_gpu(serving, num_bytes, known_gpus)
-        found.notes.append(f"the log names no GPU; it has {format_bytes(num_bytes)}, {how}{alike}")
-    return replace(serving, gpu=with_memory(gpu, num_bytes))
+def _failure(observation: Observation, case: Case | None) -> Failure | None:
+    """Why it did not start, with what its pools lack where the log counts them below nothing."""
+    found = explain_failure(observation, case)
+    lacking = shortage(case) if case is not None and case.serving.engine.name == "sglang" else ""
+    return found if found is None or not lacking else replace(found, reasons=(*found.reasons, lacking))
 
 
 def _boot(observation: Observation, model: ModelSpec, serving: Serving, found: Findings) -> Boot | None:
@@ -190,4 +180,6 @@ def _is_pool(row: Row) -> bool:
 
 def _has_pool(observation: Observation) -> bool:
     """Whether the start came as far as its cache."""
+    if any((whole(observation, name) or 0) < 0 for name in ("num_tokens", "full_tokens", "swa_tokens")):
+        return False
     return bool(observation.figures.keys() & {"num_tokens", "num_blocks", "max_concurrency", "cells", "kv_buffer"})

@@ -5,7 +5,7 @@ run. To add a term: a line in the function of its engine.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isqrt
 from typing import Literal
 
@@ -13,17 +13,21 @@ from kvplan.core.boot import Boot
 from kvplan.core.device import visible_bytes
 from kvplan.core.engines.pool import Budget
 from kvplan.core.engines.sglang.drafts import draft_weights as sglang_draft
+from kvplan.core.engines.trtllm.loading import loaded as trtllm_loaded
 from kvplan.core.engines.versions import release
 from kvplan.core.engines.vllm.extras import draft_weights, lora_slots
 from kvplan.core.engines.vllm.loading import extra_weights
 from kvplan.core.engines.vllm.measured import SUBTRACTS_GRAPHS
 from kvplan.core.engines.vllm.overheads import COUNTS_ALL, graphs
+from kvplan.core.hardware import Gpu
 from kvplan.core.layout import stage_weights
 from kvplan.core.measured import Basis, Measured, loaded
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
 from kvplan.core.units import format_bytes
+from kvplan.core.weights import weight_bytes
 from kvplan.runtime.explain.answer import Row, around, exactly, make_row
+from kvplan.runtime.explain.doubt import Doubts
 from kvplan.runtime.explain.observed import amount, each, number, stage_of
 from kvplan.runtime.explain.served import is_on_gpus, kv_memory_option
 from kvplan.runtime.observation import Observation
@@ -49,8 +53,10 @@ class Case:
     serving: Serving
     boot: Boot | None
     """None where no GPU is known."""
-    gpu_is_told: bool = True
-    """False where the log's own figures stand for a GPU that nobody named: they are not set against themselves."""
+    told_gpu: Gpu | None = None
+    """The GPU that was named, as the table has it; None where the log's own figures stand for one that nobody named:
+    they are not set against themselves."""
+    doubts: Doubts = field(default_factory=Doubts)
 
     def accounts(self) -> tuple[Budget, ...]:
         """One a pipeline stage, as predicted; none without a GPU."""
@@ -58,10 +64,12 @@ class Case:
 
     def weights(self) -> list[list[Measured]]:
         """What loading takes, on the fullest rank of each stage; no GPU is needed to know that."""
-        found = [
-            [loaded(size, offloaded_bytes=self.serving.switches.cpu_offload_bytes)]
-            for size in stage_weights(self.model, self.serving)
-        ]
+        sizes = stage_weights(self.model, self.serving)
+        if self.serving.engine.name == "trtllm":
+            return [
+                [*trtllm_loaded(self.model, self.serving.deployment, stage, size)] for stage, size in enumerate(sizes)
+            ]
+        found = [[loaded(size, offloaded_bytes=self.serving.switches.cpu_offload_bytes)] for size in sizes]
         if self.serving.engine.name == "vllm":
             for stage, items in enumerate(found):
                 more = (extra_weights, lora_slots, draft_weights)
@@ -83,14 +91,17 @@ def account_rows(case: Case) -> list[Row]:
 
 def _device(case: Case) -> list[Row]:
     """The device as the framework sees it."""
-    seen, gpu = number(case.observation, "device_total"), case.serving.gpu
+    seen, gpu = number(case.observation, "device_total"), case.told_gpu
     if seen is None:
         return []
-    if gpu is None or not case.gpu_is_told:
+    if gpu is None:
         return [make_row("account", "device", seen, None, why="no GPU is named")]
     device = visible_bytes(gpu)
+    low, high = device - device // DRIVERS_DIFFER, device + device // DRIVERS_DIFFER
     why = f"{gpu.name}: drivers differ by up to 1 %"
-    return [make_row("account", "device", seen, around(device, device // DRIVERS_DIFFER), basis="derived", why=why)]
+    if gpu.memory_bytes is not None and gpu.memory_bytes > high:
+        high, why = gpu.memory_bytes, f"{why}, and some keep nothing of its {format_bytes(gpu.memory_bytes)} back"
+    return [make_row("account", "device", seen, (device, low, high), basis="derived", why=why)]
 
 
 def _vllm(case: Case) -> list[Row]:
@@ -133,13 +144,18 @@ def _vllm_start(case: Case) -> list[Row]:
     return rows
 
 
-def _weights(case: Case, why: str = "", load: Measured | None = None, key: str = "weights") -> list[Row]:
-    """What loading took of each rank; `load` is what the log's way of telling it adds to the spread."""
+def _weights(
+    case: Case, why: str = "", load: Measured | None = None, key: str = "weights", beside: Measured | None = None
+) -> list[Row]:
+    """What loading took of each rank; `load` is what the log's way of telling it adds to the spread.
+
+    `beside` is what every rank holds that the model's account does not have.
+    """
     stages, rows = case.weights(), []
     for rank, figure in each(case.observation, key):
         stage = stage_of(figure, len(stages))
         fullest = max(range(len(stages)), key=lambda i: sum(item.num_bytes for item in stages[i]))
-        items = stages[fullest if stage is None else stage]
+        items = [*stages[fullest if stage is None else stage], *([] if beside is None else [beside])]
         spread = isqrt(sum(item.spread_bytes**2 for item in items))
         num_bytes = sum(item.num_bytes for item in items)
         if load is not None:
@@ -194,10 +210,17 @@ def _left(case: Case) -> list[Row]:
         return [make_row("account", "left for the cache", seen, exactly(asked), basis="exact", why=why)]
     found = _account_of(case, None)
     if found is None:
-        return [make_row("account", "left for the cache", seen, None, why="no GPU is known: `--gpu` names it")]
+        return [make_row("account", "left for the cache", seen, None, why=why_nothing(case))]
     predicted = around(found.kv_memory_bytes, found.spread_bytes)
     basis = worst_basis(found.taken)
     return [make_row("account", "left for the cache", seen, predicted, basis=basis, judged=pool_judge(basis))]
+
+
+def why_nothing(case: Case) -> str:
+    """Why kvplan says nothing of what is left for the cache."""
+    if case.serving.gpu is None:
+        return "no GPU is known: `--gpu` names it"
+    return f"kvplan knows no account of {case.serving.gpu.name}"
 
 
 def pool_judge(basis: Basis) -> Literal["pool"] | None:
@@ -224,15 +247,12 @@ def _sglang(case: Case) -> list[Row]:
     rows, accounts = [], case.accounts()
     free = number(case.observation, "device_free")
     if free is not None:
-        context = accounts[0].taken[0] if accounts else None
-        share = case.serving.gpu_memory_utilization if case.serving.share_stated else None
-        scaled = None
-        if context is not None and share and case.gpu_is_told:
-            unscaled, spread = round(context.num_bytes / share), round(context.spread_bytes / share)
-            scaled = around(accounts[0].device_bytes - unscaled, spread)
-        rows.append(make_row(
-            "account", "free before loading", free, scaled, basis="calibrated", why="the device less CUDA's context"
-        ))  # fmt: skip
+        predicted = None
+        if accounts and case.told_gpu is not None:
+            context = accounts[0].taken[0]
+            predicted = around(accounts[0].device_bytes - context.num_bytes, context.spread_bytes)
+        why = "the device less CUDA's context"
+        rows.append(make_row("account", "free before loading", free, predicted, basis="calibrated", why=why))
     why = "the log tells what was free before and after, which is more than tensors"
     return rows + _weights(case, why, LOAD) + _draft_rows(case, why)
 
@@ -251,5 +271,26 @@ def _draft_rows(case: Case, why: str) -> list[Row]:
 
 
 def _trtllm(case: Case) -> list[Row]:
+    if case.observation.facts.get("runs") == "an engine file":
+        return [*_engine_file(case), *_left(case)]
     key = "weights" if "weights" in case.observation.figures else "torch_after_load"
     return [*_weights(case, key=key), *_left(case)]
+
+
+def _engine_file(case: Case) -> list[Row]:
+    """The size of a built engine, whose format the log does not tell; each rank holds all of the table of inputs.
+
+    Source: TensorRT-LLM, `trtllm-build` and `convert_checkpoint.py`: `use_parallel_embedding` is off by default
+    """
+    tables = [weight for weight in case.model.embeddings if weight.part == "embeddings"]
+    tp, dtype, quant = case.serving.tp, case.serving.dtype, case.model.quantization
+    more = sum(weight_bytes(one, dtype, quant, 1) - weight_bytes(one, dtype, quant, tp) for one in tables)
+    why = "as large as an engine in the model's own format: the log does not tell which it was built in"
+    beside = Measured(
+        name="table of inputs of other ranks",
+        num_bytes=more,
+        spread_bytes=more,
+        source="off by default",
+        basis="assumed",
+    )
+    return _weights(case, why, beside=beside)

@@ -43,8 +43,13 @@ def pools_of_boot(model: ModelSpec, serving: Serving, found: Boot) -> Ends | Non
 
 
 def pools_of_memory(observation: Observation, model: ModelSpec, serving: Serving) -> Ends | None:
-    """The pool of the memory that the log states, and those of its rounding's ends; None where it states none."""
+    """The pool of the memory that the log states, and those of its rounding's ends; None where it states none.
+
+    TensorRT-LLM's C++ runtime states what the blocks took, not what it had for them.
+    """
     memory = number(observation, "kv_memory")
+    if memory is None and serving.engine.name == "trtllm":
+        memory = number(observation, "kv_cache")
     if memory is None or memory[0] <= 0:
         return None
     if serving.engine.name == "vllm" and serving.pp > 1 and len(set(map(amount, _memories(observation)))) > 1:
@@ -98,14 +103,29 @@ def _given_rows(observation: Observation, model: ModelSpec, serving: Serving) ->
     rows = []
     if ends is not None:
         rows += _figure_rows("given", observation, ends, ("num_blocks",), rounding=True)
-        rows += _block_size_row(observation, ends[0])
+        if serving.engine.name != "trtllm":  # of which the size that is printed is what was told to it
+            rows += _block_size_row(observation, ends[0])
         rows += _failed_rows(observation, ends)
     if serving.engine.name == "vllm":
         return rows + _vllm_rows(observation, model, serving, ends)
     if ends is not None:
         rows += _figure_rows("given", observation, ends, ("num_tokens",), rounding=True)
         rows += _trtllm_rows(observation, ends[0])
-    return rows
+    return rows if _format_is_told(observation) else [_of_a_format(row, serving) for row in rows]
+
+
+def _format_is_told(observation: Observation) -> bool:
+    """Whether the log tells what TensorRT-LLM's cache is in: an engine may have been built with another format."""
+    told = observation.options.get("kv_dtype") not in (None, "auto")
+    return told or bool(observation.figures.keys() & {"kv_memory", "bytes_per_token"})
+
+
+def _of_a_format(row: Row, serving: Serving) -> Row:
+    """A row that is equal shows the format; one that is not may be of another, and is no error of either side."""
+    if row.verdict == "equal":
+        return row
+    why = f"the log does not tell the cache's format: taken as {serving.kv_dtype.name}"
+    return replace(row, judged=None, basis="assumed", why=why)
 
 
 def flags_rows(observation: Observation, ends: Ends, basis: Basis) -> list[Row]:
@@ -232,7 +252,7 @@ def _trtllm_rows(observation: Observation, pool: KVPool) -> list[Row]:
     if each is not None:
         rows.append(make_row("given", "bytes of a token", each, exactly(per_token), basis="exact", judged="exact"))
     held, tokens = number(observation, "kv_cache"), whole(observation, "num_tokens")
-    if held is not None and tokens is not None and len(pool.groups) == 1:
+    if held is not None and tokens is not None and len(pool.groups) == 1 and "kv_memory" in observation.figures:
         predicted = exactly(tokens * per_token)
         rows.append(make_row("given", f"cache of {tokens:,} tokens", held, predicted, basis="exact", judged="exact"))
     return rows

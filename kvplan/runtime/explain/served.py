@@ -1,30 +1,23 @@
 """From what a log states to kvplan's own words: how the model was served, and what had to be taken for granted."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from kvplan.core.dtypes import parse_kv_dtypes
 from kvplan.core.engines.deployment import Switches
-from kvplan.core.engines.sglang.budget import CONTEXT, CONTEXT_WITH_RANKS
 from kvplan.core.engines.table import find_engine
-from kvplan.core.engines.versions import release
 from kvplan.core.engines.vllm.blocks import KERNEL_BLOCKS
-from kvplan.core.engines.vllm.defaults import default_max_num_batched_tokens
 from kvplan.core.errors import InputError, KvplanError
 from kvplan.core.hardware import Gpu
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving, resolve
 from kvplan.core.text import join_words
-from kvplan.core.units import format_bytes
 from kvplan.runtime.explain.observed import number, whole
 from kvplan.runtime.observation import Observation
 
 _RESOLVED = (
     "dtype", "kv_dtype", "quant", "tp", "pp", "dp", "dcp", "pcp", "gpu_memory_utilization", "max_num_batched_tokens"
 )  # fmt: skip
-NEAREST = 100
-"""A device is like one of the table where they differ by at most a hundredth: so much drivers differ."""
 _APART = frozenset({"max_model_len", "kv_memory_bytes"})
 """Options that are neither a switch nor an argument of `resolve`."""
 
@@ -35,13 +28,14 @@ def serving_of(
     gpu: Gpu | None,
     overrides: Mapping[str, Any],
     draft: ModelSpec | None = None,
+    seen: Mapping[str, Any] | None = None,
 ) -> tuple[Serving, list[str]]:
-    """How the model was served, and notes on what the log does not say.
+    """How the model was served, and notes on what the log does not say; `seen` is what its ranks tell of options.
 
     Raises InputError for what makes no sense together, as `core.serving.resolve` does.
     """
     notes: list[str] = []
-    options = dict(observation.options) | _from_facts(observation) | dict(overrides)
+    options = dict(seen or {}) | dict(observation.options) | _from_facts(observation) | dict(overrides)
     engine, note = _engine(observation)
     notes += note
     known = find_engine(engine).pooled
@@ -148,61 +142,3 @@ def _devices(observation: Observation, given: Mapping[str, Any], switches: dict[
 
 def _as_tuples(switches: Mapping[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in switches.items()}
-
-
-def device_of(observation: Observation, serving: Serving) -> tuple[int, str] | None:
-    """(bytes, how they are known) of a device that the log does not name: as printed, or as its own sums imply.
-
-    vLLM before 0.10.2 prints no device unless it debugs, SGLang what is free of it.
-    """
-    stated, cache, rest, free = (
-        number(observation, name) for name in ("device_total", "kv_memory", "non_kv", "device_free")
-    )
-    if stated is not None:
-        return round(stated[0]), "as the log states"
-    if cache is not None and rest is not None and kv_memory_option(observation) is None:
-        return round((cache[0] + rest[0]) / serving.gpu_memory_utilization), "as its sums imply: (cache + rest) / share"
-    if observation.engine == "sglang" and free is not None:
-        context = CONTEXT_WITH_RANKS if serving.tp * serving.pp > 1 else CONTEXT
-        return round(free[0]) + context.num_bytes, "about what was free and a context"
-    return None
-
-
-def likely_gpu(serving: Serving, num_bytes: int, known: Sequence[Gpu]) -> tuple[Gpu | None, str]:
-    """(the one device of so many bytes, which kind it may be) of those that are known; drivers differ a little.
-
-    Of several, those whose default for the tokens of a step is the log's come first: vLLM takes fewer on an A100 than
-    on an H100.
-    """
-    alike = [gpu for gpu in known if gpu.visible_bytes and abs(gpu.visible_bytes - num_bytes) * NEAREST <= num_bytes]
-    if serving.engine.name == "vllm":
-        alike = [gpu for gpu in alike if _has_the_tokens(serving, gpu)] or alike
-    if not alike:
-        return None, "; `--gpu` names it"
-    if len(alike) == 1:
-        return alike[
-            0
-        ], f": taken as {alike[0].name}, the only one of that size that kvplan knows; `--gpu` names another"
-    arch = {gpu.arch for gpu in alike}
-    stands_for = replace(alike[0], name=f"a GPU of {format_bytes(num_bytes)}") if len(arch) == 1 else None
-    return stands_for, f", like {join_words(gpu.name for gpu in alike)}; `--gpu` says which"
-
-
-def _has_the_tokens(serving: Serving, gpu: Gpu) -> bool:
-    """Whether vLLM would read as many tokens a step on this GPU as the log states."""
-    switches = serving.switches
-    bare = replace(serving.deployment, gpu=gpu, switches=replace(switches, max_num_batched_tokens=None))
-    default = default_max_num_batched_tokens(bare, release(serving.engine.version or ""))
-    return switches.max_num_batched_tokens in (None, default)
-
-
-def with_memory(gpu: Gpu | None, num_bytes: int) -> Gpu:
-    """A GPU of so many bytes for the framework: the one that is named, or one without a name."""
-    if gpu is not None:
-        return replace(gpu, visible_bytes=num_bytes)
-    return Gpu(
-        name=f"a GPU of {format_bytes(num_bytes)}",
-        memory_bytes=num_bytes,
-        visible_bytes=num_bytes,
-        memory_note="as the log states",
-    )

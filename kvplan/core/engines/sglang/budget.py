@@ -37,6 +37,15 @@ CONTEXT_WITH_RANKS = Measured(
     source="`avail mem` of `Load weight begin`: 2.3-2.5 GiB less than CUDA sees on H200 at tp 8, 1.8-2.0 of them from "
     "`Init torch distributed` (sgl-project/sglang#11716); 0.16 at pp 4 (#12362), 0.01 where ranks share no NVLink",
 )
+CONTEXT_OVER_PCIE = Measured(
+    name="CUDA context and collectives",
+    num_bytes=int(0.65 * GIB),
+    spread_bytes=int(0.35 * GIB),
+    source="one GPU's context, and 0.26 GiB of `Init torch distributed` for two RTX 4090 (sgl-project/sglang#16920), "
+    "0.01 elsewhere; four L4 have 0.40 less free than CUDA sees: without NVLink, data goes by the host's memory",
+)
+PCIE_BYTES_PER_SECOND = 64e9
+"""What two GPUs exchange over PCIe at most, PCIe 5.0; the slowest NVLink does 112e9."""
 IMAGE_CACHE_BYTES = 100 * MIB
 """SGLANG_VLM_CACHE_SIZE_MB."""
 FLOOR_MIB = 10 * 1024
@@ -57,7 +66,7 @@ def budget(
     gpu, _ = _device(deployment)
     fraction = mem_fraction(model, deployment, gpu)
     device = visible_bytes(gpu)
-    context = CONTEXT_WITH_RANKS if deployment.tp > 1 or deployment.pp > 1 else CONTEXT
+    context = context_of(gpu, deployment.tp * deployment.pp)
     draft, slots = draft_weights(model, deployment), lora_slots(model, deployment)
     late = () if draft is None or draft_first else (draft,)
     accounts = []
@@ -85,6 +94,14 @@ def budget(
             )
         )
     return tuple(accounts)
+
+
+def context_of(gpu: Gpu | None, num_ranks: int) -> Measured:
+    """What is not free before the weights are loaded: a context, and with several ranks what connects them."""
+    if num_ranks == 1:
+        return CONTEXT
+    speed = None if gpu is None or gpu.vendor != "NVIDIA" else gpu.interconnect_bytes_per_second
+    return CONTEXT_OVER_PCIE if speed is not None and speed <= PCIE_BYTES_PER_SECOND else CONTEXT_WITH_RANKS
 
 
 def mem_fraction(model: ModelSpec, deployment: Deployment, gpu: Gpu) -> float:

@@ -10,6 +10,7 @@ from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.pool import Budget
 from kvplan.core.engines.trtllm.checks import check
 from kvplan.core.engines.trtllm.layers import pass_tokens
+from kvplan.core.engines.trtllm.loading import loaded
 from kvplan.core.errors import InputError
 from kvplan.core.measured import Measured
 from kvplan.core.model import ModelSpec
@@ -50,10 +51,7 @@ def budget(model: ModelSpec, deployment: Deployment, weight_bytes: tuple[int, ..
     trial = _trial(model, deployment)
     accounts = []
     for stage, weights in enumerate(weight_bytes):
-        loaded = Measured(
-            name="weights", num_bytes=weights, spread_bytes=weights // 50, source="the model's tensors", basis="derived"
-        )
-        taken = (loaded, trial, context)
+        taken = (*loaded(model, deployment, stage, weights), trial, context)
         peak = sum(item.num_bytes for item in taken)
         untaken = () if deployment.switches.enforce_eager else (GRAPHS,)
         accounts.append(
