@@ -20,6 +20,9 @@ from kvplan.core.text import join_words
 from kvplan.runtime.observation import Observation
 
 _PLACE = re.compile(r"([A-Z]+(?:_[A-Z]+)?)(\d+)")
+_ENGINE = re.compile(r"DP\d+")
+_DENSE = {"TP", "PP", "DP"}
+"""Places that tell all where replicas share nothing."""
 _NUMBERED = re.compile(r"rank (\d+)")
 _NO_FLAG = "no flag in the log says tp"
 
@@ -39,15 +42,13 @@ def degrees_of(observation: Observation, told: Mapping[str, Any], model: ModelSp
     """The degrees that the log's ranks show where `told`, the options, do not say `tp`."""
     if observation.engine not in ("vllm", "sglang", "trtllm") or told.get("tp") is not None:
         return Degrees()
-    places = _places(observation.ranks)
+    places = _places(_without_the_one_engine(observation))
     if observation.engine == "trtllm":
         return _of_processes(observation.num_gpus or 1, told, "the log tells of {} processes")
     if numbers := [int(found[1]) for rank in observation.ranks if (found := _NUMBERED.fullmatch(rank))]:
         return _of_processes(max(numbers) + 1, told, f"{_named('rank ', numbers)} are seen, {{}} processes")
     if any(rank.startswith("pid ") for rank in observation.ranks):
         return Degrees(notes=(f"{_NO_FLAG}, and the workers bear no numbers: taken as tp 1",), is_settled=False)
-    if observation.engine == "vllm" and len(places.get("DP", ())) == 1 and len(places) == 1:
-        return Degrees()  # the one engine of a vLLM that has no replicas is called DP0, too
     return _of_places(observation, places, told, model) if places else Degrees()
 
 
@@ -66,14 +67,14 @@ def _of_places(
 ) -> Degrees:
     """Ranks that are named by their place along each dimension."""
     options: dict[str, Any] = {}
-    is_settled = places.keys() <= {"TP", "PP"}
+    is_settled = places.keys() <= ({"TP", "PP"} if _has_experts(model) or observation.engine != "vllm" else _DENSE)
     for name, indices in places.items():
         option = {"TP": "tp", "PP": "pp", "DP": "dp", "PCP": "pcp", "DCP": "dcp"}.get(name)
         if option is None or told.get(option) is not None:
             continue
         seen = _at_least(observation, name, max(indices) + 1)
         options[option] = _dividing(seen, model) if name == "TP" else seen
-        is_settled = is_settled and len(indices) == options[option] > 1
+        is_settled = is_settled and (name == "DP" or len(indices) == options[option] > 1)
     if observation.engine == "sglang" and _is_attention_over_dp(observation.ranks):
         options["attention_dp"] = True
     if "EP" in places and observation.engine in ("vllm", "sglang"):
@@ -84,6 +85,18 @@ def _of_places(
     number = "are" if "," in seen_as or " to " in seen_as or " and " in seen_as else "alone is"
     note = f"{_NO_FLAG}: {seen_as} {number} seen, taken as {degrees}"
     return Degrees(options=options, notes=(note,), is_settled=is_settled)
+
+
+def _without_the_one_engine(observation: Observation) -> list[str]:
+    """The ranks without vLLM's engine: where it has no replicas, it is called DP0, too."""
+    engines = {rank for rank in observation.ranks if _ENGINE.fullmatch(rank)}
+    alone = engines if observation.engine == "vllm" and len(engines) == 1 else set()
+    return [rank for rank in observation.ranks if rank not in alone]
+
+
+def _has_experts(model: ModelSpec) -> bool:
+    """Whether replicas of vLLM share weights: the experts', and those alone."""
+    return any(weight.part == "experts" for layer in model.layers for weight in layer.weights)
 
 
 def _places(ranks: Iterable[str]) -> dict[str, set[int]]:
