@@ -135,3 +135,8 @@ def test_the_process_that_starts_others_is_alone_in_its_world() -> None:
     assert seen.num_gpus == 4
     (seen,) = read_log([f"[1,{rank}]<stdout>:{loaded}" for rank in (0, 3)])
     assert seen.num_gpus == 4
+
+
+def test_a_model_that_is_not_known_hides_no_ranks() -> None:
+    (found,) = kvplan.explain(sglang_lines([0, 2]), offline=True)
+    assert (found.model, found.to_dict()["tp"]) == (None, 3)

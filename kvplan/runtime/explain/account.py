@@ -220,7 +220,7 @@ def why_nothing(case: Case) -> str:
     """Why kvplan says nothing of what is left for the cache."""
     if case.serving.gpu is None:
         return "no GPU is known: `--gpu` names it"
-    return f"kvplan knows no account of {case.serving.gpu.name}"
+    return f"kvplan could make no account of {case.serving.gpu.name}: a note says why"
 
 
 def pool_judge(basis: Basis) -> Literal["pool"] | None:

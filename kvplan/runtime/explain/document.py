@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from kvplan.runtime.explain.answer import Answer, Number, Row
+from kvplan.runtime.explain.ranks import degrees_of
 from kvplan.runtime.observation import Observation
 
 SCHEMA = "kvplan/explain/1"
@@ -104,7 +105,8 @@ def _degree(explanation: Answer, name: str) -> int:
     """Ranks of one sort of parallelism, as the model was served or else as the log has it."""
     if explanation.serving is not None:
         return int(getattr(explanation.serving, name))
-    stated = explanation.observation.options.get(name)
+    seen = explanation.observation
+    stated = {**degrees_of(seen, seen.options, None).options, **seen.options}.get(name)
     return stated if isinstance(stated, int) and stated > 0 else 1
 
 

@@ -38,8 +38,11 @@ class Degrees:
     """False where another number of ranks would print the same."""
 
 
-def degrees_of(observation: Observation, told: Mapping[str, Any], model: ModelSpec) -> Degrees:
-    """The degrees that the log's ranks show where `told`, the options, do not say `tp`."""
+def degrees_of(observation: Observation, told: Mapping[str, Any], model: ModelSpec | None) -> Degrees:
+    """The degrees that the log's ranks show where `told`, the options, do not say `tp`.
+
+    Without a model it is not known what divides its heads: tp is what is seen.
+    """
     if observation.engine not in ("vllm", "sglang", "trtllm") or told.get("tp") is not None:
         return Degrees()
     places = _places(_without_the_one_engine(observation))
@@ -63,7 +66,7 @@ def _of_processes(count: int, told: Mapping[str, Any], words: str) -> Degrees:
 
 
 def _of_places(
-    observation: Observation, places: Mapping[str, set[int]], told: Mapping[str, Any], model: ModelSpec
+    observation: Observation, places: Mapping[str, set[int]], told: Mapping[str, Any], model: ModelSpec | None
 ) -> Degrees:
     """Ranks that are named by their place along each dimension."""
     options: dict[str, Any] = {}
@@ -94,9 +97,9 @@ def _without_the_one_engine(observation: Observation) -> list[str]:
     return [rank for rank in observation.ranks if rank not in alone]
 
 
-def _has_experts(model: ModelSpec) -> bool:
+def _has_experts(model: ModelSpec | None) -> bool:
     """Whether replicas of vLLM share weights: the experts', and those alone."""
-    return any(weight.part == "experts" for layer in model.layers for weight in layer.weights)
+    return model is None or any(weight.part == "experts" for layer in model.layers for weight in layer.weights)
 
 
 def _places(ranks: Iterable[str]) -> dict[str, set[int]]:
@@ -113,10 +116,10 @@ def _at_least(observation: Observation, name: str, seen: int) -> int:
     return max(seen, 2) if observation.engine == "vllm" or name != "TP" else seen
 
 
-def _dividing(seen: int, model: ModelSpec) -> int:
+def _dividing(seen: int, model: ModelSpec | None) -> int:
     """The least number from `seen` on that divides the heads of every attention; `seen` where none does."""
     heads = 0
-    for layer in model.layers:
+    for layer in () if model is None else model.layers:
         for mixer in layer.mixers:
             heads = gcd(heads, getattr(mixer, "num_heads", 0))
     return next((count for count in range(seen, heads + 1) if heads % count == 0), seen)
