@@ -181,6 +181,8 @@ _KEYS = {
     "pool": "kv_gib",
     "concurrency": "concurrency",
 }
+ANY_GPU = "H100-SXM5-80GB"
+"""Weights are the same on all of one kind."""
 _SPOILT = {
     "adapters": {"weights", "pool", "concurrency"},
     "layout": set(_KEYS),
@@ -195,9 +197,12 @@ stated; its terms do not add up to the pool at the stated utilisation."""
 
 
 def account_of(row: Row) -> Account | None:
-    """A row's account beside kvplan's; None where model, version or GPU are not known."""
-    if not row["model"] or row["engine"] != "vllm" or not (row["gpu"] or row["device_gib"]):
+    """A row's account beside kvplan's, weights alone where no GPU is known; None where the model is not."""
+    if not row["model"] or row["engine"] != "vllm":
         return None
+    if not (row["gpu"] or row["device_gib"]):
+        found = account_of({**row, "gpu": ANY_GPU}) if row["weights_gib"] and row["version"] else None
+        return found and Account(row, {n: gib for n, gib in found.printed.items() if n == "weights"}, found.predicted)
     engine = find_engine(engine_of(row)).pooled
     assert engine is not None
     model, deployment = deployed(row)

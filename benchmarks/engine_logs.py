@@ -99,6 +99,8 @@ def from_flags(rows: list[Row], *, every: bool) -> None:
     for account in accounts:
         sweep = " H100 sweep" if account.row["source"].startswith("llm-d-incubation") else ""
         tables[label(account.row) + sweep].append(account)
+        if not account.row["inferred"]:
+            tables["vllm, all of these"].append(account)
     for name, found in sorted(tables.items(), key=lambda item: ("inferred" in item[0], item[0])):
         for term in TERMS:
             pairs = [(a.predicted[term], a.printed[term]) for a in found if a.printed.get(term)]

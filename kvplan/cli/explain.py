@@ -61,8 +61,8 @@ def explain(ctx: click.Context, /, log: str, format: str | None, as_json: bool, 
 
     LOG is a file, plain or .gz, or - for standard input: of vLLM, SGLang, TensorRT-LLM or llama.cpp (Ollama's
     too), whatever Docker, Kubernetes or a logger put before its lines. Each start gets a page, and the last one decides
-    the exit code: 0 where what is exact is equal and the memory for the cache within the tolerance, else 1. Differences
-    are kvplan's figure less the log's: below 0 kvplan says too little.
+    the exit code: 0 where what is exact is equal and the memory for the cache within the tolerance, 1 where not, 2
+    where nothing could be compared. Differences are kvplan's figure less the log's: below 0 kvplan says too little.
     """
     from kvplan import api
 
@@ -72,7 +72,8 @@ def explain(ctx: click.Context, /, log: str, format: str | None, as_json: bool, 
     source = sys.stdin.buffer if log == "-" else log
     answers = api.explain(source, model=model, offline=how["offline"], timeout_seconds=how["timeout_seconds"], **given)
     _print(answers, format)
-    ctx.exit(0 if answers[-1].is_within_tolerance else 1)
+    last = answers[-1]
+    ctx.exit(1 if last.outside else 0 if last.is_compared else 2)
 
 
 def _model(name: str | None, how: dict[str, Any]) -> "ModelSpec | None":

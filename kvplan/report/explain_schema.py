@@ -92,7 +92,7 @@ class StartInfo(TypedDict):
     predicted: bool
     """False where only the log's own sums were checked."""
     tolerance: Annotated[float, Field(ge=0, le=1)]
-    within_tolerance: bool
+    within_tolerance: bool | None
     outside_tolerance: list[str]
     """`section: name` of the rows that are beyond it."""
 
@@ -105,5 +105,5 @@ class ExplainDocument(TypedDict):
     kvplan_version: str
     starts: Annotated[list[StartInfo], Field(min_length=1)]
     """In the order of the log."""
-    within_tolerance: bool
+    within_tolerance: bool | None
     """Of the last start."""

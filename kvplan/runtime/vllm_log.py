@@ -29,6 +29,9 @@ def _read_args(start: Start, found: re.Match[str], line: Line) -> None:
     for name, value in read_items(line.text, found.end()).items():
         if value is not None and name not in _NAMESPACE_ONLY:
             start.args[name] = value
+    served = start.args.get("served_model_name")
+    if isinstance(served, list) and served and isinstance(served[0], str):
+        start.facts.setdefault("name", served[0])
 
 
 _NAMESPACE_ONLY = frozenset({
@@ -48,14 +51,25 @@ _CONFIG_KEPT = frozenset({
 def _read_config(start: Start, found: re.Match[str], line: Line) -> None:
     """What the engine made of its arguments; it stands over them."""
     _read_version(start, found, line)
+    if found["x_engine"]:
+        start.facts["engine"] = found["x_engine"]
     for name, value in read_items(line.text, found.end()).items():
         if name == "device_config" and isinstance(value, str):
             start.facts.setdefault("device_type", value)
         if name in _CONFIG_KEPT and value is not None:
-            plain = value.removeprefix("torch.") if isinstance(value, str) else value
-            if name == "speculative_config" and "speculative_config" in start.args:
-                continue  # here it is an object's repr, among the arguments a dict
+            plain: object = value.removeprefix("torch.") if isinstance(value, str) else value
+            if name == "speculative_config":
+                if name in start.args:
+                    continue  # among the arguments it is a dict, and whole
+                plain = _speculation(str(value))
             start.args["max_model_len" if name == "max_seq_len" else name] = plain
+
+
+def _speculation(text: str) -> dict[str, object]:
+    """The dict of what prints as `SpeculativeConfig(method='mtp', model='…', num_spec_tokens=1)`."""
+    told = read_items(text, text.find("(") + 1)
+    names = {"method": "method", "model": "model", "num_spec_tokens": "num_speculative_tokens"}
+    return {name: told[key] for key, name in names.items() if told.get(key) is not None}
 
 
 def _fact(name: str) -> dict[str, object]:
@@ -110,7 +124,7 @@ _BEGINNINGS = (
     wording("non-default args: {", r"non-default args: \{", "0.8+", begins="process", then=_read_args),
     wording(
         "LLM engine",
-        r"Initializing an? (?:V\d )?LLM engine(?: \(v(?P<x_version>[^)\s]+)\))? with config: ",
+        r"Initializing an? (?:(?P<x_engine>V\d) )?LLM engine(?: \(v(?P<x_version>[^)\s]+)\))? with config: ",
         "0.1+; V1 from 0.7",
         begins="engine",
         then=_read_config,

@@ -50,6 +50,23 @@ def _read_share(start: Start, found: re.Match[str], line: Line) -> None:
         start.options["gpu_memory_utilization"] = float(found["x_value"])
 
 
+def _read_override(start: Start, found: re.Match[str], line: Line) -> None:
+    """The user's blocks. Those of the small pool that graphs are measured with, from 0.18 on, replace none: 0."""
+    del line
+    if int(found["x_before"]):
+        start.options["num_gpu_blocks_override"] = int(found["x_value"])
+
+
+def _runs(engine: str) -> dict[str, object]:
+    """A wording that one of the two engines of one release alone has."""
+
+    def read(start: Start, found: re.Match[str], line: Line) -> None:
+        del found, line
+        start.facts.setdefault("engine", engine)
+
+    return {"then": read}
+
+
 def _read_in_use(start: Start, found: re.Match[str], line: Line) -> None:
     if found["x_size"]:
         start.add("kv_memory", found["x_size"], "GiB", line, places=2, weak=True)
@@ -102,18 +119,18 @@ _MEMORY_V0 = (
         "0.6.5 to 0.10",
         units=_ROUNDED,
     ),
-    size("model weights take", r"model weights take <weights>GiB", "0.6.4 to 0.10", weak=True),
+    size("model weights take", r"model weights take <weights>GiB", "0.6.4 to 0.10", weak=True, **_runs("V0")),
     size("non_torch_memory takes", r"non_torch_memory takes <non_torch>GiB", "0.6.4 to 0.10"),
     size("activation peak memory takes", r"activation peak memory takes <activation_peak>GiB", "0.6.4 to 0.10"),
     size(
         "reserved for KV Cache is",
         r"reserved for KV Cache is <kv_memory>GiB",
         "0.6.5 to 0.10",
-        **_worded_as("0.8.5"),
+        **_worded_as("0.7.3"),
     ),
     count(
         " blocks: ",
-        r"# \w+ blocks: <num_blocks>(?:, # CPU blocks: <num_cpu_blocks>)?",
+        r"(?:(?<!, )# \w+|\bGPU) blocks: <num_blocks>(?:, # CPU blocks: <num_cpu_blocks>)?",
         "0.1 to 0.10; V1 of 0.7",
     ),
 )
@@ -196,9 +213,9 @@ _POOL = (
     count("num_gpu_blocks is:", r"num_gpu_blocks is: <num_blocks>", "0.8+, debug"),
     count(
         "num_gpu_blocks_override=",
-        r"Overriding num_gpu_blocks=\d+ with num_gpu_blocks_override=(?P<x_value>\d+)",
+        r"Overriding num_gpu_blocks=(?P<x_before>\d+) with num_gpu_blocks_override=(?P<x_value>\d+)",
         "0.5+",
-        **option("num_gpu_blocks_override"),
+        then=_read_override,
     ),
 )
 

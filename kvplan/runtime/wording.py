@@ -8,8 +8,8 @@ from typing import Literal
 from kvplan.runtime.lines import Line
 from kvplan.runtime.observation import Figure
 
-NUMBER = r"-?\d+(?:,\d{3})*(?:[.,]\d+)?"
-"""A number as logs print it: `12.56`, `136,080`, `1147,50` where the locale has a decimal comma."""
+NUMBER = r"-?\d{1,18}(?:,\d{3}){0,5}(?:[.,]\d{1,18})?(?!\d)"
+"""A number as logs print it: `12.56`, `136,080`, `1147,50` with a decimal comma. None has more digits."""
 
 _COUNTS = frozenset({"tokens", "blocks", "cells", "layers", "seqs", "share"})
 """Units of what is printed whole: no rounding."""
@@ -231,5 +231,14 @@ OUT_OF_MEMORY = (
         then=fails,
     ),
     wording("OutOfMemoryError", r"OutOfMemoryError: (?!CUDA out of memory)\S.*", "all", owned=False, then=fails),
+    wording(
+        "out of memory",
+        r"out of memory\. .{0,200}?GPU \d+ has a total capacity of <device_total> GiB",
+        "torch 2.1+",
+        units={"device_total": "GiB"},
+        places=2,
+        weak=True,
+        owned=False,
+    ),
 )
 """What torch, CUDA and HIP say, whoever asked them."""

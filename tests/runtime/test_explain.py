@@ -364,7 +364,7 @@ class TestFailures:
         )
         failure = explained(oom, gpu="L4").failure
         assert failure is not None
-        assert any(text.startswith("weights take 61.0") for text in failure.remedies)
+        assert any(text.startswith("weights (61.0") for text in failure.reasons)
         assert any(text.startswith("tensor parallelism over ") for text in failure.remedies)
 
     def test_out_of_memory_in_the_trial_run(self) -> None:
@@ -450,7 +450,7 @@ class TestAdvice:
         assert not [text for text in explained().advice if "lower it" in text]
 
     def test_another_process_is_told(self) -> None:
-        assert "another process held about 19.19 GiB" in explained(changed(device_free=60.0)).advice[0]
+        assert explained(changed(device_free=60.0)).advice[0].startswith("about 19.19 GiB of the GPU were taken")
         assert "another process" not in " ".join(explained(changed(device_free=78.7)).advice)
 
 
@@ -539,7 +539,7 @@ class TestTheDoor:
             kvplan.explain(lines[:2], offline=True)
         for end in range(len(lines), 2, -7):
             answers = kvplan.explain(lines[:end], offline=True)
-            assert all(answer.is_within_tolerance for answer in answers), end
+            assert all(answer.is_within_tolerance is not False for answer in answers), end
 
     def test_options_given_here_stand_over_the_logs(self) -> None:
         path = LOGS / "vllm-0.19-codellama-7b.log"
@@ -693,7 +693,7 @@ def test_a_draft_model_that_is_not_known_leaves_nothing_to_judge() -> None:
     options = dict(QWEN.options) | {"speculative_method": "dflash", "num_speculative_tokens": 7}
     told = explained(replace(changed(num_tokens=380_000, num_blocks=None, max_concurrency=None), options=options))
     assert row(told, "given", "tokens").judged is None
-    assert told.is_within_tolerance
+    assert told.is_within_tolerance is None
 
 
 def test_the_table_with_which_llama_cpp_ends() -> None:
@@ -734,3 +734,44 @@ def test_public_observations() -> None:
             assert not wrong, (line["id"], wrong)
         counts["equal" if judged and not wrong else "wrong" if wrong else "nothing exact"] += 1
     assert counts["equal"] >= 90, counts
+
+
+@pytest.mark.parametrize(
+    ("version", "said", "planned"),
+    [("0.8.5", "V0", "0.7.3"), ("0.8.5", "V1", "0.8.5"), ("0.7.3", "V1", "0.8.0"), ("0.11.0", "V0", "0.11.0")],
+)
+def test_which_engine_of_a_release_ran(version: str, said: str, planned: str) -> None:
+    """On an H100 V0 has 256 requests at once by default, V1 1,024 from 0.8 on: its sampler takes four times as much."""
+    seen = replace(QWEN, version=version, facts={**QWEN.facts, "engine": said})
+    told = explained(seen)
+    assert told.serving is not None
+    assert told.serving.engine.version == planned
+    assert any("engine: planned as" in note for note in told.notes) is (planned != version)
+
+
+def test_a_backend_of_a_plugin_hides_nothing() -> None:
+    told = explained(replace(QWEN, options={**QWEN.options, "attention_backend": "BRIDGE_ATTN"}))
+    assert row(told, "given", "tokens").verdict == "equal"
+    assert any(note.startswith("BRIDGE_ATTN is no attention backend") for note in told.notes)
+
+
+def test_what_would_do_without_a_model() -> None:
+    failed = ("To serve at least one request with the model's max seq len (262144), 36.0 GiB KV cache is needed",)
+    seen = observed(errors=failed, needed=36.0, needed_len=262144, kv_memory=6.94, estimated_max_len=50512)
+    failure = explain(seen, None).failure
+    assert failure is not None
+    assert failure.remedies == ("--max-model-len 50512 is what the engine says would fit",)
+    # 5.60 allowed of 8, and 1.05 more than that taken: 6.65 of 8 are 0.83.
+    short = observed(
+        errors=("No available memory for the cache blocks",), device_total=8.0, requested=5.6, kv_memory=-1.05
+    )
+    failure = explain(short, None).failure
+    assert failure is not None
+    assert failure.remedies == ("a share of 0.84 is the least that leaves anything for the cache",)
+
+
+def test_a_log_of_which_nothing_is_compared_lets_nothing_pass() -> None:
+    told = explain(observed(weights=5.0), None)
+    assert (told.is_within_tolerance, told.is_compared) == (None, False)
+    weights = explained(observed(model="Qwen/Qwen3-8B", weights=15.27))
+    assert (weights.is_within_tolerance, weights.is_compared) == (None, True)

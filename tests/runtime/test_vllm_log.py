@@ -247,7 +247,7 @@ FAILURES = [
     (
         "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.19 GiB",
         "CUDA out of memory. Tried to allocate 2.00 GiB.",
-        {},
+        {"device_total": 79.19},
     ),
 ]  # fmt: skip
 
@@ -258,6 +258,44 @@ def test_why_it_did_not_start(line, error, figures):
     assert len(seen.errors) == 1
     assert seen.errors[0].startswith(error)
     assert {name: rows[0].value for name, rows in seen.figures.items()} == figures
+
+
+def read(*lines):
+    (seen,) = read_log(["INFO [api_server.py:1] vLLM API server version 0.19.0", *lines])
+    return seen
+
+
+def test_the_blocks_that_graphs_are_measured_with_are_nobodys_choice():
+    """From 0.18 on; a user's own take the place of those that were counted."""
+    line = "INFO [kv_cache_utils.py:1] Overriding num_gpu_blocks={} with num_gpu_blocks_override=512"
+    assert "num_gpu_blocks_override" not in read(line.format(0)).options
+    assert read(line.format(9000)).options["num_gpu_blocks_override"] == 512
+
+
+def test_blocks_of_the_gpu_are_not_those_of_the_cpu():
+    for line in ("# GPU blocks: 1952, # CPU blocks: 2048", "GPU blocks: 1952, # CPU blocks: 2048"):
+        found = read(line).figures
+        assert (found["num_blocks"][0].value, found["num_cpu_blocks"][0].value) == (1952, 2048)
+
+
+def test_what_is_no_figure_in_any_log_is_not_read():
+    assert "num_tokens" not in read(f"GPU KV cache size: {'9' * 400} tokens").figures
+
+
+def test_how_it_drafts_is_read_from_what_the_engine_prints():
+    line = "Initializing a V1 LLM engine (v0.19.0) with config: model='a/b', speculative_config=SpeculativeConfig({}), seed=0"
+    seen = read(line.format("method='mtp', model='a/b', num_spec_tokens=2"))
+    assert (seen.options["speculative_method"], seen.options["num_speculative_tokens"]) == ("mtp", 2)
+    assert seen.unread == ()
+    given = (
+        "non-default args: {'speculative_config': {'method': 'eagle3', 'model': 'x/y', 'num_speculative_tokens': 3}}"
+    )
+    whole = read(given, line.format("method='eagle3', model=None, num_spec_tokens=3"))
+    assert whole.options["draft_model"] == "x/y"
+
+
+def test_a_folder_is_known_by_what_it_is_served_as():
+    assert read("non-default args: {'model': '/model', 'served_model_name': ['Qwen3-8B']}").facts["name"] == "Qwen3-8B"
 
 
 def test_what_a_server_at_work_logs_is_not_read():

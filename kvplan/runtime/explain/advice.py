@@ -25,7 +25,7 @@ _OWN_CONTEXT = 3 * GIB // 2
 def advice(observation: Observation, case: Case | None) -> tuple[str, ...]:
     """Sentences, the most urgent first."""
     found = [_other_process(observation), _overhang(observation, case), _idle(observation, case)]
-    if case is not None:
+    if case is not None and not _is_beside_the_point(observation):
         found += [
             _requests_at_once(observation, case),
             _half_the_bytes(observation, case),
@@ -42,7 +42,15 @@ def _other_process(observation: Observation) -> str:
     held = round(device[0] - free[0])
     if held <= _OWN_CONTEXT:
         return ""
-    return f"another process held about {format_bytes(held)} of the GPU at the start: that much was not free"
+    own = "its own context included"
+    return f"about {format_bytes(held)} of the GPU were taken at the start, {own}: another process holds most of it"
+
+
+def _is_beside_the_point(observation: Observation) -> bool:
+    """Whether the start failed for what others held, or before its weights were loaded: no limit would have helped."""
+    free, allowed = number(observation, "device_free"), number(observation, "requested")
+    lacked = free is not None and allowed is not None and free[0] < allowed[0]
+    return bool(observation.errors) and (lacked or not observation.figures.keys() & {"weights", "torch_after_load"})
 
 
 def _graphs(observation: Observation, case: Case | None) -> tuple[int, bool] | None:

@@ -158,9 +158,14 @@ class Answer:
         return tuple(row for row in self.rows if not row.is_within(self.tolerance))
 
     @property
-    def is_within_tolerance(self) -> bool:
-        """Whether what is exact is equal, and the pool within the tolerance."""
-        return not self.outside
+    def is_within_tolerance(self) -> bool | None:
+        """Whether what is exact is equal, and the pool within the tolerance; None where no row decides."""
+        return not self.outside if any(row.judged for row in self.rows) else None
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether any figure of the log stands beside one of kvplan's, or beside a sum of others."""
+        return any(row.predicted is not None for row in self.rows)
 
     @property
     def is_predicted(self) -> bool:

@@ -37,10 +37,12 @@ def explain_failure(observation: Observation, case: Case | None) -> Failure | No
         return None
     remedies = _of_the_device(observation) + _of_states(observation)
     reasons: list[str] = []
+    if case is None:
+        remedies += _of_the_log(observation)
     if case is not None and case.serving.engine.name == "llamacpp":
         remedies += _of_a_context(observation, case)
     elif case is not None:
-        reasons = [*case.boot.reasons] if case.boot else []
+        reasons = [*case.boot.reasons] if case.boot else _of_the_weights(observation, case)
         remedies += _of_the_cache(observation, case) + _of_the_rest(observation, case)
     return Failure(errors=observation.errors, reasons=tuple(reasons), remedies=tuple(dict.fromkeys(remedies)))
 
@@ -62,6 +64,36 @@ def _of_states(observation: Observation) -> list[str]:
     if not slots or not any("Mamba cache blocks" in error for error in observation.errors):
         return []
     return [f"--max-num-seqs {slots} is as many requests as there are blocks for recurrent states"]
+
+
+def _of_the_log(observation: Observation) -> list[str]:
+    """What follows without a model: the length that vLLM itself says would fit, the share that its own sum leaves."""
+    if observation.engine != "vllm":
+        return []
+    longest = whole(observation, "estimated_max_len")
+    found = [f"--max-model-len {longest} is what the engine says would fit"] if longest else []
+    device, allowed, left = (number(observation, name) for name in ("device_total", "requested", "kv_memory"))
+    if device is not None and allowed is not None and left is not None and left[0] <= 0:
+        share = floor(100 * (allowed[0] - left[0]) / device[0] + 1) / 100
+        if share <= HIGHEST_SHARE / 100:
+            found.append(f"a share of {share:g} is the least that leaves anything for the cache")
+    return found
+
+
+def _of_the_weights(observation: Observation, case: Case) -> list[str]:
+    """Why torch ran out of memory while it loaded; the account says it where the GPU is known."""
+    if not _ran_out_while_loading(observation):
+        return []
+    weights = max(sum(item.num_bytes for item in items) for items in case.weights())
+    return [f"weights take {format_bytes(weights)} of each GPU"]
+
+
+def _ran_out_while_loading(observation: Observation) -> bool:
+    return _ran_out(observation) and not observation.figures.keys() & {"weights", "torch_after_load"}
+
+
+def _ran_out(observation: Observation) -> bool:
+    return any("out of memory" in error.lower() or "OutOfMemory" in error for error in observation.errors)
 
 
 def _of_the_cache(observation: Observation, case: Case) -> list[str]:
@@ -148,13 +180,11 @@ def _more_gpus(case: Case) -> list[str]:
 
 def _of_the_rest(observation: Observation, case: Case) -> list[str]:
     """Where torch ran out of memory: while loading, in the trial run, or once the pool was made."""
-    if not any("out of memory" in error.lower() or "OutOfMemory" in error for error in observation.errors):
+    if not _ran_out(observation):
         return []
-    seen = observation.figures.keys()
-    if not seen & {"weights", "torch_after_load"}:
-        weights = max(sum(item.num_bytes for item in items) for items in case.weights())
-        return [f"weights take {format_bytes(weights)} of each GPU", *_more_gpus(case)]
-    if not seen & {"kv_memory", "num_tokens", "num_blocks"}:
+    if _ran_out_while_loading(observation):
+        return _more_gpus(case)
+    if not observation.figures.keys() & {"kv_memory", "num_tokens", "num_blocks"}:
         return ["lower the tokens of a step (max_num_batched_tokens) or the requests at once (max_num_seqs)"]
     return _lower_share(observation, case)
 

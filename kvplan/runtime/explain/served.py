@@ -6,6 +6,7 @@ from typing import Any
 from kvplan.core.dtypes import parse_kv_dtypes
 from kvplan.core.engines.deployment import Switches
 from kvplan.core.engines.table import find_engine
+from kvplan.core.engines.versions import release
 from kvplan.core.engines.vllm.blocks import KERNEL_BLOCKS
 from kvplan.core.errors import InputError, KvplanError
 from kvplan.core.hardware import Gpu
@@ -18,6 +19,8 @@ from kvplan.runtime.observation import Observation
 _RESOLVED = (
     "dtype", "kv_dtype", "quant", "tp", "pp", "dp", "dcp", "pcp", "gpu_memory_utilization", "max_num_batched_tokens"
 )  # fmt: skip
+_V1, _V1_ALONE = (0, 8), (0, 11)
+"""Releases of vLLM from which on V1 is the default engine, and the only one."""
 _APART = frozenset({"max_model_len", "kv_memory_bytes"})
 """Options that are neither a switch nor an argument of `resolve`."""
 
@@ -40,6 +43,8 @@ def serving_of(
     notes += note
     known = find_engine(engine).pooled
     names = known.switches if known else frozenset()
+    if observation.engine == "vllm" and _is_foreign(options.get("attention_backend")):
+        notes.append(f"{options.pop('attention_backend')} is no attention backend of vLLM's own: not counted")
     switches = {name: value for name, value in options.items() if name in names and value is not None}
     foreign = [
         name
@@ -69,6 +74,11 @@ def serving_of(
     return serving, notes
 
 
+def _is_foreign(backend: object) -> bool:
+    """Whether a plugin registered the backend."""
+    return isinstance(backend, str) and backend.upper().removesuffix("_VLLM_V1") not in KERNEL_BLOCKS
+
+
 def is_on_gpus(observation: Observation) -> bool:
     """Whether the engine runs on what kvplan's accounts are of: not on a CPU, an NPU, a TPU."""
     return observation.facts.get("device_type", "cuda").lower() in ("cuda", "gpu", "rocm", "auto")
@@ -84,6 +94,9 @@ def _engine(observation: Observation) -> tuple[str, list[str]]:
     """`NAME@VERSION`, or the oldest profile that kvplan has where the log's version is older, and a note."""
     name, version = observation.engine, observation.version
     worded = observation.facts.get("worded_as")
+    if name == "vllm" and version is not None and (runs := _other_generation(observation, version)):
+        generation = observation.facts["engine"]
+        return f"{name}@{runs}", [f"vllm {version} ran its {generation} engine: planned as {runs}, which has no other"]
     if version is None and worded is not None:
         note = f"the log states no version of {name}: worded as {worded}, `--engine {name}@VERSION` says which"
         return f"{name}@{worded}", [note]
@@ -99,6 +112,17 @@ def _engine(observation: Observation) -> tuple[str, list[str]]:
         checked = find_engine(name).version
         return f"{name}@{version}", [f"{name} {version} is newer than {checked}, which kvplan was checked against"]
     return f"{name}@{version}", []
+
+
+def _other_generation(observation: Observation, version: str) -> str | None:
+    """The release that ran by default the engine, V0 or V1, that this log speaks of and that its own does not.
+
+    0.6.4 to 0.10 have both; V1 is the default from 0.8 on.
+    """
+    said, number = observation.facts.get("engine"), release(version)
+    if said == "V0" and _V1 <= number < _V1_ALONE:
+        return "0.7.3"
+    return "0.8.0" if said == "V1" and number < _V1 else None
 
 
 def _from_facts(observation: Observation) -> dict[str, Any]:

@@ -166,6 +166,24 @@ def test_lora_slots():
     assert lora_slots(llama, deployed(), 0) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "tp", "tensors"),
+    [
+        # 28 layers; gate and up 52.5 MiB, down 26.25, o 4.5 leave rests, qkv of 6 MiB leaves none.
+        ("Qwen/Qwen2.5-1.5B-Instruct", 1, 28 * 3),
+        # Every matrix is a multiple of 2 MiB.
+        ("meta-llama/Llama-3.1-8B", 1, 0),
+        # Per layer four packed matrices, and the scales of gate and up, 2.02 MiB, and of down, 1.01.
+        ("Qwen/Qwen2.5-7B-Instruct-AWQ", 1, 28 * 6),
+        # Half of gate and up, 26.25, and of down, 13.125; half of qkv is 3 MiB, of o 2.25.
+        ("Qwen/Qwen2.5-1.5B-Instruct", 2, 28 * 4),
+    ],
+)
+def test_loading_may_leave_a_rest_with_each_tensor(name, tp, tensors):
+    found = extra_weights(load(name), deployed(tp=tp), 0)
+    assert found.spread_bytes == (16 + tensors) * MIB + found.num_bytes // 5
+
+
 def test_what_drafts_loads_weights():
     llama, deepseek = load("meta-llama/Llama-3.1-8B"), load("deepseek-ai/DeepSeek-V3")
     assert draft_weights(llama, deployed(), 0) is None
