@@ -50,7 +50,7 @@ class TestDevices:
         assert row(found, "given", "blocks").verdict == "equal"
 
     def test_what_is_free_tells_a_pool_and_no_device(self) -> None:
-        """60.5 · 0.5 − 15.26 GiB, whether it is a Jetson's, an NPU's or a GPU's."""
+        """60.5 · 0.2 GiB are less than weights of 15.26, whether a Jetson's, an NPU's or a GPU's: a third would do."""
         found = of_log(
             None,
             "[2026-03-01 10:00:00] server_args=ServerArgs(model_path='Qwen/Qwen3-8B', mem_fraction_static=0.2, tp_size=1)",
