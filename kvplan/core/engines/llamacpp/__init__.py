@@ -2,7 +2,8 @@
 
 Checked against build b11434: to the byte against libllama's own figures without weights. `Deployment.max_model_len` is
 `-c`; `max_num_seqs` is n_seq_max, 1 where nothing is said, as in libllama, while llama-server by itself takes 4 that
-share one buffer. Forks (ik_llama.cpp) and much older builds differ: they held latents expanded, and windows whole.
+share one buffer. Forks (ik_llama.cpp) and much older builds differ: they held latents expanded (`latent_cache` says so),
+and windows whole (`swa_full`), and gave the GPU the output last (`output_last`).
 """
 
 from dataclasses import replace
@@ -25,6 +26,7 @@ _VERSION = "b11434"
 _SWITCHES = frozenset({
     "max_num_seqs", "max_num_batched_tokens", "num_ubatch_tokens", "kv_unified", "swa_full", "flash_attention",
     "num_gpu_layers", "num_cpu_moe_layers", "tensor_split", "num_speculative_tokens", "speculative_method",
+    "output_last", "latent_cache",
 })  # fmt: skip
 
 
