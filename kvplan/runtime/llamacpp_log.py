@@ -21,7 +21,10 @@ _BY = r"(?:llama_context|llama_new_context_with_model|llama_init_from_model|llam
 """Who prints a context's settings: today, to b4500, between, to b1000."""
 WORDED_BEFORE = "b4900"
 """The build from which on nothing is printed by the functions of `_OLD`: March 2025."""
-_OLD = r"(?:llama_kv_cache_init|llama_new_context_with_model|llama_init_from_model|llm_load_tensors): "
+_OLD = (
+    r"(?:llama_kv_cache_init|llama_new_context_with_model|llama_init_from_model|llm_load_tensors"
+    r"|llama_model_load_internal): "
+)
 
 
 def _read_loader(start: Start, found: re.Match[str], line: Line) -> None:
@@ -243,7 +246,10 @@ _MODEL = (
         "b1100+",
         then=_read_repeating,
     ),
-    *(wording(key, rf"{_OLD} *\S?.*?{key}", "to b4900", then=_read_old) for key in ("buffer size", "n_ctx ", "KV self size")),
+    *(
+        wording(key, rf"{_OLD}.{{0,40}}?{key}", "to b4900", then=_read_old)
+        for key in ("buffer size", "n_ctx ", "KV self size", "kv self size ")
+    ),
     buffer("model_buffer", "model buffer size", "b4500+"),
     buffer("model_buffer", " buffer size", "b1600 to b3800", pattern="buffer size", before="llm_load_tensors: +"),
 )

@@ -17,6 +17,7 @@ from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving, resolve
 from kvplan.core.text import join_words
 from kvplan.core.units import format_bytes
+from kvplan.runtime.explain.llamacpp_build import build_of
 from kvplan.runtime.explain.observed import number, whole
 from kvplan.runtime.observation import Observation
 
@@ -63,6 +64,10 @@ def serving_of(
     if model.quantization is not None:
         given.pop("quant", None)  # the log repeats what the checkpoint says itself
     given |= _devices(observation, given, switches)
+    if observation.engine == "llamacpp":
+        build = build_of(observation, model)
+        switches = {**build.switches, **switches}
+        notes += build.notes
     serving = resolve(
         model,
         seq_len=_length(observation, options, model),
@@ -93,6 +98,8 @@ def _engine(observation: Observation) -> tuple[str, list[str]]:
     if version is None and worded is not None:
         note = f"the log states no version of {name}: worded as {worded}, `--engine {name}@VERSION` says which"
         return f"{name}@{worded}", [note]
+    if version is None and "worded_before" in observation.facts:
+        return name, []  # `build_of` says what it is taken as
     if version is None:
         newest = find_engine(name).version
         return name, [f"the log states no version of {name}: taken as {newest}, `--engine {name}@VERSION` says which"]

@@ -67,7 +67,8 @@ def _check_formats(model: ModelSpec, deployment: Deployment) -> None:
             raise InputError(
                 f"`{dtype.name}` is not a format of llama.cpp's cache", hint=f"one of {', '.join(FORMATS)}"
             )
-    if _in_blocks(deployment.value_dtype) and deployment.switches.flash_attention is False:
+    transposed = deployment.switches.flash_attention is False and not _has_one_vector(model, deployment)
+    if _in_blocks(deployment.value_dtype) and transposed:
         raise InputError(
             f"llama.cpp keeps values in {deployment.value_dtype.name} with flash attention only",
             hint="leave flash attention on, or values in fp16",
