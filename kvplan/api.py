@@ -246,7 +246,7 @@ def _starts(found: "list[Observation]", engine: str | None) -> "list[Observation
 
 def _model_of_log(seen: "Observation", offline: bool, timeout_seconds: float) -> tuple[ModelSpec | None, str]:
     """(the model, how it was found) of what a log names; (None, why not) where it cannot be loaded."""
-    from kvplan.sources.from_log import model_of_log
+    from kvplan.sources.from_log import model_of_log, model_of_numbers
 
     name, title = seen.model, seen.facts.get("name")
     if name is None and title is None:
@@ -254,7 +254,8 @@ def _model_of_log(seen: "Observation", offline: bool, timeout_seconds: float) ->
     try:
         return model_of_log(name or "", title=title, offline=offline, timeout_seconds=timeout_seconds)
     except KvplanError as error:
-        return None, f"the model is not known: {error}; `--model` says which it is"
+        printed = model_of_numbers(seen.facts, name)
+        return printed or (None, f"the model is not known: {error}; `--model` says which it is")
 
 
 def _draft_of_log(

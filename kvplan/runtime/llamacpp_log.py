@@ -148,6 +148,13 @@ def _read_fact(start: Start, found: re.Match[str], line: Line) -> None:
         start.facts.setdefault(names.get(name, name.replace(" ", "_")), found["x_value"].strip())
 
 
+def _read_number(start: Start, found: re.Match[str], line: Line) -> None:
+    """What llama.cpp read of the file's metadata, one number for all layers."""
+    del line
+    if not is_draft(start):
+        start.facts.setdefault(f"n_{found['x_name']}", found["x_value"])
+
+
 _BEGINNINGS = (
     wording("build", r"\bbuild(?:_info)?: b?(?P<x_build>\d{3,6})\b", "b1600+", begins="banner", then=_read_build),
     wording("main: build =", r"main: build = (?P<x_build>\d{3,6})\b", "to b4000", begins="banner", then=_read_build),
@@ -227,6 +234,16 @@ _MODEL = (
         r"(?:print_info|llm_load_print_meta): (?P<x_name>arch) +=(?P<x_value>.*)",
         "b1100+",
         then=_read_fact,
+    ),
+    *(
+        wording(
+            key,
+            rf"{key}(?P<x_name>vocab|embd|layer|head|head_kv|swa|embd_head_k|embd_head_v|ff|expert|ctx_train)"
+            r" += (?P<x_value>\d+)\s*$",
+            versions,
+            then=_read_number,
+        )
+        for key, versions in (("print_info: n_", "b4500+"), ("print_meta: n_", "to b4500"))
     ),
     wording(
         "print_info: file",
