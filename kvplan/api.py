@@ -254,8 +254,22 @@ def _model_of_log(seen: "Observation", offline: bool, timeout_seconds: float) ->
     try:
         return model_of_log(name or "", title=title, offline=offline, timeout_seconds=timeout_seconds)
     except KvplanError as error:
-        printed = model_of_numbers(seen.facts, name)
-        return printed or (None, f"the model is not known: {error}; `--model` says which it is")
+        if (printed := model_of_numbers(seen.facts, name)) is not None:
+            return printed
+        if (base := seen.facts.get("base_model")) is not None:
+            return _base_of_log(base, str(error))
+        return None, f"the model is not known: {error}; `--model` says which it is"
+
+
+def _base_of_log(base: str, why_not: str) -> tuple[ModelSpec | None, str]:
+    """The model that a file says it was made from: of the same shape, as a rule."""
+    from kvplan.sources.from_log import model_of_log
+
+    try:
+        model, _ = model_of_log("", title=base, offline=True)
+    except KvplanError:
+        return None, f"the model is not known: {why_not}; `--model` says which it is"
+    return model, f"the model is taken as {model.id}, which its file names as its base; `--model` says which it is"
 
 
 def _draft_of_log(

@@ -142,7 +142,12 @@ def _read_build(start: Start, found: re.Match[str], line: Line) -> None:
 def _read_fact(start: Start, found: re.Match[str], line: Line) -> None:
     """What identifies the model."""
     del line
-    names = {"arch": "architecture", "general.architecture": "architecture", "general.name": "name"}
+    names = {
+        "arch": "architecture",
+        "general.architecture": "architecture",
+        "general.name": "name",
+        "general.base_model.0.name": "base_model",
+    }
     name = found["x_name"]
     if not is_draft(start) and found["x_value"].strip():
         start.facts.setdefault(names.get(name, name.replace(" ", "_")), found["x_value"].strip())
@@ -225,7 +230,8 @@ _DEVICES = (
 _MODEL = (
     wording(
         "general.",
-        r"llama_model_loader: - kv +\d+: +(?P<x_name>general\.(?:architecture|name)) +str +=(?P<x_value>.*)",
+        r"llama_model_loader: - kv +\d+: +"
+        r"(?P<x_name>general\.(?:architecture|name|base_model\.0\.name)) +str +=(?P<x_value>.*)",
         "b1100+",
         then=_read_fact,
     ),

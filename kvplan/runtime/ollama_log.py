@@ -87,12 +87,14 @@ def _read_device(start: Start, found: re.Match[str], line: Line) -> None:
         found["x_what"]
     ]
     start.add(name, found["x_size"], found["x_size_unit"], line, rank=found["x_device"], weak=True)
+    start.facts["ollama_engine"] = "yes"
 
 
 def _read_buffer(start: Start, found: re.Match[str], line: Line) -> None:
     """The same of the engine of its own before 0.11, which says again what grew."""
     name = {"model weights": "model_buffer", "compute graph": "compute_buffer"}[found["x_what"]]
     start.add(name, found["x_size"], found["x_size_unit"], line, rank=found["x_device"], last=True)
+    start.facts["ollama_engine"] = "yes"
 
 
 def _read_gpu(start: Start, found: re.Match[str], line: Line) -> None:

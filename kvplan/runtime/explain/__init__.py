@@ -23,7 +23,7 @@ from kvplan.runtime.explain.answer import POOL_TOLERANCE, Answer, Failure, Findi
 from kvplan.runtime.explain.arithmetic import arithmetic_rows
 from kvplan.runtime.explain.document import start_to_dict
 from kvplan.runtime.explain.failure import explain_failure
-from kvplan.runtime.explain.llamacpp import llamacpp_rows
+from kvplan.runtime.explain.llamacpp import llamacpp_rows, read_note, read_rows
 from kvplan.runtime.explain.pool import flags_rows, given_rows, pools_of_boot
 from kvplan.runtime.explain.served import (
     device_of,
@@ -70,6 +70,9 @@ def explain(
     case = None if model is None else _case(observation, model, gpu, overrides or {}, known_gpus, found, draft)
     if case is not None:
         found.rows += _rows(case, found)
+    elif observation.engine == "llamacpp":
+        found.rows += read_rows(observation)
+        found.notes += read_note(observation)
     sums = arithmetic_rows(observation)
     if not found.rows:
         sums = [replace(row, judged="exact") for row in sums]

@@ -14,7 +14,7 @@ from kvplan.runtime.explain.account import Case
 from kvplan.runtime.explain.answer import Row, around, exactly, make_row
 from kvplan.runtime.explain.llamacpp_build import build_of
 from kvplan.runtime.explain.observed import amount, number, total
-from kvplan.runtime.observation import Figure
+from kvplan.runtime.observation import Figure, Observation
 
 _HOST_NAMES = ("CPU", "CUDA_Host", "ROCm_Host", "Vulkan_Host", "SYCL_Host", "BLAS", "Host")
 
@@ -51,6 +51,44 @@ def _judged(case: Case) -> _Judged:
     if not build_of(case.observation, case.model).settled:
         return "assumed", None, "neither the build nor the sizes say whether latents are expanded"
     return "exact", "exact", ""
+
+
+def read_rows(observation: Observation) -> list[Row]:
+    """What the log says of its memory, where there is no model to predict it by."""
+    rows = []
+    for section, name, keys in _READ:
+        seen = next((found for key in keys if (found := total(observation, key)) is not None), None)
+        if seen is not None:
+            rows.append(make_row(section, name, seen, None))
+    for key, name, unit in (("cells", "cells", "cells"), ("cache_layers", "layers with keys and values", "layers")):
+        count = number(observation, key)
+        if count is not None:
+            rows.append(make_row("given", name, count, None, unit=unit))
+    return rows
+
+
+_READ: tuple[tuple[Literal["account", "given"], str, tuple[str, ...]], ...] = (
+    ("account", "model buffers", ("model_buffer", "expected_weights")),
+    ("account", "compute buffers", ("compute_buffer",)),
+    ("account", "output buffer", ("output_buffer",)),
+    ("given", "keys and values", ("kv_cache", "kv_buffer")),
+    ("given", "sliding keys and values", ("swa_kv_cache", "swa_kv_buffer")),
+    ("given", "states", ("recurrent_cache", "state_buffer")),
+    ("given", "all caches", ("context_buffer",)),
+    ("given", "keys and values, expected", ("expected_kv_cache",)),
+)
+"""(section, name, the figures that say it, the first that the log has)."""
+
+
+def read_note(observation: Observation) -> list[str]:
+    """The numbers of the file that the log prints."""
+    told = {name: text for name, text in observation.facts.items() if name.startswith("n_") and name not in _SETTINGS}
+    arch = observation.facts.get("architecture")
+    words = [*([f"architecture {arch}"] if arch else []), *(f"{name} {text}" for name, text in told.items())]
+    return [f"of its file the log says {', '.join(words)}"] if words else []
+
+
+_SETTINGS = ("n_ctx", "n_ctx_seq", "n_ctx_slot", "n_seq_max")
 
 
 def _is_host(figure: Figure) -> bool:
@@ -198,18 +236,23 @@ def _compute(case: Case, context: Cells) -> list[Row]:
         has_output = split_of(case.model, deployment).output == len(shares_of(deployment)) - 1
         taken = computed(case.model, deployment, context, has_output=has_output)
         num_bytes = sum(item.num_bytes for item in taken if item.name.startswith("compute buffer"))
-        predicted = None if _is_fork(case) else around(num_bytes, COMPUTE_REST.spread_bytes)
-        why = "no closed form: logits or mask of one micro-batch, and what logs show on top"
+        other = _computes_otherwise(case)
+        predicted = None if other else around(num_bytes, COMPUTE_REST.spread_bytes)
+        why = other or "no closed form: logits or mask of one micro-batch, and what logs show on top"
         rows.append(make_row(
-            "account", "compute buffer", amount(largest), predicted, basis="calibrated", rank=largest.rank,
-            why="ik_llama.cpp computes latent attention in ways of its own" if predicted is None else why,
+            "account", "compute buffer", amount(largest), predicted, basis="calibrated", rank=largest.rank, why=why
         ))  # fmt: skip
     return rows + _output(case)
 
 
-def _is_fork(case: Case) -> bool:
-    """ik_llama.cpp, which names the latents that it keeps."""
-    return "latent_cache" in case.observation.options
+def _computes_otherwise(case: Case) -> str:
+    """Who it is that computes in ways of its own; "" for llama.cpp itself."""
+    if "latent_cache" in case.observation.options:
+        return "ik_llama.cpp computes latent attention in ways of its own"
+    facts = case.observation.facts
+    if "ollama_engine" in facts and "n_ctx" not in facts:
+        return "Ollama's own engine computes in ways of its own"
+    return ""
 
 
 def _output(case: Case) -> list[Row]:

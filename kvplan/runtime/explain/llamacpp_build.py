@@ -21,7 +21,7 @@ from kvplan.core.model import ModelSpec
 from kvplan.runtime.explain.observed import number
 from kvplan.runtime.observation import Observation
 
-_SMALLEST = 1000
+SMALLEST = 1000
 """Numbers below are a fork's own count."""
 _LATENTS_FROM = (5033, 5200)
 """(A build of 2025-04-03, one of the end of that month): latents with values between them."""
@@ -78,7 +78,7 @@ def build_of(observation: Observation, model: ModelSpec) -> Build:
 def _number(observation: Observation) -> int | None:
     """The build's number; None where a fork counts by itself, or nothing is said."""
     numbers = release(observation.version or "")
-    return numbers[0] if len(numbers) == 1 and numbers[0] >= _SMALLEST else None
+    return numbers[0] if len(numbers) == 1 and numbers[0] >= SMALLEST else None
 
 
 def _layout(observation: Observation, model: ModelSpec, count: int | None, *, is_old: bool) -> tuple[str | None, bool]:

@@ -17,7 +17,7 @@ from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving, resolve
 from kvplan.core.text import join_words
 from kvplan.core.units import format_bytes
-from kvplan.runtime.explain.llamacpp_build import build_of
+from kvplan.runtime.explain.llamacpp_build import SMALLEST, build_of
 from kvplan.runtime.explain.observed import number, whole
 from kvplan.runtime.observation import Observation
 
@@ -107,6 +107,8 @@ def _engine(observation: Observation) -> tuple[str, list[str]]:
         engine = find_engine(f"{name}@{version}")
     except KvplanError:
         newest = find_engine(name).version
+        if name == "llamacpp" and release(version)[:1] < (SMALLEST,):
+            return name, [f"{name} {version} is a fork's own count of builds: taken as {newest}"]
         return name, [f"{name} {version} is older than what kvplan was checked against: taken as {newest}"]
     if engine.newer:
         checked = find_engine(name).version

@@ -9,7 +9,7 @@ and windows whole (`swa_full`), and gave the GPU the output last (`output_last`)
 from dataclasses import replace
 
 from kvplan.core.cache import Cache
-from kvplan.core.engines.deployment import Deployment
+from kvplan.core.engines.deployment import Deployment, Switches
 from kvplan.core.engines.engine import Engine, Pooled
 from kvplan.core.engines.llamacpp.budget import budget
 from kvplan.core.engines.llamacpp.cells import DEFAULT_UBATCH, PAD
@@ -19,6 +19,7 @@ from kvplan.core.engines.llamacpp.memory import STATE_BYTES, state_elements
 from kvplan.core.engines.llamacpp.pool import held, pool
 from kvplan.core.engines.pool import KVPool
 from kvplan.core.engines.versions import chosen
+from kvplan.core.hardware import Gpu
 from kvplan.core.mixers import LinearAttention, Mixer, ShortConvolution
 from kvplan.core.model import ModelSpec
 
@@ -48,6 +49,11 @@ def _pool(model: ModelSpec, deployment: Deployment, kv_memory_bytes: int | None)
     return pool(model, deployment, kv_memory_bytes, version=_VERSION)
 
 
+def _auto_kv_dtype(model: ModelSpec, gpu: Gpu | None, switches: Switches) -> str:
+    """F16 whatever the model computes in (src/llama-context.cpp `llama_context_default_params`)."""
+    return "fp16"
+
+
 LLAMACPP = Engine(
     name="llamacpp",
     version=_VERSION,
@@ -61,6 +67,7 @@ LLAMACPP = Engine(
         held=held,
         check=check,
         default_share=None,
+        auto_kv_dtype=_auto_kv_dtype,
         switches=_SWITCHES,
         shares_length=True,
         stages=dealt,
