@@ -10,6 +10,7 @@ from kvplan.core.engines.deployment import Switches
 from kvplan.core.engines.engine import Pooled
 from kvplan.core.engines.pool import KVPool
 from kvplan.core.engines.table import find_engine
+from kvplan.core.engines.versions import release
 from kvplan.core.errors import InputError, KvplanError
 from kvplan.core.hardware import Gpu
 from kvplan.core.model import ModelSpec
@@ -233,7 +234,9 @@ def explain(
 def _starts(found: "list[Observation]", engine: str | None) -> "list[Observation]":
     """The starts of one engine, or of all; its version replaced where `engine` says one."""
     name, _, version = (engine or "").partition("@")
-    name = "" if engine is None else find_engine(engine).name
+    if engine is not None:
+        older_too = find_engine(name).name == "llamacpp" and release(version)
+        name = find_engine(name if older_too else engine).name  # of llama.cpp's older builds `build_of` has the rules
     kept = [seen for seen in found if not name or seen.engine == name]
     if not kept:
         others = f"; it is of {join_words(sorted({seen.engine for seen in found}))}" if found else ""

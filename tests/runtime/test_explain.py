@@ -644,6 +644,44 @@ class TestOlderLlamaCpp:
 
 
 class TestTheDoor:
+    CACHE = "llama_kv_cache_unified:      CUDA0 KV buffer size =  {:.2f} MiB"
+
+    def test_an_older_build_of_llama_cpp_may_be_named(self) -> None:
+        """DeepSeek-R1, 2048 cells: every head of 61 layers, 9760 MiB; the line itself may be of any build to b8000."""
+        lines = ["llama_context: n_ctx         = 2048", self.CACHE.format(9760)]
+        told = {
+            version: row(
+                kvplan.explain(lines, model=TestOlderLlamaCpp.R1, engine=version)[0], "given", "keys and values"
+            )
+            for version in ("llamacpp", "llamacpp@b4950", "llamacpp@b9000")
+        }
+        assert {version: (one.verdict, one.judged) for version, one in told.items()} == {
+            "llamacpp": ("off", None), "llamacpp@b4950": ("equal", "exact"), "llamacpp@b9000": ("off", "exact"),
+        }  # fmt: skip
+        for wrong in ("llamacpp@newest", "llamacpp@"):
+            with pytest.raises(InputError):
+                kvplan.explain(lines, engine=f"{wrong}x")
+
+    def test_a_file_without_a_known_name_is_planned_by_its_numbers_or_its_base(self) -> None:
+        """Llama-3.1-8B's: 32 layers · 8192 · 8 · 128 · 4 bytes are 1024 MiB."""
+        head = "llama_model_loader: loaded meta data with 36 key-value pairs and 292 tensors from /blobs/sha256-ab (version GGUF V3)"
+        rest = ["llama_context: n_ctx         = 8192", self.CACHE.format(1024)]
+        numbers = {
+            "n_ctx_train": 131072, "n_embd": 4096, "n_layer": 32, "n_head": 32, "n_head_kv": 8, "n_swa": 0,
+            "n_embd_head_k": 128, "n_embd_head_v": 128, "n_ff": 14336, "n_expert": 0, "n_vocab": 128256,
+        }  # fmt: skip
+        said = [
+            "print_info: arch             = llama",
+            *(f"print_info: {name} = {value}" for name, value in numbers.items()),
+        ]
+        base = ["llama_model_loader: - kv 9: general.base_model.0.name str = Llama 3.1 8B"]
+        for lines, note in ((said, "by the numbers that the log prints"), (base, "which its file names as its base")):
+            (found,) = kvplan.explain([head, *lines, *rest], offline=True)
+            assert row(found, "given", "keys and values").verdict == "equal"
+            assert any(note in one for one in found.notes)
+        (unknown,) = kvplan.explain([head, *said[:4], *rest], offline=True)
+        assert row(unknown, "given", "keys and values").verdict == "unknown"
+
     def test_the_logs_that_are_kept(self) -> None:
         """What is exact is equal in every one of them."""
         for path in sorted(LOGS.glob("*.log")):

@@ -2,7 +2,7 @@
 
 Checked against build b11434: to the byte against libllama's own figures without weights. `Deployment.max_model_len` is
 `-c`; `max_num_seqs` is n_seq_max, 1 where nothing is said, as in libllama, while llama-server by itself takes 4 that
-share one buffer. Forks (ik_llama.cpp) and much older builds differ: they held latents expanded (`latent_cache` says so),
+share one buffer. Forks (ik_llama.cpp) and much older builds differ: they held latents expanded (see `latent_cache`),
 and windows whole (`swa_full`), and gave the GPU the output last (`output_last`).
 """
 
