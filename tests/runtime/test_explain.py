@@ -626,10 +626,42 @@ class TestOlderLlamaCpp:
             engine="llamacpp", version="b11434", model="Qwen/Qwen3-8B", figures=figures, facts={"breakdown": "planned"}
         )
         told = row(explained(seen, gpu=None), "given", "all caches")
-        assert told.judged is None
-        assert "the log does not say how long the context is nor the cache's format" in told.why
+        assert (told.predicted, told.why) == (None, "the log does not say how long the context is")
+        half = row(explained(replace(seen, options={"max_model_len": 8192}), gpu=None), "given", "all caches")
+        assert (half.predicted, half.judged) == (8192 * 147_456, None)
+        assert "the log does not say the cache's format" in half.why
         stated = replace(seen, options={"max_model_len": 8192, "kv_dtype": "f16"})
         assert row(explained(stated, gpu=None), "given", "all caches").judged == "exact"
+
+    def test_the_one_sum_of_ollamas_own_engine(self) -> None:
+        """Its cache line is of all layers, and its windows have room by rules of its own: Gemma-3-12B, 4096 cells."""
+        figures = {
+            "kv_buffer": (figure(768.0, "MiB", rank="CUDA0"),), "compute_buffer": (figure(92.0, "MiB", rank="CUDA0"),),
+        }  # fmt: skip
+        seen = Observation(
+            engine="llamacpp", model="google/gemma-3-12b-it", figures=figures, facts={"ollama_engine": "yes"}
+        )
+        told = row(explained(seen, gpu=None), "given", "keys and values")
+        assert (told.predicted, told.why) == (None, "the log does not say how long the context is")
+        stated = explained(replace(seen, options={"max_model_len": 4096}), gpu=None)
+        told = row(stated, "given", "keys and values")
+        # 8 full layers of 4096 cells and 40 of 1024 + 512, 8 heads of 256: 8192 bytes a cell
+        assert (told.predicted, told.judged) == ((8 * 4096 + 40 * 1536) * 8192, None)
+        assert "Ollama's own engine" in row(stated, "account", "compute buffer", "CUDA0").why
+
+    def test_layers_of_which_nobody_says_how_many_are_with_the_cpu(self) -> None:
+        """Qwen3-8B, 4096 cells: 36 layers · 4096 · 4096 bytes."""
+        figures = {
+            "kv_buffer": (figure(400.0, "MiB", rank="CUDA0"), figure(176.0, "MiB", rank="CUDA_Host")),
+        }
+        seen = Observation(
+            engine="llamacpp", version="b11434", model="Qwen/Qwen3-8B", options={"max_model_len": 4096}, figures=figures
+        )
+        found = explained(seen, gpu=None)
+        assert row(found, "given", "keys and values").verdict == "equal"
+        assert row(found, "given", "keys and values", "CUDA0").verdict == "unknown"
+        told = explained(replace(seen, options={"max_model_len": 4096, "num_gpu_layers": 26}), gpu=None)
+        assert row(told, "given", "keys and values", "CUDA0").predicted == 25 * 16 * 2**20
 
     def test_what_was_read_is_shown_without_a_model(self) -> None:
         seen = Observation(

@@ -50,7 +50,27 @@ def _judged(case: Case) -> _Judged:
     """What the bytes of a cache rest on: nothing is judged that the log leaves open."""
     if not build_of(case.observation, case.model).settled:
         return "assumed", None, "neither the build nor the sizes say whether latents are expanded"
+    if _is_ollamas(case) and any(held.window is not None for holds in _holds(case) for held in holds):
+        return "assumed", None, "Ollama's own engine gives windows room by rules of its own"
     return "exact", "exact", ""
+
+
+_NO_LENGTH = "the log does not say how long the context is"
+
+
+def _length_is_told(case: Case) -> bool:
+    """By the log, or by who asks: without it no cache can be predicted."""
+    told = "max_model_len" in case.observation.options or "cells" in case.observation.figures
+    return told or case.serving.seq_len != case.model.max_seq_len
+
+
+def _is_ollamas(case: Case) -> bool:
+    """Whether the figures are those of Ollama's own engine, which has no other caches than llama.cpp but one sum."""
+    return "ollama_engine" in case.observation.facts and "n_ctx" not in case.observation.facts
+
+
+def _holds(case: Case) -> list[dict[Held, int]]:
+    return list(placed(case.model, case.serving.deployment).values())
 
 
 def read_rows(observation: Observation) -> list[Row]:
@@ -149,14 +169,18 @@ def _caches(case: Case, context: Cells, kept: list[tuple[int, Held, int]]) -> li
         each = groups[0][0].bytes_per_cell
         why = f"{layers} layers, {each:,} bytes a cell" if each else f"{layers} layers, F32"
         why = f"{why}; {open_}" if open_ else why
-        rows.append(make_row("given", name, seen, exactly(predicted), basis=basis, judged=judged, why=why))
+        if _length_is_told(case):
+            row = make_row("given", name, seen, exactly(predicted), basis=basis, judged=judged, why=why)
+        else:
+            row = make_row("given", name, seen, None, why=_NO_LENGTH)
+        rows.append(row)
     return rows
 
 
 def _is_one_cache(case: Case) -> bool:
     """Whether sliding layers lie in the cache of the others: builds that knew no other, without one of their own."""
     told = case.observation.figures.keys() & {"swa_cells", "swa_kv_cache", "swa_kv_buffer"}
-    return bool(case.serving.switches.swa_full) and not told
+    return (bool(case.serving.switches.swa_full) or _is_ollamas(case)) and not told
 
 
 def _together(case: Case, context: Cells, kept: list[tuple[int, Held, int]]) -> list[Row]:
@@ -165,16 +189,13 @@ def _together(case: Case, context: Cells, kept: list[tuple[int, Held, int]]) -> 
     if seen is None or case.observation.figures.keys() & {"kv_cache", "kv_buffer", "recurrent_cache", "state_buffer"}:
         return []
     predicted = exactly(sum(count * held.bytes_for(context) for _, held, count in kept))
+    if not _length_is_told(case):
+        return [make_row("given", "all caches", seen, None, why=_NO_LENGTH)]
     planned = case.observation.facts.get("breakdown") == "planned"
     table = "the plan before the load" if planned else "the table at the end"
     basis, judged, open_ = _judged(case)
-    unsaid = [
-        words
-        for words, option in (("how long the context is", "max_model_len"), ("the cache's format", "kv_dtype"))
-        if option not in case.observation.options
-    ]
-    if planned and unsaid:
-        basis, judged, open_ = "assumed", None, f"the log does not say {' nor '.join(unsaid)}"
+    if planned and "kv_dtype" not in case.observation.options:
+        basis, judged, open_ = "assumed", None, "the log does not say the cache's format"
     why = f"keys, values and states, from {table}" + (f"; {open_}" if open_ else "")
     return [make_row("given", "all caches", seen, predicted, basis=basis, judged=judged, why=why)]
 
@@ -219,6 +240,11 @@ def _on_devices(case: Case, context: Cells, holds: dict[int, dict[Held, int]]) -
                 if _cache_of(held, in_one=_is_one_cache(case)) == name
             )
             why = "layers are dealt out by what is free of each device" if len(devices) > 1 else ""
+            if case.serving.switches.num_gpu_layers is None and any(map(_is_host, figures)):
+                rows.append(make_row(
+                    "given", name, amount(figure), None, rank=figure.rank, why="the log does not say how many layers"
+                ))  # fmt: skip
+                continue
             rows.append(make_row(
                 "given", name, amount(figure), exactly(predicted), basis="derived", rank=figure.rank, why=why
             ))  # fmt: skip
@@ -246,11 +272,12 @@ def _compute(case: Case, context: Cells) -> list[Row]:
 
 
 def _computes_otherwise(case: Case) -> str:
-    """Who it is that computes in ways of its own; "" for llama.cpp itself."""
+    """Why the buffer cannot be predicted: its length, or who computes in ways of its own; "" where it can."""
+    if not _length_is_told(case):
+        return _NO_LENGTH
     if "latent_cache" in case.observation.options:
         return "ik_llama.cpp computes latent attention in ways of its own"
-    facts = case.observation.facts
-    if "ollama_engine" in facts and "n_ctx" not in facts:
+    if _is_ollamas(case):
         return "Ollama's own engine computes in ways of its own"
     return ""
 
