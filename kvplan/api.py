@@ -10,6 +10,7 @@ from kvplan.core.engines.deployment import Switches
 from kvplan.core.engines.engine import Pooled
 from kvplan.core.engines.pool import KVPool
 from kvplan.core.engines.table import find_engine
+from kvplan.core.engines.versions import release
 from kvplan.core.errors import InputError, KvplanError
 from kvplan.core.hardware import Gpu
 from kvplan.core.model import ModelSpec
@@ -234,7 +235,9 @@ def explain(
 def _starts(found: "list[Observation]", engine: str | None) -> "list[Observation]":
     """The starts of one engine, or of all; its version replaced where `engine` says one."""
     name, _, version = (engine or "").partition("@")
-    name = "" if engine is None else find_engine(engine).name
+    if engine is not None:
+        older_too = find_engine(name).name == "llamacpp" and release(version)
+        name = find_engine(name if older_too else engine).name  # of llama.cpp's older builds `build_of` has the rules
     kept = [seen for seen in found if not name or seen.engine == name]
     if not kept:
         others = f"; it is of {join_words(sorted({seen.engine for seen in found}))}" if found else ""
@@ -247,7 +250,7 @@ def _starts(found: "list[Observation]", engine: str | None) -> "list[Observation
 
 def _model_of_log(seen: "Observation", offline: bool, timeout_seconds: float) -> tuple[ModelSpec | None, str]:
     """(the model, how it was found) of what a log names; (None, why not) where it cannot be loaded."""
-    from kvplan.sources.from_log import model_of_log
+    from kvplan.sources.from_log import model_of_log, model_of_numbers
 
     name, title = seen.model, seen.facts.get("name")
     if name is None and title is None:
@@ -255,6 +258,10 @@ def _model_of_log(seen: "Observation", offline: bool, timeout_seconds: float) ->
     try:
         return model_of_log(name or "", title=title, offline=offline, timeout_seconds=timeout_seconds)
     except KvplanError as error:
+        if (printed := model_of_numbers(seen.facts, name)) is not None:
+            return printed
+        if (base := seen.facts.get("base_model")) is not None:
+            return _base_of_log(base, str(error))
         return None, f"the model is not known: {error}; `--model` says which it is"
 
 
@@ -263,6 +270,17 @@ def _stands_in(name: str | None, found: ModelSpec | None) -> bool:
     if found is None or not name or name.count("/") != 1 or name.startswith((".", "~", "/")):
         return False
     return "/" in found.id and name.partition("/")[0].lower() != found.id.partition("/")[0].lower()
+
+
+def _base_of_log(base: str, why_not: str) -> tuple[ModelSpec | None, str]:
+    """The model that a file says it was made from: of the same shape, as a rule."""
+    from kvplan.sources.from_log import model_of_log
+
+    try:
+        model, _ = model_of_log("", title=base, offline=True)
+    except KvplanError:
+        return None, f"the model is not known: {why_not}; `--model` says which it is"
+    return model, f"the model is taken as {model.id}, which its file names as its base; `--model` says which it is"
 
 
 def _draft_of_log(

@@ -1,4 +1,4 @@
-"""What llama.cpp prints of its caches and buffers, and the table with which newer builds end.
+"""What llama.cpp prints of its caches and buffers; its tables of memory are in `llamacpp_tables_log`.
 
 Sources as in `llamacpp_log`, whose dialect they are of.
 """
@@ -53,11 +53,19 @@ def _read_cache(start: Start, found: re.Match[str], line: Line) -> None:
         _add(start, "swa_layers" if sliding else "cache_layers", said["x_layers"], "layers", line)
     if is_draft(start):
         return
+    if said.get("x_latent"):
+        _read_latent(start, said["x_latent"], said.get("x_transposed"))
     if said.get("x_type_k"):
         _set_types(start, said["x_type_k"], said.get("x_type_v") or said["x_type_k"])
     if said.get("x_streams"):
         start.options.setdefault("max_num_seqs", int(said["x_seqs"]))
         start.options.setdefault("kv_unified", said["x_seqs"] != said["x_streams"])
+
+
+def _read_latent(start: Start, latent_type: str, transposed_type: str | None) -> None:
+    """ik_llama.cpp keeps the latent, and with `-mla 1` its values transposed beside it, in a type of their own."""
+    _set_types(start, latent_type, transposed_type or latent_type)
+    start.options.setdefault("latent_cache", "with_values" if transposed_type else "alone")
 
 
 def _set_types(start: Start, key_type: str, value_type: str) -> None:
@@ -95,18 +103,6 @@ def _read_state(start: Start, found: re.Match[str], line: Line) -> None:
         _add(start, name, found[group], unit, line)
 
 
-def _read_breakdown(start: Start, found: re.Match[str], line: Line) -> None:
-    """The table of one device at the end, in whole MiB: for logs that print nothing else of it."""
-    if is_draft(start):
-        return
-    for group, name in (
-        ("x_total", "device_total"), ("x_model", "model_buffer"), ("x_context", "context_buffer"),
-        ("x_compute", "compute_buffer"),
-    ):  # fmt: skip
-        if found[group]:
-            start.add(name, found[group], "MiB", line, rank=found["x_device"] or "Host", weak=True)
-
-
 _CACHE = (
     wording(
         "SWA KV cache, size",
@@ -118,8 +114,8 @@ _CACHE = (
     wording(
         "KV self size",
         rf"KV self size += +(?P<x_size>{NUMBER}) MiB, "
-        rf"(?:c\^KV \((?P<x_latent>\w+)\): +{NUMBER} MiB|K \((?P<x_type_k>\w+)\): +(?P<x_keys>{NUMBER}) MiB, "
-        rf"V \((?P<x_type_v>\w+)\): +(?P<x_values>{NUMBER}) MiB)",
+        rf"(?:c\^KV \((?P<x_latent>\w+)\): +{NUMBER} MiB(?:, kv\^T \((?P<x_transposed>\w+)\))?"
+        rf"|K \((?P<x_type_k>\w+)\): +(?P<x_keys>{NUMBER}) MiB, V \((?P<x_type_v>\w+)\): +(?P<x_values>{NUMBER}) MiB)",
         "b1600 to b5100; c^KV in ik_llama.cpp",
         then=_read_cache,
     ),
@@ -151,17 +147,13 @@ _CACHE = (
     buffer("output_buffer", "output buffer size", "b2000+"),
 )
 
-_END = (
+CACHES = (
+    *_CACHE,
     wording(
-        "memory_breakdown_print:",
-        r"memory_breakdown_print: \| +- "
-        r"(?:(?P<x_device>[A-Za-z]+\d+) \([^|]*\) *\| *(?P<x_total>\d+) = *\d+ \+ \(|Host *\|)"
-        r" *\d+ = *(?P<x_model>\d+) \+ *(?P<x_context>\d+) \+ *(?P<x_compute>\d+)",
-        "b6900+, as it ends",
-        after_ready=True,
-        then=_read_breakdown,
+        "kv self size ",
+        r"kv self size += +(?P<x_size>[\d.,]+) Mi?B",
+        "to b1600: 2^20 bytes, whatever the unit is called",
+        then=_read_cache,
     ),
 )
-
-CACHES = (*_CACHE, *_END)
 """Figures of all builds."""

@@ -13,11 +13,18 @@ import re
 
 from kvplan.runtime.lines import Line
 from kvplan.runtime.llamacpp_cache_log import CACHES, buffer, is_draft
+from kvplan.runtime.llamacpp_tables_log import TABLES, keep_table
 from kvplan.runtime.ollama_log import OLLAMA
 from kvplan.runtime.wording import NUMBER, OUT_OF_MEMORY, Dialect, Start, fails, is_ready, wording
 
-_BY = r"(?:llama_context|llama_new_context_with_model|llama_init_from_model): "
-"""Who prints a context's settings: today, to b4500, between."""
+_BY = r"(?:llama_context|llama_new_context_with_model|llama_init_from_model|llama_model_load_internal): "
+"""Who prints a context's settings: today, to b4500, between, to b1000."""
+WORDED_BEFORE = "b4900"
+"""The build from which on nothing is printed by the functions of `_OLD`: March 2025."""
+_OLD = (
+    r"(?:llama_kv_cache_init|llama_new_context_with_model|llama_init_from_model|llm_load_tensors"
+    r"|llama_model_load_internal): "
+)
 
 
 def _read_loader(start: Start, found: re.Match[str], line: Line) -> None:
@@ -62,6 +69,7 @@ def _read_setting(start: Start, found: re.Match[str], line: Line) -> None:
             start.options[_SETTINGS[name]] = text in ("true", "1", "enabled")
     elif text.isdigit():
         start.options[_SETTINGS[name]] = int(text)
+        start.facts |= {name: text} if name == "n_seq_max" else {}
 
 
 def _read_flash(start: Start, found: re.Match[str], line: Line) -> None:
@@ -114,6 +122,18 @@ def _read_layers(start: Start, found: re.Match[str], line: Line) -> None:
         start.options["num_gpu_layers"] = int(found["x_gpu_layers"])
 
 
+def _read_repeating(start: Start, found: re.Match[str], line: Line) -> None:
+    del line
+    if not is_draft(start):
+        start.facts["repeating_gpu_layers"] = found["x_layers"]
+
+
+def _read_old(start: Start, found: re.Match[str], line: Line) -> None:
+    """Words that newer builds do not use; ik_llama.cpp, whose caches are older ones, still does."""
+    del found, line
+    start.facts["worded_before"] = WORDED_BEFORE
+
+
 def _read_build(start: Start, found: re.Match[str], line: Line) -> None:
     del line
     start.version = start.version or f"b{found['x_build']}"
@@ -122,10 +142,22 @@ def _read_build(start: Start, found: re.Match[str], line: Line) -> None:
 def _read_fact(start: Start, found: re.Match[str], line: Line) -> None:
     """What identifies the model."""
     del line
-    names = {"arch": "architecture", "general.architecture": "architecture", "general.name": "name"}
+    names = {
+        "arch": "architecture",
+        "general.architecture": "architecture",
+        "general.name": "name",
+        "general.base_model.0.name": "base_model",
+    }
     name = found["x_name"]
     if not is_draft(start) and found["x_value"].strip():
         start.facts.setdefault(names.get(name, name.replace(" ", "_")), found["x_value"].strip())
+
+
+def _read_number(start: Start, found: re.Match[str], line: Line) -> None:
+    """What llama.cpp read of the file's metadata, one number for all layers."""
+    del line
+    if not is_draft(start):
+        start.facts.setdefault(f"n_{found['x_name']}", found["x_value"])
 
 
 _BEGINNINGS = (
@@ -140,6 +172,13 @@ _BEGINNINGS = (
     ),
     wording(
         "loading model '", r"load_model: loading model '(?P<x_path>[^']+)'", "b2200+", begins="load", then=_read_file
+    ),
+    wording(
+        "llama.cpp: loading model from",
+        r"llama\.cpp: loading model from (?P<x_path>\S.*?)\s*$",
+        "to b1100: files before GGUF",
+        begins="load",
+        then=_read_loader,
     ),
     wording("loading draft model", r"loading draft model", "llama-server", then=_read_draft),
     wording("constructing llama_context", r"llama_context: constructing llama_context", "b4600+", then=_read_context),
@@ -191,7 +230,8 @@ _DEVICES = (
 _MODEL = (
     wording(
         "general.",
-        r"llama_model_loader: - kv +\d+: +(?P<x_name>general\.(?:architecture|name)) +str +=(?P<x_value>.*)",
+        r"llama_model_loader: - kv +\d+: +"
+        r"(?P<x_name>general\.(?:architecture|name|base_model\.0\.name)) +str +=(?P<x_value>.*)",
         "b1100+",
         then=_read_fact,
     ),
@@ -200,6 +240,16 @@ _MODEL = (
         r"(?:print_info|llm_load_print_meta): (?P<x_name>arch) +=(?P<x_value>.*)",
         "b1100+",
         then=_read_fact,
+    ),
+    *(
+        wording(
+            key,
+            rf"{key}(?P<x_name>vocab|embd|layer|head|head_kv|swa|embd_head_k|embd_head_v|ff|expert|ctx_train)"
+            r" += (?P<x_value>\d+)\s*$",
+            versions,
+            then=_read_number,
+        )
+        for key, versions in (("print_info: n_", "b4500+"), ("print_meta: n_", "to b4500"))
     ),
     wording(
         "print_info: file",
@@ -212,6 +262,16 @@ _MODEL = (
         r"offloaded (?P<x_gpu_layers>\d+)/(?P<x_all_layers>\d+) layers to GPU",
         "b1100+",
         then=_read_layers,
+    ),
+    wording(
+        "repeating layers to GPU",
+        r"offloading (?P<x_layers>\d+) repeating layers to GPU",
+        "b1100+",
+        then=_read_repeating,
+    ),
+    *(
+        wording(key, rf"{_OLD}.{{0,40}}?{key}", "to b4900", then=_read_old)
+        for key in ("buffer size", "n_ctx ", "KV self size", "kv self size ")
     ),
     buffer("model_buffer", "model buffer size", "b4500+"),
     buffer("model_buffer", " buffer size", "b1600 to b3800", pattern="buffer size", before="llm_load_tensors: +"),
@@ -277,6 +337,7 @@ _FAILURES = (
 _READY = (
     wording("server is listening on", r"server is listening on", "llama-server", then=is_ready),
     wording("llama runner started in", r"llama runner started in", "Ollama", then=is_ready),
+    wording("llama-server started in", r"llama-server started in", "Ollama from 2026", then=is_ready),
 )
 
 
@@ -300,6 +361,16 @@ def _finish(start: Start) -> None:
     types = [start.facts[name] for name in ("type_k", "type_v") if name in start.facts]
     if types:
         start.options["kv_dtype"] = types[0] if len(set(types)) == 1 else "/".join(types)
+    _finish_layers(start)
+    keep_table(start)
+
+
+def _finish_layers(start: Start) -> None:
+    """Whether the output is one of the layers on the GPU, which the count of the repeating ones tells."""
+    layers, repeating = start.options.get("num_gpu_layers"), start.facts.get("repeating_gpu_layers", "")
+    whole = [int(figure.value) for figure in start.figures.get("model_layers", ())]
+    if repeating.isdigit() and isinstance(layers, int) and 0 < layers < max(whole, default=0):
+        start.options["output_last"] = int(repeating) == layers
 
 
 DIALECT = Dialect(
@@ -310,6 +381,7 @@ DIALECT = Dialect(
         *_MODEL,
         *_CONTEXT,
         *CACHES,
+        *TABLES,
         *OLLAMA,
         *_FAILURES,
         *_READY,

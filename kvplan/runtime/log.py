@@ -25,7 +25,7 @@ KEYS = tuple(dict.fromkeys([*(said.key for _, said in _WORDINGS), _GPU_KEY]))
 GIST = (
     "emory", "size", " is ", "block", "odel", "e to", "for ", "version", "start", "failed", "max ", "num_", "Args",
     "Load ", "ttention ", " compute", " device", "layers", "args: ", "raph ", "build", "type", "arch", "in KV",
-    "loaded ", "To serve", "dynamic", "Maximum", "Listening", "LLM engine", "_info: ", "construct",
+    "loaded ", "To serve", "dynamic", "Maximum", "Listening", "LLM engine", "_info: ", "_meta: ", "construct",
     "/snapshots/", "kv_uni", "flash_", "Operation:", "general.", "cells", "NVIDIA", "backend", "batch ", "n_ctx",
     "S (f", "paged KV", "new slot", "n_slots", "n_parallel", "breakdown", "enabled by",
     " free)", " buffer", "runner pr", "Info:]", "plugin",

@@ -33,28 +33,32 @@ def _read_estimate(start: Start, found: re.Match[str], line: Line) -> None:
 
 
 _FLAGS = {
-    "ctx-size": "max_model_len",
-    "batch-size": "max_num_batched_tokens",
-    "ubatch-size": "num_ubatch_tokens",
-    "n-gpu-layers": "num_gpu_layers",
-    "parallel": "max_num_seqs",
+    "max_model_len": ("c", "-ctx-size"),
+    "max_num_batched_tokens": ("b", "-batch-size"),
+    "num_ubatch_tokens": ("ub", "-ubatch-size"),
+    "num_gpu_layers": ("ngl", "-n-gpu-layers", "-gpu-layers"),
+    "max_num_seqs": ("np", "-parallel"),
 }
+_NAMES = {flag: name for name, flags in _FLAGS.items() for flag in flags}
+_TYPES = {"ctk": "type_k", "-cache-type-k": "type_k", "ctv": "type_v", "-cache-type-v": "type_v"}
 
 
 def _read_command(start: Start, found: re.Match[str], line: Line) -> None:
     """The runner's command line; what the runner prints itself stands over it."""
     command = line.text[found.end() :]
-    model = re.search(r"--model (\S+)", command)
+    model = re.search(r" (?:--model|-m) (\S+)", command)
     if model:
         start.model = model[1].rstrip('"').replace("\\\\", "\\")
-    for flag, text in re.findall(r"--([a-z\-]+) (\d+)", command):
-        if flag in _FLAGS:
-            start.options[_FLAGS[flag]] = int(text)
-    kind = re.search(r"--kv-cache-type (\w+)", command)
-    if kind:
-        start.facts["type_k"] = start.facts["type_v"] = kind[1]
-    if re.search(r"--flash-attn\b", command):
-        start.options["flash_attention"] = True
+    for flag, text in re.findall(r" -(-?[a-z\-]+) (\w+)", command):
+        if flag in _NAMES and text.isdigit():
+            start.options[_NAMES[flag]] = int(text)
+        elif flag in _TYPES:
+            start.facts[_TYPES[flag]] = text
+        elif flag == "-kv-cache-type":
+            start.facts["type_k"] = start.facts["type_v"] = text
+    flash = re.search(r" (?:--flash-attn|-fa)(?: (on|off|auto)\b)?", command)
+    if flash and flash[1] != "auto":
+        start.options["flash_attention"] = flash[1] != "off"
 
 
 _REQUEST = {"Parallel": "max_num_seqs", "BatchSize": "max_num_batched_tokens", "KvSize": "max_model_len"}
@@ -83,12 +87,14 @@ def _read_device(start: Start, found: re.Match[str], line: Line) -> None:
         found["x_what"]
     ]
     start.add(name, found["x_size"], found["x_size_unit"], line, rank=found["x_device"], weak=True)
+    start.facts["ollama_engine"] = "yes"
 
 
 def _read_buffer(start: Start, found: re.Match[str], line: Line) -> None:
     """The same of the engine of its own before 0.11, which says again what grew."""
     name = {"model weights": "model_buffer", "compute graph": "compute_buffer"}[found["x_what"]]
     start.add(name, found["x_size"], found["x_size_unit"], line, rank=found["x_device"], last=True)
+    start.facts["ollama_engine"] = "yes"
 
 
 def _read_gpu(start: Start, found: re.Match[str], line: Line) -> None:
@@ -133,6 +139,13 @@ OLLAMA = (
         "starting llama server",
         r"msg=\\?\"starting llama server\\?\" cmd=",
         "0.1.30 to 0.11",
+        begins="load",
+        then=_read_command,
+    ),
+    wording(
+        "starting llama-server",
+        r"msg=\\?\"starting llama-server\\?\" cmd=",
+        "from 2026",
         begins="load",
         then=_read_command,
     ),

@@ -9,8 +9,11 @@ from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
 from kvplan.runtime.command import Command, write_command
 
-_NOT_SAID = {"llamacpp": ("pp", "dp", "dtype", "gpu_memory_utilization"), "trtllm": ("dp",)}
-"""What an engine takes from the machine: llama.cpp splits layers over the devices that it sees."""
+_NOT_SAID = {
+    "llamacpp": ("pp", "dp", "dtype", "gpu_memory_utilization", "output_last", "latent_cache"),
+    "trtllm": ("dp",),
+}
+"""What an engine takes from the machine, the build or the file: llama.cpp splits layers over the devices it sees."""
 
 LONG_CONTEXT = {"vllm": "VLLM_ALLOW_LONG_MAX_MODEL_LEN", "sglang": "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"}
 """Variables without which an engine refuses a length beyond the model's own."""

@@ -86,6 +86,8 @@ class Start:
     """What was seen of each rank, as an engine's module likes."""
     passing: set[tuple[str, str | None]] = field(default_factory=set)
     """Figures, each by its rank, that a line which says it better takes the place of."""
+    tables: list[tuple[Line, Mapping[str, str | None]]] = field(default_factory=list)
+    """Rows of tables that are told apart once all are read: plans, of which one is carried out."""
 
     def is_over(self, begins: str, line: Line, key: str) -> bool:
         """Whether a line with which something begins cannot belong to this start any more."""

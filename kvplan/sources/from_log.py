@@ -5,15 +5,16 @@ door (`load_model`: catalog, cache, Hub); its last part in the catalog, where on
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from kvplan.core.errors import InputError, KvplanError
 from kvplan.core.hardware import Gpu
-from kvplan.core.model import ModelSpec
+from kvplan.core.model import ModelSpec, Source
 from kvplan.core.text import printable
 from kvplan.sources import catalog
+from kvplan.sources.config import spec_from_raw
 from kvplan.sources.load import load_model
 from kvplan.sources.records import named_gpu
 
@@ -43,6 +44,38 @@ def model_of_log(name: str, *, title: str | None = None, **how: Any) -> tuple[Mo
             how_found = "by its last part" if part in name else f"as it calls itself `{printable(title or '')}`"
             return model, f"{said} is taken as {model.id} of the catalog, {how_found}"
     raise first or InputError(f"`{printable(name, max_length=60)}` names no model", hint="`--model` says which it is")
+
+
+_DENSE = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma": "gemma", "command-r": "cohere"}
+"""Architectures whose layers are all alike, each with keys and values of every token: a few numbers describe them."""
+_NUMBERS = {
+    "n_vocab": "vocab_size", "n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads",
+    "n_head_kv": "num_key_value_heads", "n_embd_head_k": "head_dim", "n_ff": "intermediate_size",
+    "n_ctx_train": "max_position_embeddings",
+}  # fmt: skip
+
+
+def model_of_numbers(facts: Mapping[str, str], name: str | None) -> tuple[ModelSpec, str] | None:
+    """(the model that llama.cpp's own numbers describe, how it was found); None where they do not suffice.
+
+    llama.cpp prints what it reads of a file's metadata (`print_info: n_layer = 32`). That is all of a dense model whose
+    layers are alike; keys and values must be of one width, and no layer may have a window or experts.
+    """
+    model_type = _DENSE.get(facts.get("architecture", ""))
+    numbers = {key: int(facts[key]) for key in _NUMBERS if facts.get(key, "").isdigit()}
+    other = [facts.get(key, "0") for key in ("n_expert", "n_swa")]
+    if model_type is None or numbers.keys() != _NUMBERS.keys() or any(value != "0" for value in other):
+        return None
+    if facts.get("n_embd_head_v", facts["n_embd_head_k"]) != facts["n_embd_head_k"]:
+        return None
+    title = facts.get("name") or name or model_type
+    config = {_NUMBERS[key]: value for key, value in numbers.items()} | {"model_type": model_type}
+    source = Source(kind="config", location=name or title)
+    try:
+        model = spec_from_raw(config, id=title, source=source)
+    except KvplanError:
+        return None
+    return model, f"{printable(title)} is planned by the numbers that the log prints of its file: {model_type}"
 
 
 def _candidates(name: str) -> Iterator[tuple[str, str]]:
@@ -92,5 +125,7 @@ def gpu_of_log(name: str | None) -> tuple[Gpu | None, str]:
         return None, f"the log names unlike GPUs, {printable(name)}: `--gpu` names the one that decides"
     try:
         return named_gpu(name), ""
-    except InputError:
+    except InputError as error:
+        if "may mean" in str(error):
+            return None, f"the log's {error}: `--gpu` says which"
         return None, f"the log names a GPU that kvplan does not know, {printable(name)}: `--gpu` says its like"

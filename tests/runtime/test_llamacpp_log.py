@@ -201,6 +201,130 @@ def test_wordings_of_other_builds(name):
     assert _figures(lines) == figures
 
 
+def test_the_type_of_latents():
+    """ik_llama.cpp: the latent has a type of its own, and with `-mla 1` a transposed copy."""
+    line = "llama_new_context_with_model: KV self size  =  576.00 MiB, c^KV (q8_0):  306.00 MiB, kv^T"
+    (alone,) = read_log([line + ": not used"])
+    assert (alone.options["kv_dtype"], alone.options["latent_cache"]) == ("q8_0", "alone")
+    (twice,) = read_log([line + " (f16):  270.00 MiB"])
+    assert (twice.options["kv_dtype"], twice.options["latent_cache"]) == ("q8_0/f16", "with_values")
+    assert alone.facts["worded_before"] == "b4900"
+
+
+def test_words_of_older_builds():
+    (old,) = read_log(["llm_load_tensors:      CUDA0 buffer size =  5049.71 MiB"])
+    assert old.facts["worded_before"] == "b4900"
+    (new,) = read_log(
+        ["load_tensors:        CUDA0 model buffer size =  5049.71 MiB", "llama_context: n_ctx         = 64"]
+    )
+    assert "worded_before" not in new.facts
+
+
+LAYERS = {
+    "the output last": (["offloading 10 repeating layers to GPU", "offloaded 10/33 layers to GPU"], True),
+    "the output first": (
+        ["offloading output layer to GPU", "offloading 9 repeating layers to GPU", "offloaded 10/33 layers to GPU"],
+        False,
+    ),
+    "all": (["offloading 32 repeating layers to GPU", "offloaded 33/33 layers to GPU"], None),
+    "none": (["offloading 0 repeating layers to GPU", "offloaded 0/33 layers to GPU"], None),
+    "not said": (["offloaded 10/33 layers to GPU"], None),
+}
+
+
+@pytest.mark.parametrize(("lines", "last"), LAYERS.values(), ids=LAYERS)
+def test_whether_the_output_is_one_of_the_layers_on_the_gpu(lines, last):
+    (seen,) = read_log([f"load_tensors: {line}" for line in lines])
+    assert seen.options.get("output_last") is last
+
+
+def _table(self_mib, model, context, compute, rest=-4000):
+    total = "| 12000 = 9000 + ("
+    return [
+        "common_memory_breakdown_print: | memory breakdown [MiB] | total   free    self   model   context   compute    unaccounted |",
+        f"common_memory_breakdown_print: |   - CUDA0 (RTX 3060)   {total} {self_mib} = {model} + {context} + {compute}) + {rest} |",
+        f"common_memory_breakdown_print: |   - Host               |                 {700 + context} = 700 + {context} + 0 |",
+    ]  # fmt: skip
+
+
+MISFIT = "common_params_fit_impl: cannot meet free memory target of 1024 MiB, need to reduce device memory by 2000 MiB"
+TAKEN = "common_params_fit_impl:   - CUDA0 (NVIDIA GeForce RTX 3060): 20 layers (3 overflowing),   7000 MiB used,   2000 MiB free"
+TABLES = {
+    "the plan that was taken": (
+        [*_table(11000, 6000, 4000, 1000), MISFIT, *_table(7000, 4000, 2500, 500), *_table(7300, 4200, 2600, 500), TAKEN],
+        (4000, 2500, 500), "planned",
+    ),
+    "the only plan": (_table(7000, 4000, 2500, 500), (4000, 2500, 500), "planned"),
+    "a plan that does not fit, and no other": ([*_table(11000, 6000, 4000, 1000), MISFIT], None, None),
+    "at the end": (
+        [
+            *_table(11000, 6000, 4000, 1000), MISFIT, *_table(7000, 4000, 2500, 500), TAKEN,
+            "srv  llama_server: server is listening on http://127.0.0.1:8080", *_table(7100, 4000, 2500, 600, 300),
+        ],
+        (4000, 2500, 600), "at the end",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("lines", "values", "which"), TABLES.values(), ids=TABLES)
+def test_which_table_of_memory_holds(lines, values, which):
+    (seen,) = read_log(lines)
+    names = ("model_buffer", "context_buffer", "compute_buffer")
+    found = [[f.value for f in seen.figures.get(name, ()) if f.rank == "CUDA0"] for name in names]
+    assert found == ([[value] for value in values] if values else [[], [], []])
+    assert seen.facts.get("breakdown") == which
+
+
+def test_a_table_says_nothing_beside_lines_of_their_own():
+    (seen,) = read_log([
+        *_table(7000, 4000, 2500, 500),
+        "load_tensors:        CUDA0 model buffer size =  4001.25 MiB",
+        "llama_kv_cache:      CUDA0 KV buffer size =  2500.00 MiB",
+        "sched_reserve:      CUDA0 compute buffer size =   500.12 MiB",
+    ])  # fmt: skip
+    assert {name: [f.value for f in seen.figures[name]] for name in seen.figures} == {
+        "device_total": [12000], "model_buffer": [4001.25], "kv_buffer": [2500.0], "compute_buffer": [500.12],
+    }  # fmt: skip
+
+
+def test_the_server_that_ollama_starts():
+    (seen,) = read_log([
+        'level=INFO source=llama_server.go:406 msg="starting llama-server" cmd="/bin/llama-server --model /blobs/sha256-ab '
+        '--port 42103 --no-webui -c 16384 -np 2 -b 1024 -ub 256 -ngl 20 -ctk q8_0 -ctv q8_0 -fa on"',
+        'level=INFO source=llama_server.go:1201 msg="llama-server started in 15.37 seconds"',
+        "CUDA error: out of memory",
+    ])  # fmt: skip
+    assert seen.model == "/blobs/sha256-ab"
+    assert seen.options == {
+        "max_model_len": 16384, "max_num_seqs": 2, "max_num_batched_tokens": 1024, "num_ubatch_tokens": 256,
+        "num_gpu_layers": 20, "flash_attention": True, "kv_dtype": "q8_0",
+    }  # fmt: skip
+    assert seen.errors == ()
+
+
+def test_files_before_gguf():
+    (seen,) = read_log([
+        "llama.cpp: loading model from /models/13B/ggml-model-q4_0.bin",
+        "llama_model_load_internal: n_ctx      = 2048",
+        "llama_init_from_file: kv self size  = 1600.00 MB",
+    ])  # fmt: skip
+    assert seen.model == "/models/13B/ggml-model-q4_0.bin"
+    assert seen.options == {"max_model_len": 2048}
+    assert [(figure.value, figure.unit) for figure in seen.figures["kv_cache"]] == [(1600.0, "MiB")]
+
+
+@pytest.mark.parametrize("prefix", ["print_info", "llm_load_print_meta"])
+def test_numbers_of_the_file(prefix):
+    (seen,) = read_log([
+        f"{prefix}: n_layer          = 32", f"{prefix}: n_head_kv        = 8", f"{prefix}: n_embd_head_k    = 128",
+        f"{prefix}: n_ff             = [14336, 14336, 7168]", f"{prefix}: n_gqa            = 4",
+        "llama_model_loader: - kv   7:          general.base_model.0.name str              = Llama 3.1 8B",
+    ])  # fmt: skip
+    assert {name: text for name, text in seen.facts.items() if name != "worded_before"} == {
+        "n_layer": "32", "n_head_kv": "8", "n_embd_head_k": "128", "base_model": "Llama 3.1 8B",
+    }  # fmt: skip
+
+
 def test_keys_and_values_of_two_types():
     line = "llama_kv_cache: size = 1151.50 MiB ( 8192 cells, 94 layers, 1/1 seqs), K (q8_0): 399.50 MiB, V (f16): 752.00 MiB"
     (seen,) = read_log([line])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kvplan.core.errors import KvplanError
-from kvplan.sources.from_log import gpu_of_log, model_of_log
+from kvplan.sources.from_log import gpu_of_log, model_of_log, model_of_numbers
 from tests.models import LLAMA
 
 SNAPSHOT = "/root/.cache/huggingface/hub/models--Qwen--Qwen3-8B/snapshots/b968826d9c46dd6066d109eabc6255188de91218"
@@ -55,6 +55,32 @@ def test_a_name_that_several_models_share_is_none() -> None:
         model_of_log("/models/model", offline=True)
 
 
+NUMBERS = {
+    "architecture": "llama", "name": "My own", "n_vocab": "128256", "n_embd": "4096", "n_layer": "32", "n_head": "32",
+    "n_head_kv": "8", "n_embd_head_k": "128", "n_embd_head_v": "128", "n_ff": "14336", "n_ctx_train": "8192",
+    "n_expert": "0", "n_swa": "0",
+}  # fmt: skip
+
+
+def test_a_model_of_the_numbers_that_a_log_prints() -> None:
+    found = model_of_numbers(NUMBERS, "/blobs/sha256-ab")
+    assert found is not None
+    model, note = found
+    assert (model.id, model.num_layers, model.vocab_size) == ("My own", 32, 128256)
+    widths = {(m.num_kv_heads, m.key_dim, m.value_dim) for layer in model.layers for m in layer.mixers}  # type: ignore[union-attr]
+    assert widths == {(8, 128, 128)}
+    assert "by the numbers that the log prints" in note
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"n_expert": "8"}, {"n_swa": "4096"}, {"n_layer": "many"}, {"n_embd_head_v": "64"}, {"architecture": "gemma3"}],
+    ids=lambda more: next(iter(more)),
+)
+def test_numbers_that_do_not_suffice(more: dict[str, str]) -> None:
+    assert model_of_numbers({**NUMBERS, **more}, None) is None
+
+
 @pytest.mark.parametrize(
     ("name", "gpu", "note"),
     [
@@ -64,8 +90,9 @@ def test_a_name_that_several_models_share_is_none() -> None:
         ("Tesla T4", "T4", ""),
         ("NVIDIA GeForce RTX 3060 + NVIDIA GeForce RTX 3090", None, "unlike GPUs"),
         ("NVIDIA GeForce RTX 9999", None, "does not know"),
+        ("NVIDIA GeForce RTX 4060 Ti", None, "may mean 2 GPUs: `--gpu` says which"),
     ],
-    ids=["none", "H100", "RTX 4090", "T4", "two", "unknown"],
+    ids=["none", "H100", "RTX 4090", "T4", "two", "unknown", "of two sizes"],
 )
 def test_gpus(name: str | None, gpu: str | None, note: str) -> None:
     found, said = gpu_of_log(name)

@@ -32,6 +32,21 @@ NAMES = {
     "a100 pcie": "A100-PCIe-80GB",
     "NVIDIA A100 80GB PCIe": "A100-PCIe-80GB",
     "NVIDIA A100-SXM4-40GB": "A100-SXM4-40GB",
+    "NVIDIA GeForce RTX 2060": "RTX 2060 6GB",
+    "RTX 2060 12GB": "RTX 2060 12GB",
+    "NVIDIA GeForce RTX 2080 Ti": "RTX 2080 Ti",
+    "NVIDIA GeForce RTX 3060": "RTX 3060",
+    "NVIDIA GeForce RTX 3060 Ti": "RTX 3060 Ti",
+    "3080": "RTX 3080 10GB",
+    "NVIDIA GeForce RTX 3090": "RTX 3090",
+    "NVIDIA GeForce RTX 3090 Ti": "RTX 3090 Ti",
+    "4060 ti 16gb": "RTX 4060 Ti 16GB",
+    "NVIDIA GeForce RTX 4070 Ti": "RTX 4070 Ti",
+    "NVIDIA GeForce RTX 4070 Ti SUPER": "RTX 4070 Ti SUPER",
+    "NVIDIA GeForce RTX 4080 SUPER": "RTX 4080 SUPER",
+    "NVIDIA GeForce RTX 5070 Ti": "RTX 5070 Ti",
+    "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition": "RTX PRO 6000 Blackwell Max-Q",
+    "NVIDIA RTX PRO 6000 Blackwell Workstation Edition": "RTX PRO 6000 Blackwell",
     "a10": "A10",
     "a10g": "A10G",
     "v100": "V100-SXM2-16GB",
@@ -96,7 +111,8 @@ def test_every_line_is_sound(gpu: Gpu) -> None:
         assert gpu.fp8_flops >= gpu.fp16_flops
     assert (gpu.visible_bytes is not None) == ("visible: " in gpu.source)
     if gpu.visible_bytes is not None and gpu.memory_bytes is not None:
-        assert 0.97 < gpu.visible_bytes / gpu.memory_bytes <= 1
+        # The same few hundred MiB are a larger share of a small card: 406 of 6144 on an RTX 2060.
+        assert 0 <= gpu.memory_bytes - gpu.visible_bytes < max(640 * MIB, gpu.memory_bytes * 3 // 100)
     elif gpu.visible_bytes is not None:
         assert 0.87 < gpu.visible_bytes / (gpu.marketed_gb * GIB) < 1
 

@@ -76,8 +76,12 @@ class Switches:
     """llama.cpp `--n-gpu-layers`: the last so many layers, and the output, on the GPU."""
     num_cpu_moe_layers: int = 0
     """llama.cpp `--n-cpu-moe`: the experts of the first so many layers stay with the CPU; `--cpu-moe`: of all."""
+    output_last: bool | None = None
+    """llama.cpp: layers go to the GPU before the output does, as builds before December 2025 have it (#18148)."""
     tensor_split: tuple[float, ...] = ()
     """llama.cpp: shares of the devices."""
+    latent_cache: Literal["alone", "with_values", "expanded"] | None = None
+    """llama.cpp: what is kept of latent attention; `engines.llamacpp.architectures.LATENT_CACHES`."""
     cache: Literal["dynamic", "static", "quantized", "quantized_2bit", "quantized_fp8"] | None = None
     """transformers: which of its caches."""
     cpu_offload_bytes: int = 0

@@ -24,7 +24,7 @@ from kvplan.runtime.explain.device import with_device
 from kvplan.runtime.explain.document import start_to_dict
 from kvplan.runtime.explain.doubt import Doubts, without_doubtful
 from kvplan.runtime.explain.failure import explain_failure
-from kvplan.runtime.explain.llamacpp import llamacpp_rows
+from kvplan.runtime.explain.llamacpp import llamacpp_rows, read_note, read_rows
 from kvplan.runtime.explain.observed import whole
 from kvplan.runtime.explain.pool import flags_rows, given_rows, pools_of_boot
 from kvplan.runtime.explain.ranks import degrees_of
@@ -69,6 +69,9 @@ def explain(
     if case is not None:
         doubts = replace(case.doubts, weights=stands_in)
         found.rows += without_doubtful(_rows(case, found), doubts, observation.model)
+    elif observation.engine == "llamacpp":
+        found.rows += read_rows(observation)
+        found.notes += read_note(observation)
     sums = arithmetic_rows(observation)
     if not found.rows:
         sums = [replace(row, judged="exact") for row in sums]

@@ -13,6 +13,7 @@ from kvplan.core.hardware import Gpu
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving, resolve
 from kvplan.core.text import join_words
+from kvplan.runtime.explain.llamacpp_build import SMALLEST, build_of
 from kvplan.runtime.explain.observed import number, whole
 from kvplan.runtime.observation import Observation
 
@@ -62,6 +63,10 @@ def serving_of(
     if model.quantization is not None:
         given.pop("quant", None)  # the log repeats what the checkpoint says itself
     given |= _devices(observation, given, switches)
+    if observation.engine == "llamacpp":
+        build = build_of(observation, model)
+        switches = {**build.switches, **switches}
+        notes += build.notes
     serving = resolve(
         model,
         seq_len=_length(observation, options, model),
@@ -100,6 +105,8 @@ def _engine(observation: Observation) -> tuple[str, list[str]]:
     if version is None and worded is not None:
         note = f"the log states no version of {name}: worded as {worded}, `--engine {name}@VERSION` says which"
         return f"{name}@{worded}", [note]
+    if version is None and "worded_before" in observation.facts:
+        return name, []  # `build_of` says what it is taken as
     if version is None:
         newest = find_engine(name).version
         return name, [f"the log states no version of {name}: taken as {newest}, `--engine {name}@VERSION` says which"]
@@ -107,6 +114,8 @@ def _engine(observation: Observation) -> tuple[str, list[str]]:
         engine = find_engine(f"{name}@{version}")
     except KvplanError:
         newest = find_engine(name).version
+        if name == "llamacpp" and release(version)[:1] < (SMALLEST,):
+            return name, [f"{name} {version} is a fork's own count of builds: taken as {newest}"]
         return name, [f"{name} {version} is older than what kvplan was checked against: taken as {newest}"]
     if engine.newer:
         checked = find_engine(name).version

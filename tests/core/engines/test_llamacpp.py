@@ -14,6 +14,7 @@ from kvplan.core.engines.deployment import Deployment, Switches
 from kvplan.core.engines.llamacpp import profile
 from kvplan.core.engines.llamacpp.devices import context_bytes, context_cells
 from kvplan.core.engines.llamacpp.pool import longest_n_ctx
+from kvplan.core.serving import resolve
 from kvplan.core.units import MIB
 from tests.models import LLAMA, spec
 from tests.sources.gguf_writer import gguf_bytes
@@ -152,6 +153,44 @@ def test_an_older_build_held_latents_as_heads():
     pool = POOLED.pool(model, deployment(16384, max_num_seqs=8), None)
     assert pool.allocated_bytes == 27 * 8 * 2048 * 576 * 2
     assert any("key_length_mla" in note for note in pool.notes)
+    old = POOLED.pool(model, deployment(16384, max_num_seqs=8, latent_cache="expanded"), None)
+    assert old.allocated_bytes == 4320 * MIB
+    assert "of latent attention it holds keys and values of every head" in old.notes
+
+
+# DeepSeek-R1, 61 layers, 2048 cells: 128 heads of 192 and 128, a latent of 512 and 64 of positions.
+LATENTS = {
+    "alone": (("f16", "f16"), 61 * 2048 * 576 * 2),
+    "with_values": (("f16", "f16"), 61 * 2048 * (576 + 512) * 2),
+    "expanded": (("f16", "f16"), 9760 * MIB),
+    "with_values in 8 bits": (("q8_0", "q8_0"), 61 * 2048 * (576 + 512) * 34 // 32),
+    "with_values of two formats": (("q8_0", "f16"), 61 * 2048 * (576 * 34 // 32 + 512 * 2)),
+}
+
+
+@pytest.mark.parametrize("case", LATENTS)
+def test_what_is_kept_of_latents(case):
+    types, num_bytes = LATENTS[case]
+    model = load_model("deepseek-ai/DeepSeek-R1")
+    asked = deployment(2048, types, latent_cache=case.partition(" ")[0])
+    POOLED.check(model, asked)
+    assert taken(model, asked) == num_bytes
+
+
+def test_latents_alone_are_no_values_that_lie_transposed():
+    """ik_llama.cpp keeps them in blocks without flash attention: there are no values to transpose."""
+    model = load_model("deepseek-ai/DeepSeek-R1")
+    POOLED.check(model, deployment(4096, ("q8_0", "q8_0"), flash_attention=False))
+    for layout in ("with_values", "expanded"):
+        with pytest.raises(InputError, match="flash attention only"):
+            POOLED.check(model, deployment(4096, ("q8_0", "q8_0"), flash_attention=False, latent_cache=layout))
+    with pytest.raises(InputError, match="in one format"):
+        POOLED.check(model, deployment(4096, ("q8_0", "f16")))
+
+
+def test_a_layout_of_latents_that_there_is_not():
+    with pytest.raises(InputError, match="`latent_cache` cannot be `folded`"):
+        POOLED.check(load_model("deepseek-ai/DeepSeek-R1"), deployment(4096, latent_cache="folded"))
 
 
 # By hand.
@@ -312,6 +351,13 @@ def test_of_encoder_decoders_t5_alone():
     POOLED.check(load_model("google/flan-t5-base"), deployment(512))
     with pytest.raises(InputError, match="T5 alone"):
         POOLED.check(load_model("openai/whisper-tiny"), deployment(448))
+
+
+def test_the_cache_is_f16_whatever_the_model_computes_in():
+    model = load_model("google/gemma-2-2b")
+    assert model.dtype.name == "fp32"
+    serving = resolve(model, seq_len=4096, engine="llamacpp")
+    assert (serving.kv_dtype.name, serving.value_dtype.name) == ("fp16", "fp16")
 
 
 def test_builds():

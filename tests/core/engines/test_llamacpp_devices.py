@@ -44,6 +44,32 @@ def test_layers_are_dealt_to_devices(asked, places):
     assert [*split.layers, split.output] == places
 
 
+OLDER_SPLITS = {
+    # b3800: layers from n_layer - n_gpu_layers on, the output only where n_gpu_layers is above n_layer.
+    "ten layers": ((10, (1.0,)), [HOST] * 22 + [0] * 10 + [HOST]),
+    "all layers, and the output with the CPU": ((32, (1.0,)), [0] * 32 + [HOST]),
+    "all": ((33, (1.0,)), [0] * 33),
+    "none": ((0, (1.0,)), [HOST] * 33),
+    "ten of which two devices have five": ((10, (1.0, 1.0)), [HOST] * 22 + [0] * 5 + [1] * 5 + [HOST]),
+}
+
+
+@pytest.mark.parametrize(("asked", "places"), OLDER_SPLITS.values(), ids=OLDER_SPLITS)
+def test_older_builds_give_the_gpu_the_output_last(asked, places):
+    split = split_layers(spec(), *asked, output_last=True)
+    assert [*split.layers, split.output] == places
+
+
+def test_the_cache_of_an_older_build_is_one_layer_more():
+    # Llama-3.1-8B, -ngl 10 of 33: 10 layers of 8192 · 4096 bytes, where newer builds have 9 and the output.
+    model = load_model("meta-llama/Llama-3.1-8B")
+    for output_last, layers in ((True, 10), (False, 9)):
+        asked = deployment(8192, num_gpu_layers=10, output_last=output_last)
+        where = context_bytes(model, asked, context_cells(model, asked, 8192))
+        assert where.devices == (layers * 32 * MIB,)
+        assert where.total == 1024 * MIB
+
+
 def test_a_hybrid_over_host_and_gpu():
     # The log has 96 MiB of keys and values with the CPU and 160 with Vulkan: 3 and 5 of 8 attention layers of 32 MiB.
     model = load_model(QWEN)

@@ -10,6 +10,7 @@ convert_hf_to_gguf.py
 
 from typing import Any
 
+from kvplan.core.engines.deployment import Deployment
 from kvplan.core.mixers import ChunkedAttention, CompressedAttention, SlidingAttention
 from kvplan.core.model import ModelSpec
 
@@ -133,6 +134,14 @@ WINDOWED_AT = {"exaone4": 64}
 EXPANDED = frozenset({"minicpm3"})
 """Latent attention that is cached as the keys and values of every head (models/minicpm3.cpp)."""
 
+LATENT_CACHES = {
+    "alone": "the latent and the rotary key, one vector for both keys and values: since January 2026 (#19067)",
+    "with_values": "that vector, and the latent once more as values: since April 2025 (#12801), or transposed in "
+    "ik_llama.cpp (`-mla 1`)",
+    "expanded": "keys and values of every head: builds before, and files without `attention.key_length_mla`",
+}
+"""What a build, and the conversion of the file, make of latent attention; the first where nothing is said."""
+
 INDEX_ROWS = {"qwen4exp": 2, "glm5-next": 3}
 """Vectors of the indexer's width for each token: key, gate, pooled key (llama-memory-hybrid-idx.cpp)."""
 
@@ -143,6 +152,13 @@ ROLLBACK = frozenset({
 
 SHARES_ONE_WIDTH = frozenset({"deepseek4"})
 """Architectures whose cache refuses unlike formats of keys and values, besides those with a latent."""
+
+
+def latent_cache(model: ModelSpec, deployment: Deployment) -> str:
+    """One of `LATENT_CACHES`, of a model with latent attention."""
+    if architecture_of(model) in EXPANDED:
+        return "expanded"
+    return deployment.switches.latent_cache or "alone"
 
 
 def architecture_of(model: ModelSpec) -> str | None:

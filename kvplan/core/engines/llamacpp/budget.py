@@ -57,7 +57,7 @@ def budget(model: ModelSpec, deployment: Deployment, weights: tuple[int, ...]) -
                 Measured(
                     name="weights", num_bytes=num_bytes, spread_bytes=0, source="the model's tensors", basis="exact"
                 ),
-                *_computed(model, deployment, context, has_output=stage == output),
+                *computed(model, deployment, context, has_output=stage == output),
                 *_copied(model, deployment, stage),
                 driver,
             ),
@@ -95,7 +95,7 @@ def _copied(model: ModelSpec, deployment: Deployment, device: int) -> tuple[Meas
     )
 
 
-def _computed(model: ModelSpec, deployment: Deployment, context: Cells, *, has_output: bool) -> tuple[Measured, ...]:
+def computed(model: ModelSpec, deployment: Deployment, context: Cells, *, has_output: bool) -> tuple[Measured, ...]:
     """The compute buffer's floor and its rest, and the logits that are handed out.
 
     floor  = max(logits, mask + scores)

@@ -6,9 +6,10 @@ Source: llama.cpp b11434, src/llama-context.cpp `llama_init_from_model`
 from kvplan.core.dtypes import DType
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.llamacpp.architectures import (
-    EXPANDED,
+    LATENT_CACHES,
     SHARES_ONE_WIDTH,
     architecture_of,
+    latent_cache,
 )
 from kvplan.core.engines.llamacpp.cells import check_sizes
 from kvplan.core.engines.llamacpp.devices import split_of
@@ -66,18 +67,22 @@ def _check_formats(model: ModelSpec, deployment: Deployment) -> None:
             raise InputError(
                 f"`{dtype.name}` is not a format of llama.cpp's cache", hint=f"one of {', '.join(FORMATS)}"
             )
-    if _in_blocks(deployment.value_dtype) and deployment.switches.flash_attention is False:
+    transposed = deployment.switches.flash_attention is False and not _has_one_vector(model, deployment)
+    if _in_blocks(deployment.value_dtype) and transposed:
         raise InputError(
             f"llama.cpp keeps values in {deployment.value_dtype.name} with flash attention only",
             hint="leave flash attention on, or values in fp16",
         )
-    if deployment.key_dtype != deployment.value_dtype and _has_one_vector(model):
+    layout = deployment.switches.latent_cache
+    if layout is not None and layout not in LATENT_CACHES:
+        raise InputError(f"`latent_cache` cannot be `{layout[:40]}`", hint=f"one of {', '.join(LATENT_CACHES)}")
+    if deployment.key_dtype != deployment.value_dtype and _has_one_vector(model, deployment):
         raise InputError(
             f"llama.cpp keeps keys and values of `{model.model_type}` in one format, not "
             f"{deployment.key_dtype.name} and {deployment.value_dtype.name}",
             hint="they are one vector: name one format",
         )
-    for keys, values in sorted(_head_dims(model)):
+    for keys, values in sorted(_head_dims(model, deployment)):
         for dtype, dim in ((deployment.key_dtype, keys), (deployment.value_dtype, values)):
             if dtype.group_size and dim % dtype.group_size:
                 raise InputError(
@@ -90,21 +95,22 @@ def _in_blocks(dtype: DType) -> bool:
     return dtype.group_size is not None
 
 
-def _has_one_vector(model: ModelSpec) -> bool:
-    """Whether keys and values are the same vector: latent attention that is not expanded, DeepSeek V4."""
-    arch = architecture_of(model)
+def _has_one_vector(model: ModelSpec, deployment: Deployment) -> bool:
+    """Whether keys and values are the same vector: latents alone, DeepSeek V4."""
     latent = any(isinstance(m, LatentAttention) for layer in model.layers for m in layer.mixers)
-    return arch in SHARES_ONE_WIDTH or (latent and arch not in EXPANDED)
+    alone = latent and latent_cache(model, deployment) == "alone"
+    return alone or architecture_of(model) in SHARES_ONE_WIDTH
 
 
-def _head_dims(model: ModelSpec) -> set[tuple[int, int]]:
+def _head_dims(model: ModelSpec, deployment: Deployment) -> set[tuple[int, int]]:
     """(elements of a key, of a value) for each kind of vector that the cache holds; 0 where there is none."""
     dims: set[tuple[int, int]] = set()
-    expands = architecture_of(model) in EXPANDED
+    layout = latent_cache(model, deployment)
     for layer in model.layers:
         for mixer in layer.mixers:
-            if isinstance(mixer, LatentAttention) and not expands:
-                dims |= {(mixer.latent_dim + mixer.rope_dim, 0), (mixer.index_dim, 0)}
+            if isinstance(mixer, LatentAttention) and layout != "expanded":
+                values = mixer.latent_dim if layout == "with_values" else 0
+                dims |= {(mixer.latent_dim + mixer.rope_dim, values), (mixer.index_dim, 0)}
             elif isinstance(mixer, CompressedAttention):
                 dims |= {(mixer.head_dim, 0), (mixer.index_dim, 0)}
             elif isinstance(mixer, FullAttention | SlidingAttention | ChunkedAttention | LatentAttention):

@@ -42,14 +42,21 @@ class ContextBytes:
 
 
 def split_layers(
-    model: ModelSpec, num_gpu_layers: int | None = None, tensor_split: tuple[float, ...] = (1.0,)
+    model: ModelSpec,
+    num_gpu_layers: int | None = None,
+    tensor_split: tuple[float, ...] = (1.0,),
+    *,
+    output_last: bool = False,
 ) -> LayerSplit:
     """The layers and the output, L + 1 places, of which the last `num_gpu_layers` go to the GPUs by their shares.
 
         place i stands on the first device whose share of the sum, with all before it, is above (i − first) / count
 
     in single precision. The layers of a draft in the same file count as places too, and shift the cut by as many; they
-    are left out here. Without `num_gpu_layers` all places. Raises InputError for shares that are none.
+    are left out here. Without `num_gpu_layers` all places. With `output_last` the places are the last layers, and the
+    output stays with the CPU unless there is room for all. Raises InputError for shares that are none.
+
+    Source of `output_last`: llama.cpp b3800, src/llama.cpp `llm_load_tensors` (`i_gpu_start`)
     """
     shares = _cumulated(tensor_split)
     places = model.num_layers + 1
@@ -57,9 +64,12 @@ def split_layers(
     if count < 0:
         raise InputError(f"`num_gpu_layers` cannot be {num_gpu_layers}", hint="0 or more; left out, all of them")
     count = min(count, places)
-    first = places - count
+    stays = output_last and count < places
+    first = places - count - stays
     found = tuple(
-        HOST if place < first else min(bisect_right(shares, _single((place - first) / count)), len(shares) - 1)
+        HOST
+        if place < first or (stays and place == places - 1)
+        else min(bisect_right(shares, _single((place - first) / count)), len(shares) - 1)
         for place in range(places)
     )
     return LayerSplit(layers=found[:-1], output=found[-1])
@@ -88,7 +98,8 @@ def shares_of(deployment: Deployment) -> tuple[float, ...]:
 
 def split_of(model: ModelSpec, deployment: Deployment) -> LayerSplit:
     """The layers' devices in a deployment."""
-    return split_layers(model, deployment.switches.num_gpu_layers, shares_of(deployment))
+    switches = deployment.switches
+    return split_layers(model, switches.num_gpu_layers, shares_of(deployment), output_last=bool(switches.output_last))
 
 
 def dealt(model: ModelSpec, deployment: Deployment) -> list[tuple[int, int]]:

@@ -1,7 +1,8 @@
 """The bytes of a context, layer by layer: keys and values, an indexer's keys, recurrent states.
 
     keys, values   row(type, kv_heads · head_dim) · cells · streams, each
-    a latent       row(type_k, latent + rope) · cells · streams: it is key and value at once
+    a latent       row(type_k, latent + rope) · cells · streams: it is key and value at once; older builds and files
+                   add row(type_v, latent), or hold keys and values of every head
     an indexer     row(type_k, index_dim) · cells · streams, of as many vectors as `INDEX_ROWS` says
     a state        4 · ((columns − 1) · channels + heads · key_dim · value_dim) · n_seq_max · (1 + n_rs_seq)
 
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 
 from kvplan.core.dtypes import DType
 from kvplan.core.engines.deployment import Deployment
-from kvplan.core.engines.llamacpp.architectures import EXPANDED, INDEX_ROWS, architecture_of, honoured_window
+from kvplan.core.engines.llamacpp.architectures import INDEX_ROWS, architecture_of, honoured_window, latent_cache
 from kvplan.core.engines.llamacpp.cells import Cells
 from kvplan.core.mixers import (
     ChunkedAttention,
@@ -122,14 +123,16 @@ def widest_values(model: ModelSpec) -> int:
 
 
 def _latent(model: ModelSpec, mixer: LatentAttention, deployment: Deployment) -> tuple[Held, ...]:
-    """One vector of latent and rotary key; a file without `key_length_mla` is refused or expanded by older builds."""
-    if architecture_of(model) in EXPANDED:
+    """One vector of latent and rotary key, a second one of the latent, or every head's: as `latent_cache` says."""
+    layout = latent_cache(model, deployment)
+    if layout == "expanded":
         return (Held(kind="full", bytes_per_cell=_kv_bytes(model, mixer, deployment)),)
     index = _indexer(model, mixer.index_dim, deployment.key_dtype)
     width = mixer.latent_dim + mixer.rope_dim
     if not mixer.latent_dim:
         return index
-    return (Held(kind="latent", bytes_per_cell=deployment.key_dtype.vector_bytes(width)), *index)
+    values = deployment.value_dtype.vector_bytes(mixer.latent_dim) if layout == "with_values" else 0
+    return (Held(kind="latent", bytes_per_cell=deployment.key_dtype.vector_bytes(width) + values), *index)
 
 
 def _indexer(model: ModelSpec, index_dim: int, dtype: DType) -> tuple[Held, ...]:

@@ -1,7 +1,7 @@
 """The context as a pool: llama.cpp allocates what `-c` asks for when it starts, or fails."""
 
 from kvplan.core.engines.deployment import Deployment
-from kvplan.core.engines.llamacpp.architectures import architecture_of, ignores_a_window
+from kvplan.core.engines.llamacpp.architectures import LATENT_CACHES, architecture_of, ignores_a_window, latent_cache
 from kvplan.core.engines.llamacpp.cells import PAD, Cells, cells_of
 from kvplan.core.engines.llamacpp.devices import context_bytes, context_cells, placed, shares_of
 from kvplan.core.engines.llamacpp.memory import Held
@@ -110,7 +110,7 @@ def _notes(
         notes.append(f"{longest}; `--fit` may lower n_ctx by itself, and leaves {FIT_MARGIN_MIB} MiB of a device free")
     if context.unified and context.n_seq_max > 1:
         notes.append(f"{context.n_seq_max} sequences share {context.n_ctx:,} cells; one of them may take them all")
-    notes += _model_notes(model)
+    notes += _model_notes(model, deployment)
     host = context_bytes(model, deployment, context).host
     if host:
         notes.append(f"{host / MIB:,.2f} MiB of the context lie with the layers that stay with the CPU")
@@ -129,7 +129,7 @@ def _draft_note(model: ModelSpec, deployment: Deployment) -> str:
     return "the layers that draft have a context of their own with as many cells, counted with the output's device"
 
 
-def _model_notes(model: ModelSpec) -> list[str]:
+def _model_notes(model: ModelSpec, deployment: Deployment) -> list[str]:
     notes = []
     arch = architecture_of(model)
     if arch is None:
@@ -143,11 +143,18 @@ def _model_notes(model: ModelSpec) -> list[str]:
     if any(isinstance(mixer, CrossAttention) for mixer in mixers):
         notes.append("keys and values of the encoder's output are computed anew for each micro-batch, and not kept")
     if arch is not None and any(isinstance(mixer, LatentAttention) for mixer in mixers):
-        notes.append(
-            "a GGUF without `attention.key_length_mla` (older conversions, older builds) holds the keys and values of "
-            "every head instead of the latent"
-        )
+        notes.append(_latent_note(model, deployment))
     return notes
+
+
+def _latent_note(model: ModelSpec, deployment: Deployment) -> str:
+    layout = latent_cache(model, deployment)
+    if layout != "alone":
+        return f"of latent attention it holds {LATENT_CACHES[layout].partition(':')[0]}"
+    return (
+        "a GGUF without `attention.key_length_mla` (older conversions, older builds) holds the keys and values of "
+        "every head instead of the latent: `latent_cache=expanded`"
+    )
 
 
 def _printed(model: ModelSpec, deployment: Deployment, context: Cells) -> str:

@@ -26,7 +26,7 @@ DATE = "2026-11-22"
 _FOREIGN = {
     "swa_full_tokens_ratio", "mamba_full_memory_ratio", "states_apart", "max_pool_tokens", "num_ubatch_tokens",
     "kv_unified", "swa_full", "flash_attention", "num_gpu_layers", "num_cpu_moe_layers", "tensor_split", "attention_dp",
-    "cache", "lora_target_modules",
+    "cache", "lora_target_modules", "output_last", "latent_cache",
 }  # fmt: skip
 
 
