@@ -5,7 +5,7 @@ from dataclasses import replace
 import kvplan
 from kvplan.runtime.explain import Explanation, explain
 from kvplan.sources.gpus import find_gpu
-from tests.runtime.test_explain import QWEN, changed, explained, observed, row
+from tests.runtime.explaining import QWEN, changed, explained, observed, row
 
 GIB = 2**30
 

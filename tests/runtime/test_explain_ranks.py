@@ -9,7 +9,7 @@ from kvplan.runtime.explain import Explanation
 from kvplan.runtime.explain.ranks import Degrees, degrees_of
 from kvplan.runtime.log import read_log
 from kvplan.sources.load import load_model
-from tests.runtime.test_explain import observed, row
+from tests.runtime.explaining import observed, row
 
 GIB = 2**30
 LLAMA = load_model("meta-llama/Llama-3.1-70B-Instruct", offline=True)  # 64 heads of queries, 8 of keys
