@@ -135,7 +135,9 @@ def fit(
     return _fitted(_model(model), want, asked, kv_memory_bytes)
 
 
-def _fitted(spec: ModelSpec, want: Wanted, asked: dict[str, Any], kv_memory_bytes: int | None) -> FitPlan:
+def _fitted(
+    spec: ModelSpec, want: Wanted, asked: dict[str, Any], kv_memory_bytes: int | None, *, on_gpu: bool = False
+) -> FitPlan:
     length = want.max_model_len or spec.max_seq_len
     is_named = asked["gpu"] is not None or kv_memory_bytes is None
     if not is_named:
@@ -144,7 +146,9 @@ def _fitted(spec: ModelSpec, want: Wanted, asked: dict[str, Any], kv_memory_byte
         serving = _starting_layout(spec, want, {**asked, "seq_len": length})
     else:
         serving = resolve(spec, seq_len=length, **asked)
-    found = fit_serving(spec, serving, want, kv_memory_bytes=kv_memory_bytes, bigger=_bigger(serving.gpu))
+    found = fit_serving(
+        spec, serving, want, kv_memory_bytes=kv_memory_bytes, on_gpu=on_gpu, bigger=_bigger(serving.gpu)
+    )
     if not is_named:
         note = f"no GPU is named: the limits that an engine sets by it are those of an {DEFAULT_GPU}"
         found = replace(found, notes=(*found.notes, note))
@@ -274,11 +278,14 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None, **how: Any) -> S
     switches = read_switches(options)
     asked |= {"engine": engine, "gpu": gpu, "switches": switches, "draft": read_draft(engine, switches, **how)}
     try:
-        found = _fitted(spec, want, asked, kv_memory_bytes)
+        found = _fitted(spec, want, asked, kv_memory_bytes, on_gpu=gpu is not None)
     except RefusedError as refusal:
         refusal.exit_code = 1
         raise
-    case = Case(model=found.model, serving=found.serving, kv_memory_bytes=kv_memory_bytes, hold_limit=True)
+    case = Case(
+        model=found.model, serving=found.serving, kv_memory_bytes=kv_memory_bytes, on_gpu=gpu is not None,
+        hold_limit=True,
+    )  # fmt: skip
     most = longest(case, requests)
     longest_length = most.length if most is not None else None
     return ServeCheck(command=command, fit=found, longest=longest_length, refusal=refuses_length(command, spec))

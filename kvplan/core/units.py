@@ -4,6 +4,7 @@ Bytes are integers everywhere; GiB appears only where a number is printed.
 """
 
 import re
+from math import floor
 from typing import Any
 
 from kvplan.core.errors import InputError
@@ -87,6 +88,11 @@ def format_bytes(num_bytes: int) -> str:
             digits = 0 if num_bytes % unit == 0 and abs(num_bytes) < 1000 * unit else 2
             return f"{num_bytes / unit:,.{digits}f} {name}"
     return f"{num_bytes} B"
+
+
+def rounded_down(number: float) -> str:
+    """For people: `1,234.56`, cut after two digits: 7.998 requests are not 8."""
+    return f"{floor(round(number * 100, 6)) / 100:,.2f}"
 
 
 def format_count(number: int) -> str:

@@ -63,12 +63,14 @@ def _requests(number: int, length: int) -> str:
 
 def _place(fit: Fit) -> str:
     serving = fit.serving
-    if fit.kv_memory_bytes is not None:
-        return f"in a pool of {format_bytes(fit.kv_memory_bytes)}"
+    pool = "" if fit.kv_memory_bytes is None else f"in a pool of {format_bytes(fit.kv_memory_bytes)}"
+    if pool and not fit.boot.accounts:
+        return pool
+    where = f"on {place(serving)}"
     if serving.dp > 1:
         which = "ranks of attention" if serving.switches.attention_dp else "replicas"
-        return f"on each of {serving.dp} {which}, {place(serving)} in all"
-    return f"on {place(serving)}"
+        where = f"on each of {serving.dp} {which}, {place(serving)} in all"
+    return f"{where} {pool}".rstrip()
 
 
 def place(serving: Serving) -> str:

@@ -95,6 +95,11 @@ def in_words(change: Change, engine: str) -> str:
         words.append(f"at most {options.pop('concurrency')} requests at once")
     if "quant" in options:
         words.append(f"weights in {options.pop('quant')}")
+    words += [
+        f"without `{_flag(engine, name)}`" + ("" if len(options) == 1 else ",")
+        for name in options
+        if options[name] is None
+    ]
     left = {name: value for name, value in options.items() if value != 1 or name not in ("tp", "pp")}
     left = {name: value for name, value in left.items() if name not in _NOT_SAID.get(engine, ())}
     try:
@@ -102,3 +107,8 @@ def in_words(change: Change, engine: str) -> str:
     except InputError:
         line = ", ".join(f"{name} {value}" for name, value in left.items())
     return " ".join((*words, line)).rstrip(" :")
+
+
+def _flag(engine: str, name: str) -> str:
+    """How the engine calls an option."""
+    return write_command(engine, "MODEL", {name: 1}).partition("MODEL ")[2].partition(" ")[0]

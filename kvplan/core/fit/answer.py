@@ -50,7 +50,7 @@ class Change:
     code: str
     """`share`, `kv_dtype`, `shorter` …"""
     options: Mapping[str, object]
-    """What to set, under kvplan's names."""
+    """What to set, under kvplan's names; None leaves out what is set."""
     cost: str
     """What it costs, in words."""
     max_model_len: int
@@ -64,8 +64,8 @@ class Share:
     """The share of the device's memory: what is enough, and what is safe."""
 
     least: float | None
-    """The least, in steps of 0.01, that holds the length and the requests that were asked for (else one); None where
-    none does."""
+    """The least, in steps of 0.01, with which the answer's settings hold its length and the requests that were asked
+    for (else one); None where none does."""
     safe: float
     """The most that leaves room for what lies outside the share, at the far end of its spread."""
     used: float
