@@ -65,6 +65,8 @@ def parse_count(text: str) -> int:
 def parse_bytes(text: str) -> int:
     """A size in bytes as people write it: `80GB` = 80·10⁹, `80GiB` = 80·2³⁰, or plain bytes."""
     hint = "write it like 80GB (10^9), 80GiB (2^30) or a plain number of bytes"
+    if text.strip()[-1:].upper() in ("K", "M", "G", "T"):
+        hint = f"some read `{text.strip()[-1]}` as 10^3s, others as 2^10s, vLLM by its case: {hint}"
     return _parse(text, _BYTE_SUFFIX, what="size", hint=hint, fold=True)
 
 

@@ -131,6 +131,10 @@ class ServeCheckDocument(TypedDict):
     starts: bool
     certain: bool
     """Whether it would be the same at either end of the account's spread."""
+    refusal: str | None
+    """Why the engine does not even look at the memory; null where it does."""
+    hint: str | None
+    """What to do about the refusal."""
     reasons: list[str]
     """Why it does not start, or what is tight."""
     read: dict[str, Any]
@@ -138,7 +142,9 @@ class ServeCheckDocument(TypedDict):
     unread: list[str]
     """Flags that may bear on memory and were not understood: the answer leaves them out."""
     longest: int | None
-    """Tokens of the longest request that the same flags could hold, at most the model's own."""
+    """Tokens of the longest request that the same settings could hold, were the length not limited: at most the model's
+    own or the command's."""
     flags: list[str]
     """What would make it start, in the engine's own words, as `fit.changes` in the same order."""
-    fit: FitDocument
+    fit: FitDocument | None
+    """Null where the engine refuses the flags as they stand."""

@@ -104,7 +104,10 @@ def test_changes_of_a_share_that_is_too_large_take_the_safe_one_along():
     found = kvplan.fit("Qwen/Qwen3-8B", "L4", gpu_memory_utilization=0.98)
     assert not found.fits
     assert "512" not in found.reason
-    assert all(change.options["gpu_memory_utilization"] == found.share.safe == 0.96 for change in found.changes)
+    # An RTX 5090's 2 % are enough.
+    told = {change.code: change.options.get("gpu_memory_utilization") for change in found.changes}
+    assert told == {"kv_dtype": 0.96, "shorter": 0.96, "quant": 0.96, "num_gpus": 0.96, "gpu": None}
+    assert found.share.safe == 0.96
     gpus = next(change for change in found.changes if change.code == "num_gpus")
     again = kvplan.fit(
         "Qwen/Qwen3-8B", "L4", **{name: value for name, value in gpus.options.items() if name != "max_num_seqs"}

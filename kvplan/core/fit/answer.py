@@ -103,6 +103,8 @@ class Fit:
     """What would make it fit, the cheapest first; where GPUs were counted, what fewer would hold."""
     kv_memory_bytes: int | None = None
     """The size of the pool, where it was given."""
+    gpu_is_named: bool = True
+    """False where the serving's GPU stands for the limits alone that an engine sets by it."""
     notes: tuple[str, ...] = field(default=())
     """What is tight, or beyond the model."""
     warnings: tuple[PlanWarning, ...] = ()

@@ -29,16 +29,20 @@ def changes(case: Case, length: int, requests: int | None, bigger: tuple[Gpu, ..
     """Each change after which `requests` of `length` tokens (None: one) are held, from the cheapest."""
     asked = _Asked(case, length, requests)
     at_safe = _at_the_safe_share(asked)
-    if at_safe is not None:
-        if at_safe.holds(at_safe.serving):
-            trial = at_safe.start(at_safe.serving)
-            return (at_safe.change("share", {}, "what lies outside the share finds room", trial),)
-        asked = at_safe
-    cheap = [change for kind in (_pool, _share, _limit, _steps, _eager, _images, _format) for change in kind(asked)]
+    if at_safe is not None and at_safe.holds(at_safe.serving):
+        trial = at_safe.start(at_safe.serving)
+        return (at_safe.change("share", {}, "what lies outside the share finds room", trial),)
+
+    def found(kind: Callable[[_Asked], Found]) -> list[Change]:
+        """With the share as it is where that does on as few GPUs, else with the one that is safe."""
+        ways = [list(kind(way)) for way in (asked, at_safe) if way is not None]
+        return min((way for way in ways if way), key=lambda way: way[0].serving.num_gpus, default=[])
+
+    cheap = [change for kind in (_pool, _share, _limit, _steps, _eager, _images, _format) for change in found(kind)]
     if not any(change.code != "kv_dtype" for change in cheap):
-        cheap += _together(asked)
-    dear = [change for kind in (_shorter, _fewer, _weights, _on_the_cpu, _gpus) for change in kind(asked)]
-    return (*cheap, *dear, *_bigger(asked, bigger))
+        cheap += found(_together)
+    dear = [change for kind in (_shorter, _fewer, _weights, _on_the_cpu, _gpus) for change in found(kind)]
+    return (*cheap, *dear, *found(lambda asked: _bigger(asked, bigger)))
 
 
 class _Asked:

@@ -200,7 +200,8 @@ def _bound(case: Case, want: Wanted, trial: Trial, *, fits: bool) -> tuple[Bound
             return "model", f"the model states no longest length; {UNLIMITED:,} tokens are the most that is searched"
         return "model", f"the model takes requests of {case.longest:,} tokens at most"
     if trial.limit < trial.max_concurrency and not searched:
-        return "max_num_seqs", f"{int(trial.limit):,} requests run at once at most (`max_num_seqs`)"
+        most = "1 request runs" if int(trial.limit) == 1 else f"{int(trial.limit):,} requests run"
+        return "max_num_seqs", f"{most} at once at most (`max_num_seqs`)"
     found, wanted = trial.boot, "" if fits else f"; {want.concurrency:,} are wanted"
     there = f"{format_bytes(found.kv_memory_bytes)} of each GPU are left for the cache, which holds"
     if found.sized_by is not None:
