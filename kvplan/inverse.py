@@ -5,6 +5,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from kvplan.api import DEFAULT_GPU, _gpu, _model, read_draft, read_switches
+from kvplan.core.boot import boot
 from kvplan.core.engines.deployment import Switches
 from kvplan.core.engines.table import find_engine
 from kvplan.core.errors import InputError, RefusedError
@@ -102,7 +103,7 @@ def fit(
     `draft_model` names. Raises InputError for what makes no sense or what the engine refuses; what does not fit is an
     answer: `fits` is False and `changes` say what would do.
     """
-    is_longest = max_model_len == -1
+    is_longest = hasattr(max_model_len, "__index__") and bool(max_model_len == -1)
     max_model_len = None if is_longest else _whole("max_model_len", max_model_len)
     concurrency, kv_memory_bytes = _whole("concurrency", concurrency), _whole("kv_memory_bytes", kv_memory_bytes)
     num_gpus, tp, pp = _whole("num_gpus", num_gpus), _whole("tp", tp), _whole("pp", pp)
@@ -157,7 +158,18 @@ def _fitted(
     if not is_named:
         note = f"no GPU is named: the limits that an engine sets by it are those of an {DEFAULT_GPU}"
         found = replace(found, gpu_is_named=False, notes=(*found.notes, note))
+    elif kv_memory_bytes is not None and not on_gpu and found.fits:
+        found = replace(found, notes=(*found.notes, *_without_room(found, kv_memory_bytes)))
     return FitPlan(**{field.name: getattr(found, field.name) for field in fields(found)})
+
+
+def _without_room(found: Fit, kv_memory_bytes: int) -> tuple[str, ...]:
+    """What the GPU that is named has to say of a pool of a given size, which is looked at alone."""
+    try:
+        start = boot(found.model, found.serving, kv_memory_bytes, on_gpu=True)
+    except InputError:
+        return ()  # a GPU without an account has nothing to say
+    return () if start.starts else (f"this is of the pool alone, for which the GPU has no room: {start.reasons[-1]}",)
 
 
 def _is_dealt_out(options: Switches) -> bool:

@@ -96,3 +96,23 @@ def test_figures_are_rounded_to_the_side_of_caution() -> None:
     ambiguous = run("fit", "Qwen/Qwen3-8B", "--kv-memory", "10G").stderr
     assert "vLLM by its case" in ambiguous
     assert "8K" not in run("fit", "Qwen/Qwen3-8B", "--gpu", "L4", "--gpus", "0").stderr
+
+
+def test_what_lies_outside_the_share_has_its_word_in_a_fit() -> None:
+    # The context and graphs of 0.9.2 take 1.46 ± 1.21 GiB of an RTX 4090; 10 % of it are 2.35, 5 % are 1.18.
+    asked = ("Qwen/Qwen3-4B", "--engine", "vllm@0.9.2", "--gpu", "RTX 4090", "--gpus", "1", "-c", "8192")
+    asked = (*asked, "--max-num-seqs", "256")
+    close = run("fit", *asked, "--gpu-memory-utilization", "0.9")
+    assert (close.exit_code, "At the far end of the spread of what lies outside the share" in close.stdout) == (0, True)
+    wide = run("fit", *asked, "--gpu-memory-utilization", "0.95")
+    assert (wide.exit_code, "At the high end of the account's spread it starts." in wide.stdout) == (1, True)
+    safe = run("fit", *asked, "--gpu-memory-utilization", "0.88").stdout
+    assert "it does not start" not in safe
+
+
+def test_a_lack_of_a_few_mebibytes_is_no_nothing() -> None:
+    # 15.26 of weights and the rest are 17.64 GiB, at this share 2.5 MiB more than vLLM allows itself.
+    command = "vllm serve Qwen/Qwen3-8B --gpu-memory-utilization 0.8035"
+    result = run("serve-check", command, "--gpu", "L4").stdout
+    assert "-0.00" not in result
+    assert "  left for the cache      -0.01  1.00\n" in result

@@ -152,6 +152,10 @@ def _sure(fit: Fit) -> list[Line]:
     if fit.sure_max_model_len is not None and fit.sure_max_model_len < fit.max_model_len:
         return [Line(f"Even at the low end of the account's spread: requests of {fit.sure_max_model_len:,} tokens.")]
     low, high = fit.concurrency_range
+    if not fit.boot.certain and low and not fit.want.hold_limit:  # where a command is judged, its page says so
+        return [Line("At the far end of the spread of what lies outside the share it does not start.", "bad")]
+    if not fit.boot.starts and not fit.boot.certain and not fit.want.hold_limit:
+        return [Line("At the high end of the account's spread it starts.")]
     if fit.boot.starts and not low:
         return [Line("At the low end of the account's spread it does not start.", "bad")]
     if fit.boot.starts and (round(low, 2), round(high, 2)) != (round(fit.max_concurrency, 2),) * 2:
