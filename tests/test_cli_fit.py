@@ -277,6 +277,14 @@ def test_a_share_that_leaves_no_room_says_for_what() -> None:
     assert "for CUDA context, which needs 500 MiB: there is no room for it." in told
 
 
+def test_an_estimate_that_fits_and_does_not_start_says_no_negative_bytes() -> None:
+    asked = ("estimate", "Qwen/Qwen3-8B", "--engine", "vllm", "--gpu", "H100", "--seq", "8K")
+    result = run(*asked, "--gpu-memory-utilization", "0.999")
+    assert "does not start, although 58.85 GiB would be free: the warnings say why" in result.stdout
+    assert "warning: the share leaves 80.99 MiB of the GPU for CUDA context" in result.stderr
+    assert "too much" not in result.stdout
+
+
 def test_one_token_is_no_plural_and_windows_are_no_lengths_to_list() -> None:
     assert run("fit", MODEL, "--kv-memory", "1GiB", "-c", "1").stdout.startswith(
         "fits: 204 requests of 1 token at once"
