@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from operator import index
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -175,7 +176,7 @@ def kv_pool(
         draft=read_draft(engine, options, draft),
     )
     if kv_memory_bytes is not None:
-        positive("kv_memory_bytes", kv_memory_bytes)
+        kv_memory_bytes = positive("kv_memory_bytes", kv_memory_bytes)
     found = plan_pool(spec, serving, kv_memory_bytes)
     if max_model_len != -1 or found.longest_request in (0, length):
         return found
@@ -307,10 +308,14 @@ def read_switches(given: dict[str, Any]) -> Switches:
     names = Switches.__dataclass_fields__
     if unknown := sorted(set(given) - set(names)):
         raise InputError(f"`{unknown[0]}` is no option of any engine", hint=f"one of {', '.join(names)}")
-    stated: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
-    }
-    return Switches(**stated)
+    return Switches(**{name: _plain(value) for name, value in given.items() if value is not None})
+
+
+def _plain(value: Any) -> Any:
+    """A list as a tuple, another library's whole number as Python's."""
+    if isinstance(value, list):
+        return tuple(value)
+    return index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
 
 
 def read_draft(
@@ -323,10 +328,17 @@ def read_draft(
     cannot be read. Raises what `load_model` raises, with the draft named in its words.
     """
     named, method = switches.draft_model if draft is None else draft, switches.speculative_method
+    if draft is not None and method is None:
+        name = draft.id if isinstance(draft, ModelSpec) else draft
+        message = f"nothing says how `{printable(str(name), max_length=100)}` drafts"
+        raise InputError(message, hint="`speculative_method`: eagle3, eagle or draft_model")
     if named is None or method is None:
         return None
     pooled = find_engine(engine).pooled
     if pooled is None or method not in pooled.reads_draft:
+        if draft is not None:
+            message = f"engine `{find_engine(engine).name}` is planned without a draft model for `{method}`"
+            raise InputError(message, hint="leave `draft` out: it would change nothing")
         return None
     if isinstance(named, ModelSpec):
         return named

@@ -5,6 +5,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from kvplan.api import DEFAULT_GPU, _gpu, _model, read_draft, read_switches
+from kvplan.core.boot import boot
 from kvplan.core.engines.deployment import Switches
 from kvplan.core.engines.table import find_engine
 from kvplan.core.errors import InputError, RefusedError
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FitPlan", "ServeCheck", "fit", "serve_check"]
 
-_AUTOMATIC = "--max-model-len auto"
-"""vLLM's words for the longest that fits."""
+_LENGTH, _AUTOMATIC = "--max-model-len", ("auto", "-1")
+"""vLLM's words for the longest that fits (utils/argparse_utils.py `human_readable_int_or_auto`)."""
 
 
 class FitPlan(Fit):
@@ -102,14 +103,15 @@ def fit(
     `draft_model` names. Raises InputError for what makes no sense or what the engine refuses; what does not fit is an
     answer: `fits` is False and `changes` say what would do.
     """
-    given = {"max_model_len": max_model_len, "concurrency": concurrency, "kv_memory_bytes": kv_memory_bytes}
-    for name, number in given.items():
-        if number is not None and (name, number) != ("max_model_len", -1):
-            positive(name, number)
+    is_longest = hasattr(max_model_len, "__index__") and bool(max_model_len == -1)
+    max_model_len = None if is_longest else _whole("max_model_len", max_model_len)
+    concurrency, kv_memory_bytes = _whole("concurrency", concurrency), _whole("kv_memory_bytes", kv_memory_bytes)
+    num_gpus, tp, pp = _whole("num_gpus", num_gpus), _whole("tp", tp), _whole("pp", pp)
+    dp, pcp = positive("dp", dp), positive("pcp", pcp)
     options = read_switches(switches)
     want = Wanted(
-        max_model_len=None if max_model_len == -1 else max_model_len,
-        longest=max_model_len == -1,
+        max_model_len=max_model_len,
+        longest=is_longest,
         concurrency=concurrency,
         search_layout=tp is None and pp is None and kv_memory_bytes is None and not _is_dealt_out(options),
         num_gpus=num_gpus,
@@ -135,7 +137,13 @@ def fit(
     return _fitted(_model(model), want, asked, kv_memory_bytes)
 
 
-def _fitted(spec: ModelSpec, want: Wanted, asked: dict[str, Any], kv_memory_bytes: int | None) -> FitPlan:
+def _whole(name: str, number: int | None) -> int | None:
+    return None if number is None else positive(name, number)
+
+
+def _fitted(
+    spec: ModelSpec, want: Wanted, asked: dict[str, Any], kv_memory_bytes: int | None, *, on_gpu: bool = False
+) -> FitPlan:
     length = want.max_model_len or spec.max_seq_len
     is_named = asked["gpu"] is not None or kv_memory_bytes is None
     if not is_named:
@@ -144,11 +152,24 @@ def _fitted(spec: ModelSpec, want: Wanted, asked: dict[str, Any], kv_memory_byte
         serving = _starting_layout(spec, want, {**asked, "seq_len": length})
     else:
         serving = resolve(spec, seq_len=length, **asked)
-    found = fit_serving(spec, serving, want, kv_memory_bytes=kv_memory_bytes, bigger=_bigger(serving.gpu))
+    found = fit_serving(
+        spec, serving, want, kv_memory_bytes=kv_memory_bytes, on_gpu=on_gpu, bigger=_bigger(serving.gpu)
+    )
     if not is_named:
         note = f"no GPU is named: the limits that an engine sets by it are those of an {DEFAULT_GPU}"
-        found = replace(found, notes=(*found.notes, note))
+        found = replace(found, gpu_is_named=False, notes=(*found.notes, note))
+    elif kv_memory_bytes is not None and not on_gpu and found.fits:
+        found = replace(found, notes=(*found.notes, *_without_room(found, kv_memory_bytes)))
     return FitPlan(**{field.name: getattr(found, field.name) for field in fields(found)})
+
+
+def _without_room(found: Fit, kv_memory_bytes: int) -> tuple[str, ...]:
+    """What the GPU that is named has to say of a pool of a given size, which is looked at alone."""
+    try:
+        start = boot(found.model, found.serving, kv_memory_bytes, on_gpu=True)
+    except InputError:
+        return ()  # a GPU without an account has nothing to say
+    return () if start.starts else (f"this is of the pool alone, for which the GPU has no room: {start.reasons[-1]}",)
 
 
 def _is_dealt_out(options: Switches) -> bool:
@@ -158,8 +179,6 @@ def _is_dealt_out(options: Switches) -> bool:
 
 def _starting_layout(spec: ModelSpec, want: Wanted, asked: dict[str, Any]) -> Serving:
     """The narrowest layout that the engine accepts, from which the search goes on."""
-    if want.num_gpus is not None:
-        positive("num_gpus", want.num_gpus)
     refusal: InputError | None = None
     for tp in (1, 2, 4, 8):
         try:
@@ -192,32 +211,37 @@ class ServeCheck:
     """A command line, judged as it stands."""
 
     command: "Command"
-    fit: FitPlan
-    """For the length and the limits that the command sets, or that the engine takes by itself."""
+    model: ModelSpec
+    gpu: Gpu | None
+    fit: FitPlan | None
+    """For the length and the limits that the command sets, or that the engine takes by itself; None where the engine
+    refuses the flags as they stand."""
     longest: int | None
-    """Tokens of the longest request that the same flags could hold, at most the model's own; None where none."""
+    """Tokens of the longest request that the same settings could hold, were the length not limited: at most the model's
+    own or the command's; None where none."""
 
     refusal: str | None = None
     """Why the engine does not even look at the memory."""
+    hint: str | None = None
+    """What to do about the refusal."""
 
     @property
     def starts(self) -> bool:
         """Whether the engine starts."""
-        return self.fit.fits and self.refusal is None
+        return self.fit is not None and self.fit.fits and self.refusal is None
 
     @property
     def unread(self) -> tuple[str, ...]:
         """Flags that may bear on memory and were not understood: the answer leaves them out."""
-        return tuple(flag for flag in self.command.unread if flag != _AUTOMATIC)
+        return without_automatic(self.command).unread
 
     def to_dict(self) -> dict[str, Any]:
         """The document of `kvplan serve-check --json`: schema `kvplan/serve-check/1`."""
         from kvplan.report.fit_data import serve_check_to_dict
 
-        command = self.command
         return serve_check_to_dict(
-            self.fit, options=command.options, unread=self.unread, longest=self.longest, flags=self.fit.flags,
-            refusal=self.refusal,
+            self.fit, options=self.command.options, unread=self.unread, longest=self.longest,
+            flags=() if self.fit is None else self.fit.flags, refusal=self.refusal, hint=self.hint,
         )  # fmt: skip
 
 
@@ -236,6 +260,9 @@ def serve_check(
     """
     from kvplan.runtime.command import read_command
 
+    if not isinstance(command, str):
+        hint = "one text, as it is typed into a shell; `shlex.join` makes one of a list of words"
+        raise InputError(f"a command cannot be {command!r:.60}", hint=hint)
     read = read_command(command)
     named = model if model is not None else read.model
     if named is None:
@@ -251,39 +278,62 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None, **how: Any) -> S
     """
     from kvplan.runtime.starting import options_of, refuses_length
 
-    options: dict[str, Any] = options_of(command)
-    length, kv_memory_bytes = options.pop("max_model_len", None), options.pop("kv_memory_bytes", None)
+    options: dict[str, Any] = options_of(without_automatic(command))
+    kv_memory_bytes = options.pop("kv_memory_bytes", None)
     if gpu is None and kv_memory_bytes is None:
         raise InputError("a command does not say what it runs on", hint="name the GPU, e.g. `--gpu H100`")
     engine = f"{command.engine}@{command.version}" if command.version else command.engine
-    pooled = find_engine(engine).pooled
-    requests: int | None = None
-    length = spec.max_seq_len if length is None else length
-    if pooled is not None and pooled.shares_length:
-        requests = options.get("max_num_seqs") or 1
-        length = None if length is None else max(1, length // requests)
-    want = Wanted(
-        max_model_len=None if _is_automatic(command) else length,
-        longest=length is None or _is_automatic(command),
-        concurrency=requests,
-        hold_limit=True,
-    )
+    want = _wanted(engine, spec, options)
     names = ("dtype", "kv_dtype", "quant", "gpu_memory_utilization", "max_num_batched_tokens")
     asked: dict[str, Any] = {name: options.pop(name, None) for name in names}
     asked |= {name: options.pop(name, 1) for name in ("tp", "pp", "dp", "dcp", "pcp")}
     switches = read_switches(options)
     asked |= {"engine": engine, "gpu": gpu, "switches": switches, "draft": read_draft(engine, switches, **how)}
     try:
-        found = _fitted(spec, want, asked, kv_memory_bytes)
-    except RefusedError as refusal:
-        refusal.exit_code = 1
-        raise
-    case = Case(model=found.model, serving=found.serving, kv_memory_bytes=kv_memory_bytes, hold_limit=True)
+        found = _fitted(spec, want, asked, kv_memory_bytes, on_gpu=gpu is not None)
+    except RefusedError as error:
+        return ServeCheck(
+            command=command, model=spec, gpu=gpu, fit=None, longest=None, refusal=str(error), hint=error.hint or None
+        )
+    most = _longest(found, want.concurrency, on_gpu=gpu is not None)
+    refusal = refuses_length(command, spec)
+    return ServeCheck(command=command, model=spec, gpu=gpu, fit=found, longest=most, refusal=refusal)
+
+
+def _wanted(engine: str, spec: ModelSpec, options: dict[str, Any]) -> Wanted:
+    """What a command asks for; its length is taken out of the options."""
+    length, pooled = options.pop("max_model_len", None), find_engine(engine).pooled
+    requests: int | None = None
+    if length is None:
+        length = spec.max_seq_len
+    if pooled is not None and pooled.shares_length:
+        requests = options.get("max_num_seqs") or 1
+        length = None if length is None else max(1, length // requests)
+    is_open = length in (None, -1)
+    return Wanted(max_model_len=None if is_open else length, longest=is_open, concurrency=requests, hold_limit=True)
+
+
+def _longest(found: FitPlan, requests: int | None, *, on_gpu: bool) -> int | None:
+    """Tokens of the longest request with these settings; where requests share one buffer, one may have all of it."""
+    case = Case(
+        model=found.model, serving=found.serving, kv_memory_bytes=found.kv_memory_bytes, on_gpu=on_gpu, hold_limit=True
+    )
     most = longest(case, requests)
-    longest_length = most.length if most is not None else None
-    return ServeCheck(command=command, fit=found, longest=longest_length, refusal=refuses_length(command, spec))
+    if most is None or (found.fits and most.length < found.max_model_len):
+        return found.max_model_len if found.fits else None
+    if found.serving.switches.kv_unified:
+        return min(most.serving.seq_len, max(found.serving.seq_len, case.longest))
+    return most.length
 
 
-def _is_automatic(command: "Command") -> bool:
-    """Whether the engine itself is asked for the longest length that fits."""
-    return command.options.get("max_model_len") == -1 or _AUTOMATIC in command.unread
+def without_automatic(command: "Command") -> "Command":
+    """The same with -1 as the length, where the command asks the engine itself for the longest that fits."""
+    unread = tuple(flag for flag in command.unread if not _asks_for_the_longest(flag))
+    if len(unread) == len(command.unread):
+        return command
+    return replace(command, options={**command.options, "max_model_len": -1}, unread=unread)
+
+
+def _asks_for_the_longest(flag: str) -> bool:
+    name, _, value = flag.partition(" ")
+    return name == _LENGTH and value.strip().lower() in _AUTOMATIC

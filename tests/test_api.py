@@ -2,8 +2,10 @@
 
 import copy
 import dataclasses
+import json
 import pickle
 
+import numpy as np
 import pytest
 
 import kvplan
@@ -131,3 +133,42 @@ def test_options_may_be_spelled_as_the_engine_does():
 def test_options_that_no_engine_takes(given, sentence):
     with pytest.raises(kvplan.InputError, match=sentence):
         kvplan.kv_pool(LLAMA, **POOL, **given)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    plain = kvplan.fit("Qwen/Qwen3-8B", "L4", max_model_len=8192, concurrency=4, tp=2, gpu_memory_utilization=0.9)
+    given = kvplan.fit(
+        "Qwen/Qwen3-8B", "L4", max_model_len=np.int64(8192), concurrency=np.int32(4), tp=np.int64(2),
+        gpu_memory_utilization=np.float32(0.9),
+    )  # fmt: skip
+    assert json.loads(json.dumps(given.to_dict())) == plain.to_dict()
+    counted = kvplan.fit("Qwen/Qwen3-8B", "L4", num_gpus=np.int64(2), max_num_seqs=np.int64(8)).to_dict()
+    assert json.loads(json.dumps(counted)) == counted
+    with pytest.raises(kvplan.InputError, match="not within"):
+        kvplan.fit("Qwen/Qwen3-8B", "L4", gpu_memory_utilization="0.9")
+
+
+@pytest.mark.parametrize("command", [None, ["vllm", "serve"], b"vllm serve x"], ids=["none", "list", "bytes"])
+def test_a_command_is_one_text(command) -> None:
+    with pytest.raises(kvplan.InputError, match="a command cannot be") as error:
+        kvplan.serve_check(command, "L4")
+    assert "one text" in error.value.hint
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "trtllm", "exact"])
+def test_a_draft_that_would_change_nothing_is_refused(engine) -> None:
+    # Nothing says how it drafts; TensorRT-LLM and `exact` read none.
+    with pytest.raises(kvplan.InputError, match="drafts"):
+        kvplan.estimate("Qwen/Qwen3-8B", gpu="H100", engine=engine, draft="Qwen/Qwen3-0.6B")
+    with pytest.raises(kvplan.InputError, match="without a draft model for `mtp`"):
+        kvplan.fit(
+            "Qwen/Qwen3-8B", "H100", engine="trtllm", draft="Qwen/Qwen3-0.6B", speculative_method="mtp",
+            num_speculative_tokens=1,
+        )  # fmt: skip
+
+
+def test_a_pool_that_a_named_gpu_has_no_room_for_is_noted() -> None:
+    asked = {"max_model_len": 8192, "kv_memory_bytes": 40 * 2**30}
+    (note,) = kvplan.fit("Qwen/Qwen3-8B", "L4", **asked).notes
+    assert note.startswith("this is of the pool alone, for which the GPU has no room: `kv_memory_bytes` makes")
+    assert not kvplan.fit("Qwen/Qwen3-8B", "H100", **asked).notes

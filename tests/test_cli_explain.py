@@ -75,7 +75,7 @@ needed, which is larger than the available KV cache memory (3.46 GiB). Based on 
 memory, the estimated maximum model length is 25184. Try increasing `gpu_memory_utilization` or
 decreasing `max_model_len` when initializing the engine.
 kvplan: one request of 40,960 tokens needs 5.62 GiB of cache and 3.66 GiB are left; the longest that
-fits has 26,672 tokens
+this cache holds has 26,672 tokens
 would do: --max-model-len 25184 is the longest request that fits into 3.46 GiB
 would do: an fp8 KV cache holds one request of 40,960 tokens in 3.46 GiB
 would do: tensor parallelism over 2 GPUs leaves 9.44 GiB of each

@@ -150,7 +150,7 @@ def test_a_command_that_starts() -> None:
     title, longest, *_ = result.stdout.splitlines()
     assert title.startswith("starts on 2 × L4 (tp 2), for ")
     assert title.endswith(" requests of 32,768 tokens at once")
-    assert longest == "The longest request that these flags can hold: 40,960 tokens."
+    assert longest == "Without a limit of 32,768 tokens, a request could have 40,960."
 
 
 def test_a_command_that_does_not_start() -> None:
@@ -277,6 +277,14 @@ def test_a_share_that_leaves_no_room_says_for_what() -> None:
     assert "for CUDA context, which needs 500 MiB: there is no room for it." in told
 
 
+def test_an_estimate_that_fits_and_does_not_start_says_no_negative_bytes() -> None:
+    asked = ("estimate", "Qwen/Qwen3-8B", "--engine", "vllm", "--gpu", "H100", "--seq", "8K")
+    result = run(*asked, "--gpu-memory-utilization", "0.999")
+    assert "does not start, although 58.85 GiB would be free: the warnings say why" in result.stdout
+    assert "warning: the share leaves 80.99 MiB of the GPU for CUDA context" in result.stderr
+    assert "too much" not in result.stdout
+
+
 def test_one_token_is_no_plural_and_windows_are_no_lengths_to_list() -> None:
     assert run("fit", MODEL, "--kv-memory", "1GiB", "-c", "1").stdout.startswith(
         "fits: 204 requests of 1 token at once"
@@ -306,9 +314,19 @@ def test_a_llama_server_takes_four_requests_where_nobody_says_how_many() -> None
 
 
 def test_what_an_engine_refuses_is_a_no_where_the_question_is_whether_it_starts() -> None:
-    checked = run("serve-check", "vllm serve Qwen/Qwen3-8B -tp 3", "--gpu", "H100")
+    command = "vllm serve Qwen/Qwen3-8B -tp 3"
+    checked = run("serve-check", command, "--gpu", "H100")
     planned = run("estimate", "Qwen/Qwen3-8B", "--tp", "3", "--engine", "vllm")
     assert (checked.exit_code, planned.exit_code) == (1, 2)
-    sentence = "error: 32 attention heads of `Qwen/Qwen3-8B` cannot be dealt out to `tp` 3\n"
-    assert checked.stderr.startswith(sentence)
-    assert planned.stderr.startswith(sentence)
+    sentence = "32 attention heads of `Qwen/Qwen3-8B` cannot be dealt out to `tp` 3"
+    assert planned.stderr.startswith(f"error: {sentence}\n")
+    assert checked.stdout.splitlines()[:3] == [
+        "does not start on H100-SXM5-80GB: the engine refuses the flags",
+        f"{sentence}.",
+        "To do: a `tp` that divides it.",
+    ]
+    refused = run("serve-check", command, "--gpu", "H100", "--json")
+    document = json.loads(refused.stdout)
+    CHECK.validate(document)
+    assert (refused.exit_code, document["starts"], document["fit"], document["refusal"]) == (1, False, None, sentence)
+    assert kvplan.serve_check(command, "H100").to_dict() == document

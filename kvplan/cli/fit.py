@@ -38,7 +38,9 @@ LENGTH = options.Parsed("length", parse_length)
 @click.option(
     "--max-model-len", "-c", type=LENGTH, help="Tokens of one request, -1 the longest [the model's, if it fits]."
 )
-@click.option("--concurrency", type=options.COUNT, help="Requests of that length at once [as many as fit].")
+@click.option(
+    "--concurrency", type=options.COUNT, help="Requests of that length at once, of each replica [as many as fit]."
+)
 @click.option("--kv-memory", "kv_memory_bytes", type=options.SIZE, help="A pool of this size, instead of a GPU.")
 @click.option("--command", help="Take what is not said here from a command such as 'vllm serve …'.")
 @options.serving_options("vllm")
@@ -49,8 +51,10 @@ LENGTH = options.Parsed("length", parse_length)
 def fit(ctx: click.Context, /, model: str | None, format: str | None, as_json: bool, **given: Any) -> None:
     """What MODEL can be served with: what is given is held, what is not is searched, exact to one token and request.
 
-    Without --gpus the fewest that hold it; --kv-dtype best takes the widest format of the cache that fits. The answer
-    rests on the engine's own account of a GPU; it ends with the line that starts it so. Exit code 1: it does not fit.
+    Without --gpus the fewest that hold it, of 1, 2, 4, 8 and whole nodes of 8, and of the numbers between over which
+    tensor parallelism divides; fewer that hold it over pipeline stages are named, too. --kv-dtype best takes the widest
+    format of the cache that fits. The answer rests on the engine's own account of a GPU; it ends with the line that
+    starts it so. Exit code 1: it does not fit.
     """
     from kvplan import inverse
 
@@ -73,9 +77,10 @@ def fit(ctx: click.Context, /, model: str | None, format: str | None, as_json: b
 def _read(text: str | None) -> "Command | None":
     if text is None:
         return None
+    from kvplan.inverse import without_automatic
     from kvplan.runtime.command import read_command
 
-    command = read_command(text)
+    command = without_automatic(read_command(text))
     note((f"not understood, and left out: `{flag}`" for flag in command.unread), label="warning")
     return command
 

@@ -9,7 +9,10 @@ from kvplan.cli.group import examples
 from kvplan.cli.output import note, say, show
 
 if TYPE_CHECKING:
+    from kvplan.core.errors import RefusedError
+    from kvplan.core.hardware import Gpu
     from kvplan.inverse import ServeCheck
+    from kvplan.report.page import Page
 
 _EXAMPLES = examples(
     "kvplan serve-check 'vllm serve Qwen/Qwen3-8B --max-model-len 32768' --gpu L4",
@@ -35,12 +38,16 @@ def serve_check(ctx: click.Context, /, command: str, format: str | None, as_json
     starts; 1: it does not, and what would make it start is said.
     """
     from kvplan import inverse
-    from kvplan.core.errors import InputError
+    from kvplan.core.errors import InputError, RefusedError
     from kvplan.runtime.command import read_command
 
     format = options.chosen_format(format, as_json)
     gpu = options.named_gpu(given.pop("gpu"), given.pop("gpu_memory"))
-    read = read_command(command)
+    try:
+        read = read_command(command)
+    except RefusedError as error:
+        _print_refusal(error, gpu, format)
+        ctx.exit(1)
     named = given.pop("model") or read.model
     if named is None:
         raise InputError("the command names no model", hint="put it in, or give `--model`")
@@ -48,7 +55,7 @@ def serve_check(ctx: click.Context, /, command: str, format: str | None, as_json
     answer = inverse.judge(read, spec, gpu, **options.where(given))
     _print(answer, format)
     note(spec.source.notes)
-    note((warning.message for warning in answer.fit.warnings), label="warning")
+    note((warning.message for warning in answer.fit.warnings) if answer.fit is not None else (), label="warning")
     ctx.exit(0 if answer.starts else 1)
 
 
@@ -58,6 +65,26 @@ def _print(answer: "ServeCheck", format: str) -> None:
 
         say(dump_json(answer.to_dict()))
     else:
-        from kvplan.report.fit import serve_check_page
+        show(_page(answer), format)
 
-        show(serve_check_page(answer.fit, answer.unread, answer.longest, answer.fit.flags, answer.refusal), format)
+
+def _page(answer: "ServeCheck") -> "Page":
+    from kvplan.report.fit import refusal_page, serve_check_page
+
+    if answer.fit is None:
+        return refusal_page(answer.model, answer.gpu, answer.unread, answer.refusal or "", answer.hint)
+    return serve_check_page(answer.fit, answer.unread, answer.longest, answer.fit.flags, answer.refusal)
+
+
+def _print_refusal(error: "RefusedError", gpu: "Gpu | None", format: str) -> None:
+    """Of flags that the engine refuses whatever the model is."""
+    refusal, hint = str(error), error.hint or None
+    if format == "json":
+        from kvplan.report.data import dump_json
+        from kvplan.report.fit_data import serve_check_to_dict
+
+        document = serve_check_to_dict(None, options={}, unread=(), longest=None, flags=(), refusal=refusal, hint=hint)
+        return say(dump_json(document))
+    from kvplan.report.fit import refusal_page
+
+    return show(refusal_page(None, gpu, (), refusal, hint), format)

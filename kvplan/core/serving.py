@@ -153,8 +153,8 @@ def resolve(
     tp, pp = _layout(
         model, profile, switches, num_gpus, tp=tp, pp=pp, others=pcp * (1 if switches.attention_dp else dp)
     )
-    share = _default_share(profile) if gpu_memory_utilization is None else gpu_memory_utilization
-    _check_choices(attention, share)
+    share = _default_share(profile) if gpu_memory_utilization is None else _share(gpu_memory_utilization)
+    _check_attention(attention)
     limit = profile.max_pass_tokens
     if max_num_batched_tokens is not None:
         limit = positive("max_num_batched_tokens", max_num_batched_tokens)
@@ -275,9 +275,10 @@ def positive(name: str, number: int) -> int:
     """`number` as a whole number from 1, numpy's included; a bool, a float or a string is an error."""
     whole = -1 if isinstance(number, bool) or not hasattr(number, "__index__") else index(number)
     if not 1 <= whole <= MAX_COUNT:
+        large = name.endswith(("_len", "_tokens", "_bytes"))
         raise InputError(
             f"`{name}` is {number!r}, not a whole number from 1 to {MAX_COUNT}",
-            hint="e.g. 4096; on the command line also 8K",
+            hint="e.g. 4096; on the command line also 8K" if large else "e.g. 2",
         )
     return whole
 
@@ -306,12 +307,21 @@ def _check_layout(model: ModelSpec, tp: int, others: int, pp: int) -> None:
         raise InputError(f"`pp` is {pp}, but the model has {model.num_layers} layers", hint="use fewer stages")
 
 
-def _check_choices(attention: str, gpu_memory_utilization: float) -> None:
+def _check_attention(attention: str) -> None:
     if attention not in BACKENDS:
         raise InputError(f"`{attention}` is not an attention backend", hint=f"one of {', '.join(BACKENDS)}")
-    share = gpu_memory_utilization
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-        raise InputError(f"`gpu_memory_utilization` is {share!r}, not within (0, 1]", hint="0.9 means 90 %")
+
+
+def _share(given: object) -> float:
+    """A share as a plain float; numpy's of 32 bits is the decimal that it was made of."""
+    share = 0.0
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        share = float(given)
+    elif hasattr(given, "__float__") and not isinstance(given, bool):
+        share = round(float(given), 6)
+    if not 0 < share <= 1:
+        raise InputError(f"`gpu_memory_utilization` is {given!r}, not within (0, 1]", hint="0.9 means 90 %")
+    return share
 
 
 def _tensor_parallel(tp: int | None, pp: int, num_gpus: int | None, replicas: int) -> int:

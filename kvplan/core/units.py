@@ -4,6 +4,7 @@ Bytes are integers everywhere; GiB appears only where a number is printed.
 """
 
 import re
+from math import floor
 from typing import Any
 
 from kvplan.core.errors import InputError
@@ -64,6 +65,8 @@ def parse_count(text: str) -> int:
 def parse_bytes(text: str) -> int:
     """A size in bytes as people write it: `80GB` = 80·10⁹, `80GiB` = 80·2³⁰, or plain bytes."""
     hint = "write it like 80GB (10^9), 80GiB (2^30) or a plain number of bytes"
+    if text.strip()[-1:].upper() in ("K", "M", "G", "T"):
+        hint = f"some read `{text.strip()[-1]}` as 10^3s, others as 2^10s, vLLM by its case: {hint}"
     return _parse(text, _BYTE_SUFFIX, what="size", hint=hint, fold=True)
 
 
@@ -87,6 +90,11 @@ def format_bytes(num_bytes: int) -> str:
             digits = 0 if num_bytes % unit == 0 and abs(num_bytes) < 1000 * unit else 2
             return f"{num_bytes / unit:,.{digits}f} {name}"
     return f"{num_bytes} B"
+
+
+def rounded_down(number: float) -> str:
+    """For people: `1,234.56`, cut after two digits: 7.998 requests are not 8."""
+    return f"{floor(round(number * 100, 6)) / 100:,.2f}"
 
 
 def format_count(number: int) -> str:

@@ -61,7 +61,7 @@ def _item(item: Measured) -> tuple[str, str, str, str, str]:
 
 
 def _signed(num_bytes: int) -> str:
-    return gib(num_bytes) if num_bytes >= 0 else f"{num_bytes / GIB:,.2f}"
+    return gib(num_bytes) if num_bytes >= 0 else f"{min(num_bytes / GIB, -0.01):,.2f}"
 
 
 def _pool(pool: KVPool) -> Table:

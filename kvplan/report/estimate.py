@@ -156,6 +156,8 @@ def _verdict(plan: Plan) -> tuple[Line, ...]:
         fewer = plan.smallest_fit is not None and plan.smallest_fit.num_gpus < plan.serving.num_gpus
         also = f"; {_smallest(plan)} would do" if fewer else ""
         return (Line(f"fits: {format_bytes(free)} free{where}{also}", "good"),)
+    if free >= 0:
+        return (Line(f"does not start, although {format_bytes(free)} would be free: the warnings say why", "bad"),)
     would_do = (
         f"smallest that would do: {_smallest(plan)}"
         if plan.smallest_fit

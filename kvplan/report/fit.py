@@ -4,15 +4,19 @@ from dataclasses import replace
 
 from kvplan.core.engines.deployment import Switches
 from kvplan.core.fit import Change, Fit
+from kvplan.core.hardware import Gpu
+from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
 from kvplan.core.text import printable
-from kvplan.core.units import format_bytes
+from kvplan.core.units import format_bytes, rounded_down
 from kvplan.core.weights import active_parameters, num_parameters
 from kvplan.report.engine import engine_name, engine_tables
 from kvplan.report.estimate import model_title, source_line
 from kvplan.report.page import LINE_LENGTH, Line, Page, Table, plural
 
 _CODE_LENGTH = LINE_LENGTH - 6
+_SETTINGS = "# kvplan.yaml:"
+"""Where a line to paste holds the content of a file of settings."""
 
 
 def fit_page(fit: Fit, command: str | None, said: tuple[str, ...] = ()) -> Page:
@@ -37,17 +41,53 @@ def serve_check_page(
     page = fit_page(fit, None, said)
     verdict = "starts" if fit.fits and refusal is None else "does not start"
     number = fit.concurrency if fit.fits else fit.want.concurrency or 1
-    title = f"{verdict} {_place(fit)}, for {_requests(number, fit.max_model_len)}"
-    lines = [] if refusal is None else [Line(f"{refusal}.", "bad")]
-    lines += [Line(f"The longest request that these flags can hold: {longest:,} tokens.")] if longest else []
-    if not fit.boot.certain:
+    asked = _requests(number, fit.max_model_len)
+    if fit.want.longest and not fit.fits:
+        asked = "a request of any length" if number == 1 else f"{plural(number, 'request')} of any length"
+    lines = [] if refusal is None else [Line(_sentence(printable(refusal, max_length=400)), "bad")]
+    lines += _longest(fit, longest)
+    if not fit.boot.certain and refusal is None:
         lines.append(Line("Whether it starts is within the spread of the account: the other answer is possible."))
-    lines += [Line(f"Not understood, and left out: `{printable(flag)}`.", "bad") for flag in unread]
-    return replace(page, title=title, lines=(*lines, *page.lines))
+    lines += _left_out(unread)
+    return replace(page, title=f"{verdict} {_place(fit)}, for {asked}", lines=(*lines, *page.lines))
+
+
+def refusal_page(
+    model: ModelSpec | None, gpu: Gpu | None, unread: tuple[str, ...], refusal: str, hint: str | None
+) -> Page:
+    """The same where the engine refuses the flags as they stand, so that no account of the memory is made."""
+    where = "" if gpu is None else f" on {printable(gpu.name)}"
+    lines = [Line(_sentence(printable(refusal, max_length=400)), "bad")]
+    lines += [] if hint is None else [Line(f"To do: {printable(hint, max_length=400)}.")]
+    lines += _left_out(unread)
+    if model is not None:
+        title = model_title(model, num_parameters(model), active_parameters(model))
+        lines += [Line(title, "faint"), Line(source_line(model, max_length=LINE_LENGTH), "faint")]
+    return Page(title=f"does not start{where}: the engine refuses the flags", lines=tuple(lines))
+
+
+def _longest(fit: Fit, longest: int | None) -> list[Line]:
+    """What the settings would hold, where that is not what was asked for."""
+    limit, unified = fit.max_model_len, fit.serving.switches.kv_unified and (fit.want.concurrency or 1) > 1
+    if longest is None or longest == limit:
+        return []
+    if not fit.fits:
+        return [Line(f"The longest request with which it starts: {longest:,} tokens.")]
+    shared = [Line(f"They share the context: one request may have all {fit.serving.seq_len:,} tokens.")]
+    limit = fit.serving.seq_len if unified else limit
+    more = [Line(f"Without a limit of {limit:,} tokens, a request could have {longest:,}.")] if longest > limit else []
+    return [*(shared if unified else []), *more]
+
+
+def _left_out(unread: tuple[str, ...]) -> list[Line]:
+    return [Line(f"Not understood, and left out: `{printable(flag)}`.", "bad") for flag in unread]
 
 
 def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
+    """With a capital, but for names such as vLLM and sglang."""
+    first = text.partition(" ")[0]
+    named = first != first.lower() or first in ("vllm", "sglang", "trtllm", "llamacpp")
+    return f"{text}." if named else f"{text[:1].upper()}{text[1:]}."
 
 
 def headline(fit: Fit) -> str:
@@ -63,12 +103,14 @@ def _requests(number: int, length: int) -> str:
 
 def _place(fit: Fit) -> str:
     serving = fit.serving
-    if fit.kv_memory_bytes is not None:
-        return f"in a pool of {format_bytes(fit.kv_memory_bytes)}"
+    pool = "" if fit.kv_memory_bytes is None else f"in a pool of {format_bytes(fit.kv_memory_bytes)}"
+    if pool and not fit.boot.accounts:
+        return pool
+    where = f"on {place(serving)}"
     if serving.dp > 1:
         which = "ranks of attention" if serving.switches.attention_dp else "replicas"
-        return f"on each of {serving.dp} {which}, {place(serving)} in all"
-    return f"on {place(serving)}"
+        where = f"on each of {serving.dp} {which}, {place(serving)} in all"
+    return f"{where} {pool}".rstrip()
 
 
 def place(serving: Serving) -> str:
@@ -110,10 +152,16 @@ def _sure(fit: Fit) -> list[Line]:
     if fit.sure_max_model_len is not None and fit.sure_max_model_len < fit.max_model_len:
         return [Line(f"Even at the low end of the account's spread: requests of {fit.sure_max_model_len:,} tokens.")]
     low, high = fit.concurrency_range
+    if not fit.boot.certain and low and not fit.want.hold_limit:  # where a command is judged, its page says so
+        return [Line("At the far end of the spread of what lies outside the share it does not start.", "bad")]
+    if not fit.boot.starts and not fit.boot.certain and not fit.want.hold_limit:
+        return [Line("At the high end of the account's spread it starts.")]
     if fit.boot.starts and not low:
         return [Line("At the low end of the account's spread it does not start.", "bad")]
     if fit.boot.starts and (round(low, 2), round(high, 2)) != (round(fit.max_concurrency, 2),) * 2:
-        return [Line(f"Within the account's spread, the cache holds {low:,.2f} to {high:,.2f} of them.")]
+        return [
+            Line(f"Within the account's spread, the cache holds {rounded_down(low)} to {rounded_down(high)} of them.")
+        ]
     return []
 
 
@@ -143,11 +191,21 @@ def _changes(fit: Fit, said: tuple[str, ...]) -> list[Table]:
         return []
     words = said or tuple(described(change) for change in fit.changes)
     rows = tuple(
-        (text, f"{change.concurrency:,} × {change.max_model_len:,}", change.cost)
+        (text.partition(_SETTINGS)[0].rstrip(), f"{change.concurrency:,} × {change.max_model_len:,}", change.cost)
         for change, text in zip(fit.changes, words, strict=True)
     )
     title = "What would fit, the cheapest first" if not fit.fits else "Fewer GPUs"
-    return [Table(title=title, header=("change", "requests × tokens", "at the cost of"), align="lrl", rows=rows)]
+    header = ("change", "requests × tokens", "at the cost of")
+    return [Table(title=title, header=header, align="lrl", rows=rows, after=_files(fit, words))]
+
+
+def _files(fit: Fit, words: tuple[str, ...]) -> tuple[Line, ...]:
+    """What stands in a file of settings, which a cell has no room for."""
+    told = [
+        (change.cost, text.partition(_SETTINGS)[2].strip()) for change, text in zip(fit.changes, words, strict=True)
+    ]
+    lines = [Line(f"kvplan.yaml for {cost}: {content}") for cost, content in told if content]
+    return (*lines, Line("Put it into that file, or into the one that you have.", "faint")) if lines else ()
 
 
 def described(change: Change) -> str:

@@ -53,27 +53,30 @@ def fit_to_dict(fit: Fit, command: str | None) -> dict[str, Any]:
 
 
 def serve_check_to_dict(
-    fit: Fit,
+    fit: Fit | None,
     *,
     options: Mapping[str, object],
     unread: tuple[str, ...],
     longest: int | None,
     flags: tuple[str, ...],
     refusal: str | None,
+    hint: str | None,
 ) -> dict[str, Any]:
     """The document `kvplan/serve-check/1`; `flags` are the changes of the fit in the engine's words."""
-    reasons = list(fit.boot.reasons) if fit.boot.reasons or fit.fits else [fit.reason]
+    reasons = [] if fit is None else list(fit.boot.reasons) if fit.boot.reasons or fit.fits else [fit.reason]
     document: schema.ServeCheckDocument = {
         "schema": "kvplan/serve-check/1",
         "kvplan_version": __version__,
-        "starts": fit.fits and refusal is None,
-        "certain": fit.boot.certain,
+        "starts": fit is not None and fit.fits and refusal is None,
+        "certain": refusal is not None or fit is None or fit.boot.certain,
+        "refusal": refusal,
+        "hint": hint,
         "reasons": reasons if refusal is None else [refusal, *reasons],
         "read": {name: plain(value) for name, value in options.items()},
         "unread": list(unread),
         "longest": longest,
         "flags": list(flags),
-        "fit": cast("schema.FitDocument", fit_to_dict(fit, None)),
+        "fit": None if fit is None else cast("schema.FitDocument", fit_to_dict(fit, None)),
     }
     return cast("dict[str, Any]", document)
 
@@ -85,7 +88,7 @@ def curve_rows(fit: Fit) -> list[Row]:
         "model": fit.model.id,
         "engine": serving.engine.name,
         "engine_version": serving.engine.version,
-        "gpu": serving.gpu.name if serving.gpu else None,
+        "gpu": serving.gpu.name if serving.gpu and fit.gpu_is_named else None,
         "num_gpus": serving.num_gpus,
         "tp": serving.tp,
         "pp": serving.pp,

@@ -37,7 +37,7 @@ class WantedInfo(TypedDict):
     layout_searched: bool
     kv_dtype_searched: bool
     kv_memory_bytes: int | None
-    """The size of the pool, where it was given instead of a GPU."""
+    """The size of the pool, where it was given."""
 
 
 @described
@@ -45,7 +45,7 @@ class ShareInfo(TypedDict):
     """The share of the device's memory."""
 
     least: ShareOfDevice | None
-    """The least, in steps of 0.01, that holds the length and the requests that were asked for, else one."""
+    """The least, in steps of 0.01, with which the settings hold the length and the requests asked for, else one."""
     safe: ShareOfDevice
     """The most that leaves room for what lies outside the share."""
     used: float
@@ -65,10 +65,10 @@ class ChangeInfo(TypedDict):
     """One change, or some together, that would make it fit."""
 
     code: str
-    """share, max_num_seqs, max_num_batched_tokens, enforce_eager, no_images, kv_dtype, together, shorter, fewer, quant,
-    num_gpus, gpu; fewer_gpus where it fits."""
+    """pool, share, max_num_seqs, max_num_batched_tokens, enforce_eager, no_images, kv_dtype, together, shorter, fewer,
+    quant, num_gpus, gpu; fewer_gpus where it fits."""
     options: dict[str, Any]
-    """What to set, under kvplan's names."""
+    """What to set, under kvplan's names; null is to leave out what is set."""
     cost: str
     max_model_len: Positive
     concurrency: Count
@@ -105,12 +105,12 @@ class FitDocument(TypedDict):
     settings: SettingsInfo
     starts: bool
     certain: bool
-    """Whether the start would go the same at either end of the spread."""
+    """Whether the start would go the same at either end of the spread, of what lies outside the share as well."""
     kv_memory_bytes: Bytes
     """What is left of one GPU for the cache."""
     spread_bytes: Bytes
     accounts: list[AccountInfo]
-    """One a pipeline stage; none where the size of the pool was given."""
+    """One a pipeline stage; none where the size of the pool was given instead of a GPU."""
     pool: PoolInfo | None
     share: ShareInfo | None
     curve: list[CurveInfo]
@@ -131,6 +131,10 @@ class ServeCheckDocument(TypedDict):
     starts: bool
     certain: bool
     """Whether it would be the same at either end of the account's spread."""
+    refusal: str | None
+    """Why the engine does not even look at the memory; null where it does."""
+    hint: str | None
+    """What to do about the refusal."""
     reasons: list[str]
     """Why it does not start, or what is tight."""
     read: dict[str, Any]
@@ -138,7 +142,9 @@ class ServeCheckDocument(TypedDict):
     unread: list[str]
     """Flags that may bear on memory and were not understood: the answer leaves them out."""
     longest: int | None
-    """Tokens of the longest request that the same flags could hold, at most the model's own."""
+    """Tokens of the longest request that the same settings could hold, were the length not limited: at most the model's
+    own or the command's."""
     flags: list[str]
     """What would make it start, in the engine's own words, as `fit.changes` in the same order."""
-    fit: FitDocument
+    fit: FitDocument | None
+    """Null where the engine refuses the flags as they stand."""

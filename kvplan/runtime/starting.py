@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from kvplan.core.boot import plan_pool
 from kvplan.core.errors import InputError
 from kvplan.core.fit import Change, told
 from kvplan.core.model import ModelSpec
@@ -66,6 +67,8 @@ def start_line(model: ModelSpec, serving: Serving, kv_memory_bytes: int | None =
         options.setdefault("max_num_seqs", 1)
     if kv_memory_bytes is not None and engine in ("vllm", "trtllm"):
         options["kv_memory_bytes"] = kv_memory_bytes
+    if kv_memory_bytes is not None and engine == "sglang":
+        options.setdefault("max_pool_tokens", plan_pool(model, serving, kv_memory_bytes).num_tokens)
     if options.get("quant") not in (None, "fp8") or (engine in ("llamacpp", "trtllm") and "quant" in options):
         notes.append(f"put a checkpoint in {options.pop('quant')} in the place of `{model.id}`")
     beyond = model.max_seq_len is not None and serving.seq_len > model.max_seq_len and engine in LONG_CONTEXT
@@ -98,10 +101,21 @@ def in_words(change: Change, engine: str) -> str:
         words.append(f"at most {options.pop('concurrency')} requests at once")
     if "quant" in options:
         words.append(f"weights in {options.pop('quant')}")
+    words += [
+        f"without `{_flag(engine, name)}`" + ("" if len(options) == 1 else ",")
+        for name in options
+        if options[name] is None
+    ]
     left = {name: value for name, value in options.items() if value != 1 or name not in ("tp", "pp")}
     left = {name: value for name, value in left.items() if name not in _NOT_SAID.get(engine, ())}
     try:
-        line = write_command(engine, "MODEL", left).partition("MODEL")[2].partition("\n")[0].strip()
+        # What stands in a file follows as a comment.
+        line = write_command(engine, "MODEL", left).partition("MODEL")[2].replace("\n", " ").strip()
     except InputError:
         line = ", ".join(f"{name} {value}" for name, value in left.items())
     return " ".join((*words, line)).rstrip(" :")
+
+
+def _flag(engine: str, name: str) -> str:
+    """How the engine calls an option."""
+    return write_command(engine, "MODEL", {name: 1}).partition("MODEL ")[2].partition(" ")[0]

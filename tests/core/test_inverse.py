@@ -144,8 +144,8 @@ def test_the_least_share_is_the_least(gib, length, requests):
 
     def holds(share):
         serving = replace(served(gib=gib, length=length), gpu_memory_utilization=share, share_stated=True)
-        case = Case(model=GQA, serving=serving)
-        return any(case.at(length, limit).concurrency >= requests for limit in (None, requests))
+        limit = found.serving.switches.max_num_seqs
+        return Case(model=GQA, serving=serving).at(length, limit).concurrency >= requests
 
     if least is None:
         assert not holds(safe)

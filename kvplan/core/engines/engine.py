@@ -55,6 +55,8 @@ class Pooled:
 
     Raises UnsupportedError for a class that is not known.
     """
+    caps_pool: bool = False
+    """A size of the pool that is given is a cap of what the account leaves (TensorRT-LLM `max_gpu_total_bytes`)."""
     shares_length: bool = False
     """`max_model_len` is the context of all requests together (llama.cpp `-c`), not that of one."""
 

@@ -67,6 +67,9 @@ class Budget:
     untaken: tuple[Measured, ...] = ()
     """What comes on top, outside `usable_bytes`: graphs that are captured after the pool is sized, contexts."""
 
+    before: tuple[Measured, ...] = ()
+    """Of `untaken`, what is there before the engine looks at how much is free: it refuses a share that is more."""
+
     @property
     def kv_memory_bytes(self) -> int:
         """What is left for the pool; negative where the weights alone do not fit."""

@@ -50,7 +50,7 @@ class Change:
     code: str
     """`share`, `kv_dtype`, `shorter` …"""
     options: Mapping[str, object]
-    """What to set, under kvplan's names."""
+    """What to set, under kvplan's names; None leaves out what is set."""
     cost: str
     """What it costs, in words."""
     max_model_len: int
@@ -64,8 +64,8 @@ class Share:
     """The share of the device's memory: what is enough, and what is safe."""
 
     least: float | None
-    """The least, in steps of 0.01, that holds the length and the requests that were asked for (else one); None where
-    none does."""
+    """The least, in steps of 0.01, with which the answer's settings hold its length and the requests that were asked
+    for (else one); None where none does."""
     safe: float
     """The most that leaves room for what lies outside the share, at the far end of its spread."""
     used: float
@@ -103,6 +103,8 @@ class Fit:
     """What would make it fit, the cheapest first; where GPUs were counted, what fewer would hold."""
     kv_memory_bytes: int | None = None
     """The size of the pool, where it was given."""
+    gpu_is_named: bool = True
+    """False where the serving's GPU stands for the limits alone that an engine sets by it."""
     notes: tuple[str, ...] = field(default=())
     """What is tight, or beyond the model."""
     warnings: tuple[PlanWarning, ...] = ()

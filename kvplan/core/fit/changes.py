@@ -4,13 +4,15 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
+from kvplan.core.boot import overhang
 from kvplan.core.fit.answer import Change
 from kvplan.core.fit.places import fewest, formats
-from kvplan.core.fit.search import least_share, longest, most_requests, point, safe_share
+from kvplan.core.fit.search import least_share, longest, most_requests, point, safe_share, with_share
 from kvplan.core.fit.trial import Case, Trial
 from kvplan.core.hardware import Gpu
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
+from kvplan.core.units import MIB
 from kvplan.core.weights import parse_quant
 
 SMALLER_STEPS = (4096, 2048, 1024, 512)
@@ -26,18 +28,28 @@ Step = tuple[Options, Callable[[Serving], Serving]]
 def changes(case: Case, length: int, requests: int | None, bigger: tuple[Gpu, ...]) -> tuple[Change, ...]:
     """Each change after which `requests` of `length` tokens (None: one) are held, from the cheapest."""
     asked = _Asked(case, length, requests)
-    cheap = [change for kind in (_share, _limit, _steps, _eager, _images, _format) for change in kind(asked)]
+    at_safe = _at_the_safe_share(asked)
+    if at_safe is not None and at_safe.holds(at_safe.serving):
+        trial = at_safe.start(at_safe.serving)
+        return (at_safe.change("share", {}, "what lies outside the share finds room", trial),)
+
+    def found(kind: Callable[[_Asked], Found]) -> list[Change]:
+        """With the share as it is where that does on as few GPUs, else with the one that is safe."""
+        ways = [list(kind(way)) for way in (asked, at_safe) if way is not None]
+        return min((way for way in ways if way), key=lambda way: way[0].serving.num_gpus, default=[])
+
+    cheap = [change for kind in (_pool, _share, _limit, _steps, _eager, _images, _format) for change in found(kind)]
     if not any(change.code != "kv_dtype" for change in cheap):
-        cheap += _together(asked)
-    dear = [change for kind in (_shorter, _fewer, _weights, _on_the_cpu, _gpus) for change in kind(asked)]
-    return (*cheap, *dear, *_bigger(asked, bigger))
+        cheap += found(_together)
+    dear = [change for kind in (_shorter, _fewer, _weights, _on_the_cpu, _gpus) for change in found(kind)]
+    return (*cheap, *dear, *found(lambda asked: _bigger(asked, bigger)))
 
 
 class _Asked:
-    """What has to be held, and how a start is judged by it."""
+    """What has to be held, and how a start is judged by it; `told` is what each change takes besides its own."""
 
-    def __init__(self, case: Case, length: int, requests: int | None) -> None:
-        self.case, self.length, self.requests = case, length, requests
+    def __init__(self, case: Case, length: int, requests: int | None, told: Options | None = None) -> None:
+        self.case, self.length, self.requests, self.told = case, length, requests, told or {}
 
     @property
     def serving(self) -> Serving:
@@ -65,7 +77,7 @@ class _Asked:
 
     def change(self, code: str, options: Options, cost: str, trial: Trial) -> Change:
         """What a start yields, with the limit of requests where it had to be told."""
-        limit = trial.serving.switches.max_num_seqs
+        limit, options = trial.serving.switches.max_num_seqs, {**self.told, **options}
         if limit != self.serving.switches.max_num_seqs:
             options = {**options, "max_num_seqs": limit}
         return Change(
@@ -86,16 +98,49 @@ def _first(asked: _Asked, code: str, cost: str, tried: Iterator[tuple[Options, S
             return
 
 
+def _at_the_safe_share(asked: _Asked) -> _Asked | None:
+    """The same with the share that is safe, where the one that is asked for leaves no room for what lies outside."""
+    trial = asked.start(asked.serving)
+    if trial.boot.starts or not any(overhang(account) for account in trial.boot.accounts):
+        return None
+    safe = safe_share(asked.case, trial)
+    if safe is None:
+        return None
+    return _Asked(with_share(asked.case, safe), asked.length, asked.requests, {"gpu_memory_utilization": safe / 100})
+
+
+def _pool(asked: _Asked) -> Found:
+    """A pool that there is room for, in the place of one whose size is set: at the room's low end, if that does."""
+    case, found = asked.case, asked.start(asked.serving).boot
+    sizes: list[tuple[Options, Case]] = []
+    if found.sized_by == "num_gpu_blocks_override":
+        sizes = [
+            ({found.sized_by: None}, replace(case, serving=_switched(asked.serving, num_gpu_blocks_override=None)))
+        ]
+    elif found.sized_by is not None:
+        tightest = min(found.accounts, key=lambda account: account.kv_memory_bytes)
+        room = tightest.kv_memory_bytes
+        steps = [left // MIB * MIB for left in (room - tightest.spread_bytes, room) if left >= MIB]
+        sizes = [({found.sized_by: size}, replace(case, kv_memory_bytes=size)) for size in steps]
+    held = [(told, point(sized, asked.length, asked.requests)) for told, sized in sizes]
+    held = [(told, trial) for told, trial in held if trial.concurrency >= (asked.requests or 1)]
+    for told, trial in held[:1]:
+        yield asked.change("pool", told, "a pool that the memory holds", trial)
+    for told, sized in [] if held else sizes[:1]:
+        shorter = longest(sized, asked.requests)
+        if shorter is not None:
+            told = {**told, "max_model_len": shorter.serving.seq_len}
+            yield asked.change("pool", told, "a pool that the memory holds, and shorter requests", shorter)
+
+
 def _share(asked: _Asked) -> Found:
     """A larger share, up to what is safe."""
     trial = asked.start(asked.serving)
     safe = safe_share(asked.case, trial)
     found = None if safe is None else least_share(asked.case, asked.length, asked.requests, safe)
     if found is not None:
-        share = found.serving.gpu_memory_utilization
-        less = share < asked.serving.gpu_memory_utilization
-        cost = "what lies outside the share finds room" if less else "less room for other processes"
-        yield asked.change("share", {"gpu_memory_utilization": share}, cost, found)
+        options = {"gpu_memory_utilization": found.serving.gpu_memory_utilization}
+        yield asked.change("share", options, "less room for other processes", found)
 
 
 def _limit(asked: _Asked) -> Found:
@@ -228,7 +273,7 @@ def _weights(asked: _Asked) -> Found:
 
 def _on_the_cpu(asked: _Asked) -> Found:
     """Weights that the CPU keeps and computes with: of as few layers as will do, experts alone where that is enough."""
-    if not asked.has("num_gpu_layers") or asked.case.kv_memory_bytes is not None:
+    if not asked.has("num_gpu_layers") or not asked.case.is_on_gpu:
         return
     count, held = asked.model.num_layers, asked.serving.switches
     on_gpu = min(count + 1 if held.num_gpu_layers is None else held.num_gpu_layers, count + 1)
@@ -256,7 +301,7 @@ def _option(asked: _Asked, **values: object) -> tuple[Options, Serving]:
 
 def _gpus(asked: _Asked) -> Found:
     """The next layout over more GPUs that does."""
-    if asked.case.kv_memory_bytes is not None:
+    if not asked.case.is_on_gpu:
         return
     tried = (
         ({"num_gpus": laid.num_gpus, "tp": laid.tp, "pp": laid.pp}, laid)
@@ -267,7 +312,7 @@ def _gpus(asked: _Asked) -> Found:
 
 def _bigger(asked: _Asked, gpus: tuple[Gpu, ...]) -> Found:
     """The smallest of other GPUs that does."""
-    if asked.case.kv_memory_bytes is not None:
+    if not asked.case.is_on_gpu:
         return
     tried = (({"gpu": gpu.name}, replace(asked.serving, gpu=gpu)) for gpu in gpus)
     yield from _first(asked, "gpu", "a bigger GPU", tried)

@@ -3,19 +3,19 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from kvplan.core.boot import boot_with
+from kvplan.core.boot import boot_with, overhang
 from kvplan.core.errors import InputError
 from kvplan.core.evidence import PlanWarning, warnings
 from kvplan.core.fit.answer import Bound, Change, CurvePoint, Fit, Share, Wanted
 from kvplan.core.fit.changes import changes
-from kvplan.core.fit.places import NODE, fewest, formats, layouts
+from kvplan.core.fit.places import NODE, counts, fewest, formats, layouts
 from kvplan.core.fit.search import least_share, longest, most_requests, point, safe_share
 from kvplan.core.fit.trial import UNLIMITED, Case, Trial
 from kvplan.core.hardware import Gpu
 from kvplan.core.layout import MAX_SEARCHED_GPUS, as_loaded
 from kvplan.core.model import ModelSpec
-from kvplan.core.serving import Serving
-from kvplan.core.units import format_bytes
+from kvplan.core.serving import DEFAULT_SEQ_LEN, Serving
+from kvplan.core.units import format_bytes, rounded_down
 
 SHORTEST_OF_CURVE = 256
 
@@ -26,25 +26,29 @@ def fit(
     want: Wanted,
     *,
     kv_memory_bytes: int | None = None,
+    on_gpu: bool = False,
     bigger: tuple[Gpu, ...] = (),
 ) -> Fit:
     """What `want` leaves open, found by search over `core.boot.boot`; exact to one token, one request, 0.01 of a share.
 
     `serving` is held but for its length, and its layout or cache format where `want` says so. `kv_memory_bytes` is a
-    pool of a known size instead of a GPU; `bigger` are GPUs to name where it does not fit, from small to large. Raises
-    InputError for an engine without a pool, a GPU of unknown memory, and a model that keeps no cache.
+    pool of a known size instead of a GPU, or with `on_gpu` one that the engine is told and that has to fit on the GPU;
+    `bigger` are GPUs to name where it does not fit, from small to large. Raises InputError for an engine without a
+    pool, a GPU of unknown memory, and a model that keeps no cache.
     """
     _check(model, serving, want, kv_memory_bytes)
     model = as_loaded(model, serving.engine)
-    base = Case(model=model, serving=serving, kv_memory_bytes=kv_memory_bytes, hold_limit=want.hold_limit)
+    base = Case(
+        model=model, serving=serving, kv_memory_bytes=kv_memory_bytes, on_gpu=on_gpu, hold_limit=want.hold_limit
+    )
     case = _chosen(base, want)
     trial = _answer(case, want)
     asked = want.concurrency or 1
     length_is_open = want.max_model_len is None
     fits = trial is not None and trial.concurrency >= asked
-    shown = trial if trial is not None and fits else point(case, _target(case, want), want.concurrency)
+    shown = trial if trial is not None and fits else point(case, _shown_length(case, want), want.concurrency)
     bound, reason = _bound(case, want, shown, fits=fits)
-    if not fits and want.search_layout and want.num_gpus is None:
+    if not fits and want.search_layout and want.num_gpus is None and not _is_of_the_share(shown):
         reason += f"; nor do {MAX_SEARCHED_GPUS} GPUs hold it"
     if fits and _length_is_left(want) and shown.length < _target(case, want):
         reason += (
@@ -98,6 +102,21 @@ def _target(case: Case, want: Wanted) -> int:
     """The length that is asked for: given, or the model's own."""
     open_ended = want.longest or case.model.max_seq_len is None
     return want.max_model_len or (1 if open_ended else case.longest)
+
+
+def _shown_length(case: Case, want: Wanted) -> int:
+    """The length that is told where nothing fits: the target, or a usual one where any would have done."""
+    usual = min(DEFAULT_SEQ_LEN, case.longest)
+    return (
+        usual
+        if want.max_model_len is None and (want.longest or case.model.max_seq_len is None)
+        else _target(case, want)
+    )
+
+
+def _is_of_the_share(trial: Trial) -> bool:
+    """Whether it is the share that stops a start, which more GPUs do not change."""
+    return not trial.boot.starts and any(overhang(account) for account in trial.boot.accounts)
 
 
 def _chosen(base: Case, want: Wanted) -> Case:
@@ -172,7 +191,8 @@ def _bound(case: Case, want: Wanted, trial: Trial, *, fits: bool) -> tuple[Bound
     """What keeps the answer from being larger."""
     if trial.refused:
         return "engine", trial.boot.reasons[0]
-    if trial.boot.pool is None or not trial.boot.starts:
+    pool = trial.boot.pool
+    if pool is None or not trial.boot.starts:
         return "memory", "; ".join(trial.boot.reasons)
     searched = trial.serving.switches.max_num_seqs != case.serving.switches.max_num_seqs
     if fits and want.max_model_len is None and trial.length >= case.longest:
@@ -180,17 +200,20 @@ def _bound(case: Case, want: Wanted, trial: Trial, *, fits: bool) -> tuple[Bound
             return "model", f"the model states no longest length; {UNLIMITED:,} tokens are the most that is searched"
         return "model", f"the model takes requests of {case.longest:,} tokens at most"
     if trial.limit < trial.max_concurrency and not searched:
-        return "max_num_seqs", f"{int(trial.limit):,} requests run at once at most (`max_num_seqs`)"
-    left, wanted = format_bytes(trial.boot.kv_memory_bytes), "" if fits else f"; {want.concurrency:,} are wanted"
-    return "cache", (
-        f"{left} of each GPU are left for the cache, which holds {trial.max_concurrency:,.2f} requests of"
-        f" {trial.length:,} tokens{wanted}"
-    )
+        most = "1 request runs" if int(trial.limit) == 1 else f"{int(trial.limit):,} requests run"
+        return "max_num_seqs", f"{most} at once at most (`max_num_seqs`)"
+    found, wanted = trial.boot, "" if fits else f"; {want.concurrency:,} are wanted"
+    there = f"{format_bytes(found.kv_memory_bytes)} of each GPU are left for the cache, which holds"
+    if found.sized_by is not None:
+        there = f"`{found.sized_by}` makes a pool of {format_bytes(pool.allocated_bytes)}, which holds"
+    return "cache", f"{there} {rounded_down(trial.max_concurrency)} requests of {trial.length:,} tokens{wanted}"
 
 
 def _range(case: Case, trial: Trial) -> tuple[float, float]:
     """Requests at once at the low and at the high end of the account's spread."""
     found = trial.boot
+    if found.sized_by is not None:
+        return trial.max_concurrency if found.certain else 0.0, trial.max_concurrency
     if not found.accounts or found.pool is None:
         return trial.max_concurrency, trial.max_concurrency
     ends = []
@@ -204,6 +227,8 @@ def _range(case: Case, trial: Trial) -> tuple[float, float]:
 
 
 def _shares(case: Case, want: Wanted, trial: Trial) -> Share | None:
+    """Of the answer as it is started, with the limit of requests that it is told."""
+    case = replace(case, serving=trial.serving, hold_limit=True)
     safe = safe_share(case, trial)
     if safe is None:
         return None
@@ -251,26 +276,42 @@ def _most(case: Case, trial: Trial, length: int) -> Trial | None:
 def _changes(case: Case, want: Wanted, trial: Trial, bigger: tuple[Gpu, ...], *, fits: bool) -> tuple[Change, ...]:
     if not fits:
         return changes(case, trial.length, want.concurrency, bigger)
-    return _with_fewer(case, want) if want.search_layout and want.num_gpus is None else ()
+    return _with_fewer(case, want, trial) if want.search_layout and want.num_gpus is None else ()
 
 
-def _with_fewer(case: Case, want: Wanted) -> tuple[Change, ...]:
-    """What fewer GPUs hold, where the engine starts on them."""
+def _with_fewer(case: Case, want: Wanted, trial: Trial) -> tuple[Change, ...]:
+    """What fewer GPUs hold, where the engine starts on them; what is asked for over more stages than are usual."""
     found: list[Change] = []
     for laid in fewest(case.model, case.serving):
         if laid.num_gpus >= case.serving.num_gpus:
             break
         told = [change for change in found if change.serving.num_gpus == laid.num_gpus]
-        trial = None if told else longest(replace(case, serving=laid), want.concurrency)
-        if trial is not None:
-            options: dict[str, object] = {"num_gpus": laid.num_gpus, "tp": laid.tp, "pp": laid.pp}
-            found.append(
-                Change(
-                    code="fewer_gpus", options={**options, "max_model_len": trial.length}, cost="shorter requests",
-                    max_model_len=trial.length, concurrency=trial.concurrency, serving=trial.serving,
-                )
-            )  # fmt: skip
-    return tuple(found)
+        held = None if told else longest(replace(case, serving=laid), want.concurrency)
+        if held is not None:
+            found.append(_fewer_gpus(held, {"max_model_len": held.length}, "shorter requests"))
+    staged = _staged(case, want, trial)
+    return (*found, *([] if staged is None else [_fewer_gpus(staged, {}, "pipeline stages: slower answers")]))
+
+
+def _staged(case: Case, want: Wanted, trial: Trial) -> Trial | None:
+    """All that is asked for on fewer GPUs than `fewest` tries, in the layout with the fewest stages."""
+    for count in counts(case.model, case.serving):
+        if count >= min(case.serving.num_gpus, NODE):
+            return None
+        for laid in layouts(case.model, case.serving, count):
+            held = point(replace(case, serving=laid), trial.length, want.concurrency or _open(want))
+            if held.concurrency >= (want.concurrency or 1):
+                return held
+    return None
+
+
+def _fewer_gpus(trial: Trial, options: dict[str, object], cost: str) -> Change:
+    laid = trial.serving
+    where: dict[str, object] = {"num_gpus": laid.num_gpus, "tp": laid.tp, "pp": laid.pp}
+    return Change(
+        code="fewer_gpus", options={**where, **options}, cost=cost, max_model_len=trial.length,
+        concurrency=trial.concurrency, serving=laid,
+    )  # fmt: skip
 
 
 def _warnings(model: ModelSpec, serving: Serving) -> tuple[PlanWarning, ...]:

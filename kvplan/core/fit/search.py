@@ -8,7 +8,7 @@ therefore searched between powers of two, the longest first.
 from collections.abc import Callable
 from dataclasses import replace
 
-from kvplan.core.engines.pool import Budget
+from kvplan.core.boot import overhang
 from kvplan.core.fit.trial import Case, Trial
 
 MOST_REQUESTS = 2**20
@@ -98,20 +98,16 @@ def least_share(case: Case, length: int, requests: int | None, most: int = 100) 
 
 
 def safe_share(case: Case, trial: Trial) -> int | None:
-    """Hundredths of the device: the most that leaves room for what lies outside, and its spread; None without accounts.
+    """Hundredths of the device: the most that leaves room for what lies outside, and its spread.
 
-    What lies outside may grow with the share, as tables of what the pool holds do: each share is tried.
+    None without accounts, and where no share says how large the pool is. What lies outside may grow with the share, as
+    tables of what the pool holds do: each share is tried.
     """
-    if not trial.boot.accounts:
+    if not trial.boot.accounts or trial.boot.sized_by is not None:
         return None
 
     def safe(share: int) -> bool:
         accounts = with_share(case, share).at(trial.length, trial.serving.switches.max_num_seqs).boot.accounts
-        return bool(accounts) and all(_has_room(account) for account in accounts)
+        return bool(accounts) and not any(overhang(account, 1) for account in accounts)
 
     return last_true(1, 99, safe) if safe(1) else None
-
-
-def _has_room(account: Budget) -> bool:
-    outside = sum(item.num_bytes + item.spread_bytes for item in account.untaken)
-    return outside <= account.device_bytes - account.usable_bytes

@@ -41,10 +41,17 @@ class Case:
     model: ModelSpec
     serving: Serving
     kv_memory_bytes: int | None = None
+    on_gpu: bool = False
+    """A pool of a given size is one that the engine is told: it has to fit on the GPU."""
     hold_limit: bool = False
     """The limit of requests at once stays as it is, the engine's own included."""
     at_low_end: bool = False
     """Judge by the low end of the account's spread."""
+
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether the memory of a GPU has a say."""
+        return self.kv_memory_bytes is None or self.on_gpu
 
     @property
     def limit_is_held(self) -> bool:
@@ -88,8 +95,10 @@ class Case:
         except InputError as error:
             return _refusal(error), True
         try:
-            found = boot(self.model, serving, self.kv_memory_bytes)
-            if self.at_low_end and found.accounts and found.starts:
+            found = boot(self.model, serving, self.kv_memory_bytes, on_gpu=self.on_gpu)
+            if self.at_low_end and found.sized_by is not None:
+                found = replace(found, starts=found.starts and found.certain)
+            elif self.at_low_end and found.accounts and found.starts:
                 found = boot_with(self.model, serving, max(1, found.kv_memory_bytes - found.spread_bytes))
         except InputError as error:
             return replace(_refusal(error), accounts=self._accounts(serving)), False
@@ -98,7 +107,7 @@ class Case:
     def _accounts(self, serving: Serving) -> tuple[Budget, ...]:
         """None where the engine has no account of such a GPU."""
         try:
-            return () if self.kv_memory_bytes is not None else engine_accounts(self.model, serving)
+            return engine_accounts(self.model, serving) if self.is_on_gpu else ()
         except InputError:
             return ()
 

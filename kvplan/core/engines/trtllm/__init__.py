@@ -77,6 +77,7 @@ def profile(version: str | None) -> Engine:
             auto_kv_dtype=_auto_kv_dtype,
             default_share=DEFAULT_SHARE,
             switches=SWITCHES,
+            caps_pool=True,
         ),
         newer=newer,
     )

@@ -58,7 +58,8 @@ def budget(model: ModelSpec, deployment: Deployment, weight_bytes: tuple[int, ..
             Budget(
                 stage=stage,
                 device_bytes=device,
-                usable_bytes=peak + int((device - peak) * share),
+                # Where the peak is more than the device there is nothing to take a share of.
+                usable_bytes=min(device, peak + int((device - peak) * share)),
                 taken=taken,
                 untaken=untaken,
             )

@@ -9,6 +9,7 @@ from math import ceil
 from kvplan.core.device import visible_bytes
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.pool import Budget
+from kvplan.core.engines.vllm.measured import CONTEXT
 from kvplan.core.engines.vllm.overheads import taken, untaken
 from kvplan.core.engines.vllm.pool import stages
 from kvplan.core.engines.vllm.rules import Rules, numbers
@@ -45,6 +46,7 @@ def budget(model: ModelSpec, deployment: Deployment, weights: tuple[int, ...], r
                 usable_bytes=ceil(device * share),
                 taken=(item, *taken(model, deployment, release, stage)),
                 untaken=untaken(model, deployment, release, stage),
+                before=(CONTEXT,),
             )
         accounts.append(replace(known[alike], stage=stage))
     return tuple(accounts)
