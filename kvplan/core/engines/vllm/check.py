@@ -4,6 +4,7 @@ Source: vLLM 0.33, config/model.py `verify_with_parallel_config`; config/paralle
 layers/vocab_parallel_embedding.py, which pads the vocabulary to 64; layers/linear.py `divide`
 """
 
+from kvplan.core.engines.accelerators import check_accelerator
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.vllm.defaults import default_max_num_batched_tokens
 from kvplan.core.engines.vllm.drafts import check_drafts
@@ -18,6 +19,9 @@ from kvplan.core.model import ModelSpec, Weight
 from kvplan.core.units import round_up
 
 VOCABULARY_PADDING = 64
+TURING_SINCE = (0, 21)
+LEAST_CAPABILITY = (7.0, 7.5)
+"""Before that release and from it on: docs/getting_started/installation/gpu.cuda.inc.md of 0.21."""
 NEVER: tuple[int, ...] = (0,)
 REMOVED = {
     "t5": NEVER, "mt5": NEVER, "umt5": NEVER, "longt5": NEVER, "switch_transformers": NEVER, "udop": NEVER,
@@ -32,6 +36,7 @@ REMOVED = {
 
 def check(model: ModelSpec, deployment: Deployment, rules: Rules) -> None:
     """Raises InputError for what vLLM would refuse, with the reason that it gives; UnsupportedError for a model."""
+    check_accelerator(deployment.gpu, "vLLM", LEAST_CAPABILITY[numbers(rules) >= TURING_SINCE])
     _check_architecture(model, rules)
     _check_heads(model, deployment)
     _check_widths(model, deployment)
