@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kvplan.api import DEFAULT_GPU, _gpu, _model, read_draft, read_switches
 from kvplan.core.engines.deployment import Switches
 from kvplan.core.engines.table import find_engine
+from kvplan.core.engines.versions import release
 from kvplan.core.errors import InputError, RefusedError
 from kvplan.core.fit import Fit, Wanted
 from kvplan.core.fit import fit as fit_serving
@@ -226,20 +227,22 @@ def serve_check(
     gpu: Gpu | str | None = None,
     *,
     model: ModelSpec | str | PathLike[str] | None = None,
+    engine: str | None = None,
     offline: bool = False,
     timeout_seconds: float = 14.0,
 ) -> ServeCheck:
     """Whether a command line such as `vllm serve …` starts on `gpu`: the engine's own start-up check, before it runs.
 
-    `model` stands in for the one that the command names. The GPUs are as many as its flags ask for. Raises InputError
-    for a text that starts no engine, and without a GPU.
+    `model` stands in for the one that the command names, `engine` (NAME@VERSION) over the version that it tells. The
+    GPUs are as many as its flags ask for. Raises InputError for a text that starts no engine or another one, and
+    without a GPU.
     """
-    from kvplan.runtime.command import read_command
+    from kvplan.runtime.command import names_no_model, read_command
 
-    read = read_command(command)
+    read = read_command(command, engine)
     named = model if model is not None else read.model
     if named is None:
-        raise InputError("the command names no model", hint="put it in, or give `model`")
+        raise names_no_model(read)
     how: dict[str, Any] = {"offline": offline, "timeout_seconds": timeout_seconds}
     return judge(read, named if isinstance(named, ModelSpec) else load_model(named, **how), _gpu(gpu), **how)
 
@@ -249,14 +252,17 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None, **how: Any) -> S
 
     A RefusedError is an answer here: it does not start.
     """
-    from kvplan.runtime.starting import options_of, refuses_length
+    from kvplan.runtime.refusals import why_refused, with_model
+    from kvplan.runtime.starting import options_of
 
+    command = with_model(command, spec)
     options: dict[str, Any] = options_of(command)
     length, kv_memory_bytes = options.pop("max_model_len", None), options.pop("kv_memory_bytes", None)
     if gpu is None and kv_memory_bytes is None:
         raise InputError("a command does not say what it runs on", hint="name the GPU, e.g. `--gpu H100`")
     engine = f"{command.engine}@{command.version}" if command.version else command.engine
-    pooled = find_engine(engine).pooled
+    profile = find_engine(engine)
+    pooled = profile.pooled
     requests: int | None = None
     length = spec.max_seq_len if length is None else length
     if pooled is not None and pooled.shares_length:
@@ -268,6 +274,7 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None, **how: Any) -> S
         concurrency=requests,
         hold_limit=True,
     )
+    refusal = why_refused(command, spec, release(profile.version or ""))
     names = ("dtype", "kv_dtype", "quant", "gpu_memory_utilization", "max_num_batched_tokens")
     asked: dict[str, Any] = {name: options.pop(name, None) for name in names}
     asked |= {name: options.pop(name, 1) for name in ("tp", "pp", "dp", "dcp", "pcp")}
@@ -275,13 +282,14 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None, **how: Any) -> S
     asked |= {"engine": engine, "gpu": gpu, "switches": switches, "draft": read_draft(engine, switches, **how)}
     try:
         found = _fitted(spec, want, asked, kv_memory_bytes)
-    except RefusedError as refusal:
-        refusal.exit_code = 1
+    except RefusedError as error:
+        error.exit_code = 1
         raise
+    found = replace(found, notes=(*found.notes, *command.notes))
     case = Case(model=found.model, serving=found.serving, kv_memory_bytes=kv_memory_bytes, hold_limit=True)
     most = longest(case, requests)
     longest_length = most.length if most is not None else None
-    return ServeCheck(command=command, fit=found, longest=longest_length, refusal=refuses_length(command, spec))
+    return ServeCheck(command=command, fit=found, longest=longest_length, refusal=refusal)
 
 
 def _is_automatic(command: "Command") -> bool:

@@ -22,6 +22,8 @@ VOCABULARY_PADDING = 64
 TURING_SINCE = (0, 21)
 LEAST_CAPABILITY = (7.0, 7.5)
 """Before that release and from it on: docs/getting_started/installation/gpu.cuda.inc.md of 0.21."""
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""config/lora.py `MaxLoRARanks`."""
 NEVER: tuple[int, ...] = (0,)
 REMOVED = {
     "t5": NEVER, "mt5": NEVER, "umt5": NEVER, "longt5": NEVER, "switch_transformers": NEVER, "udop": NEVER,
@@ -43,6 +45,7 @@ def check(model: ModelSpec, deployment: Deployment, rules: Rules) -> None:
     _check_context_parallel(model, deployment)
     check_formats(model, deployment, rules)
     _check_scheduler(deployment, rules)
+    _check_adapters(deployment)
     check_drafts(model, deployment, numbers(rules))
     check_kernels(model, deployment, rules)
     check_sharing(model, stages(model, deployment), rules)
@@ -110,6 +113,13 @@ def _check_scheduler(deployment: Deployment, rules: Rules) -> None:
     if switches.num_speculative_tokens and switches.speculative_method is None and switches.draft_model is None:
         message = f"{switches.num_speculative_tokens} speculative tokens, but nothing says what drafts them"
         raise InputError(message, hint="`speculative_method`: mtp, eagle, eagle3, ngram …")
+
+
+def _check_adapters(deployment: Deployment) -> None:
+    rank = deployment.switches.max_lora_rank
+    if deployment.switches.max_loras and rank not in LORA_RANKS:
+        ranks = ", ".join(map(str, LORA_RANKS))
+        raise InputError(f"vLLM has no slots for adapters of rank {rank}", hint=f"`max_lora_rank` is one of {ranks}")
 
 
 def _refuse(what: str, model: ModelSpec, tp: int) -> None:
