@@ -139,7 +139,7 @@ def _misspelt(engine: str, typed: Mapping[str, object]) -> Iterator[str]:
     for name in typed:
         if meant := nearly(engine, name):
             flag = printable(f"--{name.replace('_', '-')}", max_length=60)
-            yield f"`{flag}` is not a flag of {engine} that kvplan knows: did you mean `{meant}`?"
+            yield f"`{flag}` is not a flag of {engine} that kvplan knows; perhaps `{meant}` is meant"
 
 
 def _num_devices(launch: Launch) -> int | None:

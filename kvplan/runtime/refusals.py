@@ -1,4 +1,4 @@
-"""What an engine refuses of a command line once its model is known, before it looks at the memory."""
+"""What a command line means once its model is known, and what an engine refuses of it before it counts memory."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,6 +8,7 @@ from kvplan.core.model import ModelSpec
 from kvplan.core.text import printable
 from kvplan.runtime.command import Command
 from kvplan.runtime.flags.argument import names
+from kvplan.runtime.flags.vllm import LIMITS, limits_of_inputs
 
 LONG_CONTEXT = {"vllm": "VLLM_ALLOW_LONG_MAX_MODEL_LEN", "sglang": "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"}
 """Variables without which an engine refuses a length beyond the model's own."""
@@ -35,6 +36,13 @@ _SEVERAL_NODES = names(
     "nnodes node_rank distributed_executor_backend data_parallel_size_local data_parallel_address "
     "data_parallel_backend data_parallel_hybrid_lb data_parallel_external_lb dist_init_addr nccl_init_addr"
 )
+
+
+IMAGES_ALONE = names(
+    "aria bailing_moe_v3_vl blip-2 cohere2_vision deepseek_vl_v2 gemma3 idefics3 kimi_vl lfm2_vl lfm2-vl llama4 llava "
+    "llava_next mistral3 molmo moondream3 ovis paddleocr_vl paligemma phi3_v pixtral smolvlm step3_vl"
+)
+"""Model types that read images and nothing else beside text: vLLM 0.33, their classes' `get_supported_mm_limits`."""
 
 
 def why_refused(command: Command, model: ModelSpec, release: tuple[int, ...]) -> str | None:
@@ -153,8 +161,13 @@ def _misses_devices(command: Command) -> str | None:
 
 def with_model(command: Command, model: ModelSpec) -> Command:
     """The command as the model makes it read: what the flags say of a checkpoint in 16 bits is left out openly."""
-    scheme, unread = _scheme(command), list(command.unread)
+    scheme, unread, options = _scheme(command), list(command.unread), dict(command.options)
     if scheme is not None and model.quantization is None and scheme not in _MADE_ONLINE:
         told = f"--quantization {printable(scheme)}"
         unread += [] if told in unread or _FAMILIES.get(scheme) else [told]
-    return replace(command, unread=tuple(unread))
+    if command.engine == "vllm" and model.model_type in IMAGES_ALONE:
+        limits = limits_of_inputs(command.arguments)
+        if limits.get("image") == "0":
+            options["no_images"] = True
+            unread = [flag for flag in unread if not flag.startswith(LIMITS)]
+    return replace(command, options=options, unread=tuple(unread))

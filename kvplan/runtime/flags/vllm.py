@@ -38,6 +38,7 @@ _KV_FORMATS = {
     "fp8_per_token_head": "fp8_per_token_head", "nvfp4": "nvfp4", "fp8_ds_mla": "fp8_ds_mla",
     "nvfp4_ds_mla": "nvfp4_ds_mla", **{name: name for name in TURBOQUANT},
 }  # fmt: skip
+LIMITS = "--limit-mm-per-prompt"
 _KV_WORDS = frozenset({
     "auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "fp8_ds_mla", "nvfp4_ds_mla",
     "turboquant_k8v4", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_3bit_nc", "octave_k3v4", "octave_k3v3",
@@ -239,14 +240,19 @@ def _images(args: Mapping[str, object]) -> tuple[Options, list[str]]:
     0 images alone do not do that for a model that reads videos, which have a limit of their own."""
     if switched(args, "language_model_only"):
         return {"no_images": True}, []
+    limits = limits_of_inputs(args)
+    if limits.get("image") == limits.get("video") == "0":
+        return {"no_images": True}, []
+    shown = {kind: int(limit) if limit.isdecimal() else limit for kind, limit in limits.items()}
+    return {}, [spelled(LIMITS, json.dumps(shown))] if "0" in limits.values() else []
+
+
+def limits_of_inputs(args: Mapping[str, object]) -> dict[str, str]:
+    """How many images, videos … one prompt may have, of those that are limited."""
     given = args.get("limit_mm_per_prompt") or {}
     if isinstance(given, str) and "=" in given:
         given = dict(pair.partition("=")[::2] for pair in given.split(","))  # up to 0.8: image=0,video=0
-    given = tree(given, "--limit-mm-per-prompt")
-    limits = {kind: _limit(value) for kind, value in given.items()}
-    if limits.get("image") == limits.get("video") == "0":
-        return {"no_images": True}, []
-    return {}, [spelled("--limit-mm-per-prompt", json.dumps(given))] if "0" in limits.values() else []
+    return {kind: _limit(value) for kind, value in tree(given, LIMITS).items()}
 
 
 def _limit(value: Any) -> str:
