@@ -262,8 +262,7 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None, **how: Any) -> S
         raise InputError("a command does not say what it runs on", hint="name the GPU, e.g. `--gpu H100`")
     engine = f"{command.engine}@{command.version}" if command.version else command.engine
     profile = find_engine(engine)
-    pooled = profile.pooled
-    requests: int | None = None
+    pooled, requests = profile.pooled, None
     length = spec.max_seq_len if length is None else length
     if pooled is not None and pooled.shares_length:
         requests = options.get("max_num_seqs") or 1
@@ -274,7 +273,6 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None, **how: Any) -> S
         concurrency=requests,
         hold_limit=True,
     )
-    refusal = why_refused(command, spec, release(profile.version or ""))
     names = ("dtype", "kv_dtype", "quant", "gpu_memory_utilization", "max_num_batched_tokens")
     asked: dict[str, Any] = {name: options.pop(name, None) for name in names}
     asked |= {name: options.pop(name, 1) for name in ("tp", "pp", "dp", "dcp", "pcp")}
@@ -285,11 +283,15 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None, **how: Any) -> S
     except RefusedError as error:
         error.exit_code = 1
         raise
-    found = replace(found, notes=(*found.notes, *command.notes))
+    found, refusal = _noted(found, command), why_refused(command, spec, release(profile.version or ""))
     case = Case(model=found.model, serving=found.serving, kv_memory_bytes=kv_memory_bytes, hold_limit=True)
     most = longest(case, requests)
     longest_length = most.length if most is not None else None
     return ServeCheck(command=command, fit=found, longest=longest_length, refusal=refusal)
+
+
+def _noted(found: FitPlan, command: "Command") -> FitPlan:
+    return replace(found, notes=(*found.notes, *command.notes))
 
 
 def _is_automatic(command: "Command") -> bool:

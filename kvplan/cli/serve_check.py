@@ -32,8 +32,8 @@ def serve_check(ctx: click.Context, /, command: str, format: str | None, as_json
     """Whether COMMAND starts: the engine's own account and start-up check, from the flags as they stand.
 
     COMMAND is one argument: a line that starts vLLM, SGLang, TensorRT-LLM or llama.cpp, with `docker run` and the like
-    around it, a service of Docker Compose or a container of Kubernetes as its YAML, or a file with one. Nothing is run. Exit code 0: it
-    starts; 1: it does not, and what would make it start is said.
+    around it, a service of Docker Compose or a container of Kubernetes as its YAML, or the name of a file with one.
+    Nothing is run. Exit code 0: it starts; 1: it does not, and what would make it start is said.
     """
     from kvplan import inverse
     from kvplan.core.errors import RefusedError

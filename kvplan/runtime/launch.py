@@ -68,9 +68,9 @@ def find_launch(text: str) -> Launch:
     """The first start of an engine in a pasted text, or in a manifest; InputError where there is none."""
     in_manifest = [launch for command in container_commands(text) for launch in _starts(simple_commands(command), {})]
     commands = simple_commands(text)
-    first, *others = in_manifest or list(_starts(commands, {})) or [None]
-    if first is not None:
-        return replace(first, others=(*first.others, *(other.engine for other in others if other)))
+    found = in_manifest or list(_starts(commands, {}))
+    if found:
+        return replace(found[0], others=(*found[0].others, *(other.engine for other in found[1:])))
     shown = printable(" ".join(commands[0]) if commands else text.strip(), max_length=60)
     if any(word in ("ollama", "lms") for words in commands for word in words[:2]):
         raise InputError(f"`{shown}` leaves its settings to a server of its own", hint="give its server's log instead")

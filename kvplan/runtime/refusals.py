@@ -119,7 +119,7 @@ def _stored(model: ModelSpec) -> str | None:
 
 
 def _refuses_chunks(command: Command, model: ModelSpec, release: tuple[int, ...]) -> str | None:
-    """Source: vLLM 0.33, config/scheduler.py `verify_max_model_len`; a limit that nobody sets is raised to the length."""
+    """Source: vLLM 0.33, config/scheduler.py `verify_max_model_len`; where nobody sets a limit it is the length."""
     tokens = command.options.get("max_num_batched_tokens")
     length = command.options.get("max_model_len", model.max_seq_len)
     whole = command.engine == "vllm" and command.arguments.get("enable_chunked_prefill") is False

@@ -3,9 +3,10 @@
 import pytest
 
 import kvplan
-from kvplan import InputError, UnsupportedError
+from kvplan import UnsupportedError
 from kvplan.inverse import serve_check
 from kvplan.sources.gpus import find_gpu
+from tests.command import refusal_of
 
 VLLM = "vllm serve Qwen/Qwen3-8B --dtype float16"
 SGLANG = "sglang serve --model-path Qwen/Qwen3-8B"
@@ -26,9 +27,7 @@ PORTED = [(VLLM, "TPU v6e"), (VLLM, "Gaudi3"), (VLLM, "Trainium2"), (SGLANG, "TP
 
 @pytest.mark.parametrize(("command", "gpu", "words"), REFUSED)
 def test_a_device_that_an_engine_refuses(command: str, gpu: str, words: str) -> None:
-    with pytest.raises(InputError, match=words) as refusal:
-        serve_check(command, gpu, offline=True)
-    assert refusal.value.exit_code == 1
+    assert words in (refusal_of(command, gpu) or "")
 
 
 @pytest.mark.parametrize(("command", "gpu"), PORTED)
@@ -53,6 +52,13 @@ def test_no_bigger_gpu_is_proposed_that_the_engine_refuses(engine: str) -> None:
 
 @pytest.mark.parametrize("command", [VLLM, SGLANG])
 def test_rocms_account_is_said_to_be_assumed(command: str) -> None:
-    on_amd, on_nvidia = (serve_check(command, gpu, offline=True).fit.boot.pool for gpu in ("MI300X", "H200-SXM-141GB"))
-    assert on_amd is not None and any("assumed for ROCm" in note for note in on_amd.notes)
-    assert on_nvidia is not None and not any("ROCm" in note for note in on_nvidia.notes)
+    on_amd, on_nvidia = (_notes(command, gpu) for gpu in ("MI300X", "H200-SXM-141GB"))
+    assert any("assumed for ROCm" in note for note in on_amd)
+    assert not any("ROCm" in note for note in on_nvidia)
+
+
+def _notes(command: str, gpu: str) -> tuple[str, ...]:
+    found = serve_check(command, gpu, offline=True).fit
+    assert found is not None
+    assert found.boot.pool is not None
+    return found.boot.pool.notes

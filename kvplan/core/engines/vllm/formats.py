@@ -95,7 +95,7 @@ def _check_fp8(model: ModelSpec, deployment: Deployment, rules: Rules, arch: flo
 def _check_packed(model: ModelSpec, name: str, arch: float) -> None:
     """DeepSeek's packed rows, which sparse latent attention alone reads; those of NVFP4 on compute capability 10.x.
 
-    Source: vLLM 0.33, v1/attention/backends/mla/flashmla_sparse.py, flashinfer_mla_sparse.py, flashinfer_mla_sparse_sm120
+    Source: vLLM 0.33, v1/attention/backends/mla/: flashmla_sparse.py, flashinfer_mla_sparse.py and its _sm120
     """
     if compressed.applies(model):
         return
