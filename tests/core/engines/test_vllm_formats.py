@@ -120,3 +120,18 @@ def test_the_search_tries_the_formats_that_the_check_takes():
     assert tried == ["fp8", "int8", "nvfp4", "int4"]
     older = replace(serving, engine=find_engine("vllm@0.31"))
     assert "nvfp4" not in [laid.kv_dtype.name for laid in formats(model, older)]
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+        {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64}}},
+    ],
+    ids=["bitsandbytes", "hqq"],
+)
+def test_a_scheme_that_vllm_reads_no_more(stated):
+    model = spec(LLAMA | {"quantization_config": stated})
+    find_engine("vllm@0.19").pooled.check(model, deployment())
+    with pytest.raises(InputError, match=f"does not read weights in {stated['quant_method']}"):
+        find_engine("vllm").pooled.check(model, deployment())
