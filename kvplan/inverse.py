@@ -255,13 +255,14 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None, **how: Any) -> S
     from kvplan.runtime.refusals import why_refused, with_model
     from kvplan.runtime.starting import options_of
 
-    command = with_model(command, spec)
+    engine = f"{command.engine}@{command.version}" if command.version else command.engine
+    profile = find_engine(engine)
+    numbers = release(profile.version or "")
+    command = with_model(command, spec, numbers)
     options: dict[str, Any] = options_of(command)
     length, kv_memory_bytes = options.pop("max_model_len", None), options.pop("kv_memory_bytes", None)
     if gpu is None and kv_memory_bytes is None:
         raise InputError("a command does not say what it runs on", hint="name the GPU, e.g. `--gpu H100`")
-    engine = f"{command.engine}@{command.version}" if command.version else command.engine
-    profile = find_engine(engine)
     pooled, requests = profile.pooled, None
     length = spec.max_seq_len if length is None else length
     if pooled is not None and pooled.shares_length:
@@ -283,11 +284,10 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None, **how: Any) -> S
     except RefusedError as error:
         error.exit_code = 1
         raise
-    found, refusal = _noted(found, command), why_refused(command, spec, release(profile.version or ""))
+    found, refusal = _noted(found, command), why_refused(command, spec, numbers)
     case = Case(model=found.model, serving=found.serving, kv_memory_bytes=kv_memory_bytes, hold_limit=True)
     most = longest(case, requests)
-    longest_length = most.length if most is not None else None
-    return ServeCheck(command=command, fit=found, longest=longest_length, refusal=refusal)
+    return ServeCheck(command=command, fit=found, longest=None if most is None else most.length, refusal=refusal)
 
 
 def _noted(found: FitPlan, command: "Command") -> FitPlan:

@@ -32,6 +32,8 @@ _FAMILIES = {
 _FROM_CHECKPOINT = frozenset({"awq", "gptq", "compressed-tensors"})
 """Families that an engine does not make of a checkpoint in 16 bits."""
 _MADE_ONLINE = names("fp8 mxfp4 mxfp8")
+ASKS_FOR_NODES = (0, 12)
+"""The first of vLLM's releases that have `--nnodes`; older ones start over Ray where GPUs are too few."""
 _SEVERAL_NODES = names(
     "nnodes node_rank distributed_executor_backend data_parallel_size_local data_parallel_address "
     "data_parallel_backend data_parallel_hybrid_lb data_parallel_external_lb dist_init_addr nccl_init_addr"
@@ -59,7 +61,7 @@ def _reasons(command: Command, model: ModelSpec, release: tuple[int, ...]) -> It
         _refuses_scheme(command, model, release),
         _refuses_chunks(command, model, release),
         _refuses_level(command, release),
-        _misses_devices(command),
+        _misses_devices(command) if not _asks_ray(command, release) else None,
     )
     yield from (reason for reason in found if reason is not None)
 
@@ -159,8 +161,19 @@ def _misses_devices(command: Command) -> str | None:
     return f"the layout takes {ranks} GPUs, and the process sees {seen}"
 
 
-def with_model(command: Command, model: ModelSpec) -> Command:
-    """The command as the model makes it read: what the flags say of a checkpoint in 16 bits is left out openly."""
+def _asks_ray(command: Command, release: tuple[int, ...]) -> bool:
+    """Whether vLLM looks for Ray's other nodes by itself where this one has too few GPUs."""
+    return command.engine == "vllm" and release < ASKS_FOR_NODES
+
+
+def with_model(command: Command, model: ModelSpec, release: tuple[int, ...]) -> Command:
+    """The command as the model and the engine's release make it read.
+
+    What the flags say of a checkpoint in 16 bits is left out openly; 0 images leave out the tower of a model that reads
+    nothing else.
+    """
+    missing = _misses_devices(command) if _asks_ray(command, release) else None
+    notes = (*command.notes, f"{missing}: only Ray's further nodes have more") if missing else command.notes
     scheme, unread, options = _scheme(command), list(command.unread), dict(command.options)
     if scheme is not None and model.quantization is None and scheme not in _MADE_ONLINE:
         told = f"--quantization {printable(scheme)}"
@@ -170,4 +183,4 @@ def with_model(command: Command, model: ModelSpec) -> Command:
         if limits.get("image") == "0":
             options["no_images"] = True
             unread = [flag for flag in unread if not flag.startswith(LIMITS)]
-    return replace(command, options=options, unread=tuple(unread))
+    return replace(command, options=options, unread=tuple(unread), notes=notes)

@@ -88,6 +88,14 @@ def test_what_is_taken(command: str) -> None:
     assert _refusal(command) is None
 
 
+def test_too_few_gpus_were_rays_to_find_before_0_12() -> None:
+    older = POD.replace("v0.19.0", "v0.10.0")
+    assert _refusal(older) is None
+    found = serve_check(older, "H100", offline=True).fit
+    assert found is not None
+    assert any("sees 2 GPUs: only Ray's further nodes have more" in note for note in found.notes)
+
+
 def test_another_scheme_than_the_checkpoints() -> None:
     assert "stored in awq, which does not match `--quantization gptq`" in str(_refusal(f"vllm serve {AWQ} -q gptq"))
     assert "does not match `--quantization fp8`" in str(_refusal(f"vllm serve {AWQ} -q fp8"))
