@@ -8,6 +8,7 @@ from kvplan.api import DEFAULT_GPU, _gpu, _model, read_draft, read_switches
 from kvplan.core.boot import boot
 from kvplan.core.engines.deployment import Switches
 from kvplan.core.engines.table import find_engine
+from kvplan.core.engines.versions import release
 from kvplan.core.errors import InputError, RefusedError
 from kvplan.core.fit import Fit, Wanted
 from kvplan.core.fit import fit as fit_serving
@@ -250,23 +251,25 @@ def serve_check(
     gpu: Gpu | str | None = None,
     *,
     model: ModelSpec | str | PathLike[str] | None = None,
+    engine: str | None = None,
     offline: bool = False,
     timeout_seconds: float = 14.0,
 ) -> ServeCheck:
     """Whether a command line such as `vllm serve …` starts on `gpu`: the engine's own start-up check, before it runs.
 
-    `model` stands in for the one that the command names. The GPUs are as many as its flags ask for. Raises InputError
-    for a text that starts no engine, and without a GPU.
+    `model` stands in for the one that the command names, `engine` (NAME@VERSION) over the version that it tells. The
+    GPUs are as many as its flags ask for. Raises InputError for a text that starts no engine or another one, and
+    without a GPU.
     """
-    from kvplan.runtime.command import read_command
+    from kvplan.runtime.command import names_no_model, read_command
 
     if not isinstance(command, str):
         hint = "one text, as it is typed into a shell; `shlex.join` makes one of a list of words"
         raise InputError(f"a command cannot be {command!r:.60}", hint=hint)
-    read = read_command(command)
+    read = read_command(command, engine)
     named = model if model is not None else read.model
     if named is None:
-        raise InputError("the command names no model", hint="put it in, or give `model`")
+        raise names_no_model(read)
     how: dict[str, Any] = {"offline": offline, "timeout_seconds": timeout_seconds}
     return judge(read, named if isinstance(named, ModelSpec) else load_model(named, **how), _gpu(gpu), **how)
 
@@ -276,13 +279,16 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None, **how: Any) -> S
 
     A RefusedError is an answer here: it does not start.
     """
-    from kvplan.runtime.starting import options_of, refuses_length
+    from kvplan.runtime.refusals import why_refused, with_model
+    from kvplan.runtime.starting import options_of
 
+    engine = f"{command.engine}@{command.version}" if command.version else command.engine
+    numbers = release(find_engine(engine).version or "")
+    command = with_model(command, spec, numbers)
     options: dict[str, Any] = options_of(without_automatic(command))
     kv_memory_bytes = options.pop("kv_memory_bytes", None)
     if gpu is None and kv_memory_bytes is None:
         raise InputError("a command does not say what it runs on", hint="name the GPU, e.g. `--gpu H100`")
-    engine = f"{command.engine}@{command.version}" if command.version else command.engine
     want = _wanted(engine, spec, options)
     names = ("dtype", "kv_dtype", "quant", "gpu_memory_utilization", "max_num_batched_tokens")
     asked: dict[str, Any] = {name: options.pop(name, None) for name in names}
@@ -296,7 +302,8 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None, **how: Any) -> S
             command=command, model=spec, gpu=gpu, fit=None, longest=None, refusal=str(error), hint=error.hint or None
         )
     most = _longest(found, want.concurrency, on_gpu=gpu is not None)
-    refusal = refuses_length(command, spec)
+    refusal = why_refused(command, spec, numbers)
+    found = replace(found, notes=(*found.notes, *command.notes))
     return ServeCheck(command=command, model=spec, gpu=gpu, fit=found, longest=most, refusal=refusal)
 
 

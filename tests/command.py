@@ -9,6 +9,8 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from kvplan.cli import cli
+from kvplan.core.errors import RefusedError
+from kvplan.inverse import serve_check
 from tests.models import LLAMA
 
 MODEL = "meta-llama/Llama-2-70b"
@@ -30,3 +32,11 @@ def config(folder: Path, **changes: Any) -> str:
     path = folder / "config.json"
     path.write_text(json.dumps(LLAMA | changes), encoding="utf-8")
     return str(path)
+
+
+def refusal_of(command: str, gpu: str = "H100", **given: str) -> str | None:
+    """Why the engine does not even look at the memory; None where it does."""
+    try:
+        return serve_check(command, gpu, offline=True, **given).refusal
+    except RefusedError as error:
+        return str(error)

@@ -83,7 +83,7 @@ def test_what_trtllm_reads_from_a_file_is_shown() -> None:
     flags = json.loads(run("serve-check", command, "--gpu", "L4", "--json").stdout)["flags"]
     assert any(flag.endswith(f"--extra_llm_api_options kvplan.yaml # kvplan.yaml: {content}") for flag in flags)
     # A bigger GPU leaves room enough at the engine's own share; two of these at the safe one.
-    assert {"V100-PCIe-32GB", "2 GPUs: --kv_cache_free_gpu_memory_fraction 0.45 --tp_size 2"} <= set(flags)
+    assert {"RTX 5090", "2 GPUs: --kv_cache_free_gpu_memory_fraction 0.45 --tp_size 2"} <= set(flags)
 
 
 def test_figures_are_rounded_to_the_side_of_caution() -> None:

@@ -26,6 +26,7 @@ _EXAMPLES = examples(
 @click.option("--gpu", type=options.GPU, help="What it runs on, e.g. H100; as many as the command's flags ask for.")
 @click.option("--gpu-memory", type=options.SIZE, help="Memory of one GPU, instead of what its driver reports.")
 @click.option("--model", type=options.MODEL, help="Another name or path of the command's model.")
+@click.option("--engine", type=options.ENGINE, help="NAME@VERSION, which stands over the version that COMMAND tells.")
 @options.schema_option("serve-check")
 @options.source_flags
 @options.format_options("text", "json", "md")
@@ -34,23 +35,23 @@ def serve_check(ctx: click.Context, /, command: str, format: str | None, as_json
     """Whether COMMAND starts: the engine's own account and start-up check, from the flags as they stand.
 
     COMMAND is one argument: a line that starts vLLM, SGLang, TensorRT-LLM or llama.cpp, with `docker run` and the like
-    around it, or a service of Docker Compose or a container of Kubernetes as its YAML. Nothing is run. Exit code 0: it
-    starts; 1: it does not, and what would make it start is said.
+    around it, a service of Docker Compose or a container of Kubernetes as its YAML, or the name of a file with one.
+    Nothing is run. Exit code 0: it starts; 1: it does not, and what would make it start is said.
     """
     from kvplan import inverse
-    from kvplan.core.errors import InputError, RefusedError
-    from kvplan.runtime.command import read_command
+    from kvplan.core.errors import RefusedError
+    from kvplan.runtime.command import names_no_model, read_command
 
     format = options.chosen_format(format, as_json)
     gpu = options.named_gpu(given.pop("gpu"), given.pop("gpu_memory"))
     try:
-        read = read_command(command)
+        read = read_command(command, given.pop("engine"))
     except RefusedError as error:
         _print_refusal(error, gpu, format)
         ctx.exit(1)
     named = given.pop("model") or read.model
     if named is None:
-        raise InputError("the command names no model", hint="put it in, or give `--model`")
+        raise names_no_model(read)
     spec = options.load(named, **given)
     answer = inverse.judge(read, spec, gpu, **options.where(given))
     _print(answer, format)

@@ -236,8 +236,9 @@ def _parallel(model: ModelSpec, serving: Serving) -> list[tuple[str, str]]:
     kv_heads = [mixer.num_kv_heads for mixer in mixers if mixer.kind not in ("latent", "encoder", "linear")]
     if kv_heads and tp > min(kv_heads):
         found.append(("kv-replicated", f"tp {tp} is more than {min(kv_heads)} KV heads: each GPU holds a replica"))
-    if tp > 1 and any(mixer.kind == "latent" for mixer in mixers):
-        found.append(("latent-replicated", f"every one of {tp} tensor-parallel GPUs holds the whole latent cache"))
+    if tp > serving.dcp and any(mixer.kind == "latent" for mixer in mixers):
+        whole = "the whole latent cache" if serving.dcp == 1 else f"1/{serving.dcp} of the latent cache"
+        found.append(("latent-replicated", f"every one of {tp} tensor-parallel GPUs holds {whole}"))
     if not tp_accepted(model, tp):
         found.append(("tp-uneven", f"tp {tp} does not divide the heads evenly; most engines refuse it"))
     return found

@@ -222,13 +222,17 @@ def _stage_weights(
     The stage where an encoder-decoder's decoder begins looks its tokens up as the first one does.
     """
     last = stop == model.num_layers
-    on_host = serving.engine.pooled is not None and serving.engine.pooled.splits_layers
+    pooled = serving.engine.pooled
+    on_host = pooled is not None and pooled.splits_layers
     looks_up = not on_host and (start == 0 or start <= model.first_decoder_layer < stop)
     ends = list(model.embeddings if looks_up else ()) + list(model.head if last else ())
     if on_host and start == 0:
         ends += [weight for weight in model.embeddings if weight.part != "embeddings"]
     if last and not looks_up and model.tied_embeddings:
         ends.append(model.embeddings[0])
+    if pooled is not None and pooled.leaves_out is not None:
+        absent = pooled.leaves_out(model, serving.switches)
+        ends = [weight for weight in ends if weight.part not in absent]
     layers = (n * sum(rank_weight_bytes(weight, serving) for weight in layer.weights) for layer, n in counts)
     experts = (
         n * sum(rank_weight_bytes(weight, serving) for weight in layer.weights if weight.part == "experts")

@@ -3,17 +3,19 @@
 import json
 import re
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
+from kvplan.core.engines.table import find_engine
 from kvplan.core.errors import InputError
-from kvplan.core.text import printable
+from kvplan.core.text import join_words, printable
 from kvplan.runtime.flags.argument import UnknownValueError
-from kvplan.runtime.flags.parse import args_from_words
+from kvplan.runtime.flags.parse import args_from_words, nearly
 from kvplan.runtime.flags.read import options_from_args
 from kvplan.runtime.flags.table import find_dialect
 from kvplan.runtime.flags.write import words_from_options
 from kvplan.runtime.launch import Launch, find_launch
+from kvplan.runtime.pasted import config_words, contents
 from kvplan.runtime.shell import comments
 
 SETTINGS_FILE = "kvplan.yaml"
@@ -22,6 +24,8 @@ SETTINGS_FILE = "kvplan.yaml"
 _SETTINGS = re.compile(rf"{re.escape(SETTINGS_FILE)}: *(\{{.*\}})", re.DOTALL)
 _REVISION = re.compile(r"([\w.-]+/[\w.-]+)@([\w./-]+)", re.ASCII)
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|_KEY$", re.IGNORECASE)
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+_ENTRIES = re.compile(r"(?:\s*(?:\d+|GPU-[\w-]+|MIG-[\w/-]+)\s*(?:,|$))*")
 _MODEL_NAMES = {
     "vllm": ("model", "model_tag"),
     "sglang": ("model_path", "model"),
@@ -46,24 +50,34 @@ class Command:
     """What may bear on memory and is not understood: flags, variables."""
     environment: dict[str, str] = field(default_factory=dict)
     """Variables set for it, without those whose names tell of secrets."""
+    arguments: dict[str, object] = field(default_factory=dict)
+    """As the engine's parser takes them apart, by its own names."""
+    num_devices: int | None = None
+    """GPUs that the process sees; None where nothing says it."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the answer should know of the text."""
 
 
-def read_command(text: str) -> Command:
-    """The engine, the model and the options of a pasted command; nothing is run or looked up.
+def read_command(text: str, engine: str | None = None) -> Command:
+    """The engine, the model and the options of a pasted command, or of a file that holds one; nothing is run.
 
     Takes environment variables, prompts, continued lines, `sudo`, `nohup … &`, `uv run`, `numactl`, `bash -c '…'` and
-    `docker run`. Raises InputError for a text that starts no engine, a flag without its value, and a value that the
-    engine would refuse.
+    `docker run`; reads the file of vLLM's and SGLang's `--config` where it is on this machine. `engine` is NAME or
+    NAME@VERSION, which stands over what the text says of its version. Raises InputError for a text that starts no
+    engine, or another one, and a flag without its value; RefusedError for a value that the engine would refuse.
     """
-    launch = find_launch(text)
+    text = contents(text)
+    launch = _of_version(find_launch(text), engine)
     dialect = find_dialect(launch.engine)
     typed, loose = args_from_words(launch.engine, launch.words)
+    typed = _from_file(launch.engine, typed, loose) | typed
     settings = _settings(text) if launch.engine == "trtllm" else {}
     if settings:
         for name in ("config", "extra_llm_api_options"):
             typed.pop(name, None)
     named = {dialect.argument_variables.get(name): value for name, value in launch.environment.items()}
     args = {name: value for name, value in named.items() if name is not None} | settings | typed
+    dialect.refuse(args)
     told, unclear = _environment(launch)
     options, unread = options_from_args(launch.engine, args)
     model = _model(launch.engine, args, loose)
@@ -74,7 +88,67 @@ def read_command(text: str) -> Command:
         options=told | options,
         unread=(*unread, *unclear, *(printable(word) for word in loose if word != model and word not in _of(model))),
         environment={name: value for name, value in launch.environment.items() if not _SECRET.search(name)},
+        arguments=args,
+        num_devices=_num_devices(launch),
+        notes=(*_notes(launch), *_misspelt(launch.engine, typed)),
     )
+
+
+def names_no_model(command: Command) -> InputError:
+    """The error for a command without a model."""
+    file = command.arguments.get("config")
+    hint = "put it in, or give its name as `model`"
+    if file is not None:
+        hint = f"`{printable(str(file))}` may name it, and is not here: {hint}"
+    return InputError("the command names no model", hint=hint)
+
+
+def _of_version(launch: Launch, engine: str | None) -> Launch:
+    if engine is None:
+        return launch
+    name, _, version = engine.partition("@")
+    if find_engine(engine).name != launch.engine:
+        message = f"the command starts {launch.engine}, not {printable(name, max_length=40)}"
+        raise InputError(message, hint=f"`{launch.engine}@VERSION`, or leave the engine out")
+    return replace(launch, version=version or launch.version)
+
+
+def _from_file(engine: str, typed: dict[str, object], loose: list[str]) -> dict[str, object]:
+    """What the file of `--config` says, over which the command line stands; the model that stands without a flag, too.
+
+    Source: vLLM 0.33, utils/argparse_utils.py `_pull_args_from_config`
+    """
+    words = config_words(str(typed["config"])) if engine in ("vllm", "sglang") and typed.get("config") else None
+    if words is None:
+        return {}
+    typed.pop("config")
+    found, _ = args_from_words(engine, words)
+    if loose:
+        found.pop("model", None)
+    return found
+
+
+def _notes(launch: Launch) -> tuple[str, ...]:
+    if not launch.others:
+        return ()
+    return (f"the text starts {join_words(launch.others)}, too: the first alone, {launch.engine}, is judged",)
+
+
+def _misspelt(engine: str, typed: Mapping[str, object]) -> Iterator[str]:
+    """Flags that kvplan does not know and that are nearly one that it knows."""
+    for name in typed:
+        if meant := nearly(engine, name):
+            flag = printable(f"--{name.replace('_', '-')}", max_length=60)
+            yield f"`{flag}` is not a flag of {engine} that kvplan knows; perhaps `{meant}` is meant"
+
+
+def _num_devices(launch: Launch) -> int | None:
+    """The fewest of what a container is given and what variables leave visible of it."""
+    lists = [launch.environment.get(name) for name in _VISIBLE]
+    counts = [len([one for one in text.split(",") if one.strip()]) for text in lists if text is not None]
+    if any(text is not None and not _ENTRIES.fullmatch(text) for text in lists):
+        return None
+    return min([*counts, *([] if launch.num_devices is None else [launch.num_devices])], default=None)
 
 
 def _of(model: str | None) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Which engine a command starts, with which words: wrappers, containers and Python's `-m` taken off."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 from kvplan.core.errors import InputError
 from kvplan.core.text import printable
@@ -57,31 +58,31 @@ class Launch:
     """What the engine's own parser sees."""
     version: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    num_devices: int | None = None
+    """GPUs that a container is given; None where nothing says it."""
+    others: tuple[str, ...] = ()
+    """The engines of further starts in the text."""
 
 
 def find_launch(text: str) -> Launch:
     """The first start of an engine in a pasted text, or in a manifest; InputError where there is none."""
-    for command in container_commands(text):
-        launch = _first(simple_commands(command), {})
-        if launch is not None:
-            return launch
+    in_manifest = [launch for command in container_commands(text) for launch in _starts(simple_commands(command), {})]
     commands = simple_commands(text)
-    launch = _first(commands, {})
-    if launch is not None:
-        return launch
+    found = in_manifest or list(_starts(commands, {}))
+    if found:
+        return replace(found[0], others=(*found[0].others, *(other.engine for other in found[1:])))
     shown = printable(" ".join(commands[0]) if commands else text.strip(), max_length=60)
     if any(word in ("ollama", "lms") for words in commands for word in words[:2]):
         raise InputError(f"`{shown}` leaves its settings to a server of its own", hint="give its server's log instead")
     raise InputError(f"`{shown}` starts no engine that kvplan knows", hint=_EXAMPLES)
 
 
-def _first(commands: list[list[str]], exported: dict[str, str]) -> Launch | None:
+def _starts(commands: list[list[str]], exported: dict[str, str]) -> Iterator[Launch]:
     for words in commands:
         if words[0] == "export" or all(ASSIGNMENT.fullmatch(word) for word in words):
             exported |= _assignments(words)
         elif (launch := _launch(words, exported)) is not None:
-            return launch
-    return None
+            yield launch
 
 
 def _assignments(words: list[str]) -> dict[str, str]:
@@ -112,7 +113,7 @@ def _launch(words: list[str], exported: dict[str, str]) -> Launch | None:
 def _on_another_machine(words: list[str], exported: dict[str, str]) -> Launch | None:
     """`ssh HOST 'a command'`, or its words one by one."""
     nested = [word for word in words if " " in word.strip()]
-    return _first(simple_commands(" ".join(nested or words[1:])), exported) if words else None
+    return next(_starts(simple_commands(" ".join(nested or words[1:])), exported), None) if words else None
 
 
 def _base(word: str) -> str:
@@ -146,12 +147,7 @@ def _script(words: list[str]) -> str | None:
 
 def _nested(script: str, environment: dict[str, str]) -> Launch:
     launch = find_launch(script)
-    return Launch(
-        engine=launch.engine,
-        words=launch.words,
-        version=launch.version,
-        environment=environment | launch.environment,
-    )
+    return replace(launch, environment=environment | launch.environment)
 
 
 def _image(words: list[str], index: int) -> str | None:
@@ -166,7 +162,7 @@ def _in_container(image: str, words: list[str], index: int, exported: dict[str, 
     before, after = words[:index], words[index + 1 :]
     environment = _passed_variables(before, exported | _assignments(before))
     tag = _OWN_TAGS.search(words[index]) or _BUILD.search(words[index])
-    version = tag[1] if tag else None
+    version, devices = tag[1] if tag else None, _devices(before)
     # `--entrypoint python3 IMAGE -m …`
     launch = _launch(["python3", *after] if after[:1] == ["-m"] else after, environment) if after else None
     if launch is None:
@@ -174,9 +170,20 @@ def _in_container(image: str, words: list[str], index: int, exported: dict[str, 
             hint = "put `sglang serve --model-path MODEL` behind the image"
             raise InputError("the image of SGLang is given no command that starts a server", hint=hint)
         after = after[1:] if after[:1] in (["--server"], ["serve"]) else after
-        return Launch(engine=image, words=after, version=version, environment=environment)
+        return Launch(engine=image, words=after, version=version, environment=environment, num_devices=devices)
     own = launch.version or (version if launch.engine == image else None)
-    return Launch(engine=launch.engine, words=launch.words, version=own, environment=launch.environment)
+    return replace(launch, version=own, num_devices=devices)
+
+
+def _devices(words: list[str]) -> int | None:
+    """GPUs of `--gpus 2`, `--gpus device=0,1`; None for `all`, and where nothing says it."""
+    for flag, value in zip(words, [*words[1:], ""], strict=True):
+        told = (value if flag == "--gpus" else flag.removeprefix("--gpus=") if "--gpus=" in flag else "").strip("\"'")
+        if found := re.fullmatch(r"(?:count=)?(\d+)", told):
+            return int(found[1])
+        if told.startswith("device="):
+            return len(told.removeprefix("device=").split(","))
+    return None
 
 
 def _passed_variables(words: list[str], outside: dict[str, str]) -> dict[str, str]:

@@ -9,6 +9,8 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from kvplan.runtime.shell import filled
+
 _KEY = re.compile(
     r"(?P<indent>[ ]*(?:- +)?)(?P<key>image|entrypoint|command|args|environment|env) *:(?: +(?P<rest>.*))?$"
 )
@@ -16,8 +18,10 @@ _ANY_KEY = re.compile(r"[ ]*(?:- +)?[\w.\-/]+ *:(?: |$)")
 _ITEM = re.compile(r"[ ]*- +(?P<text>.*)$")
 _BLOCK = re.compile(r"[>|][+-]?\d?$")
 _TOKEN = re.compile(r"""\s*(?:"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>(?:[^']|'')*)'|(?P<plain>[^,\[\]]+))\s*""")
-_DEFAULT = re.compile(r"\$\{\w+:?-([^}]*)\}")
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
+_GPUS = re.compile(r"""["']?(?:nvidia|amd)\.com/gpu["']? *: *["']?(\d+)""")
+_COUNT = re.compile(r"[ ]*(?:- +)?count *: *[\"']?(\d+)[\"']? *$")
+_IDS = re.compile(r"[ ]*(?:- +)?device_ids *: *\[([^\]]*)\]")
 _PART_ORDER = ("entrypoint", "command", "args")
 
 
@@ -30,6 +34,8 @@ class _Container:
     parts: dict[str, str] = field(default_factory=dict)
     """A piece of shell text by key."""
     environment: list[str] = field(default_factory=list)
+    num_devices: str = ""
+    """GPUs that are set aside for it."""
 
 
 def container_commands(text: str) -> list[str]:
@@ -40,18 +46,22 @@ def container_commands(text: str) -> list[str]:
 
 def _shell(container: _Container) -> str:
     words = " ".join(container.parts[key] for key in _PART_ORDER if key in container.parts)
-    words = _filled(words)
+    words = filled(words)
     if not container.image:
         return words
-    variables = " ".join(f"-e {shlex.quote(_filled(pair))}" for pair in container.environment)
+    variables = " ".join(f"-e {shlex.quote(filled(pair))}" for pair in container.environment)
     entrypoint = container.parts.get("entrypoint")
-    image = "" if entrypoint else shlex.quote(_filled(container.image))
-    return f"docker run {variables} {image} {words}".strip()
+    image = "" if entrypoint else shlex.quote(filled(container.image))
+    devices = f"--gpus={container.num_devices}" if container.num_devices else ""
+    return f"docker run {devices} {variables} {image} {words}".strip()
 
 
-def _filled(text: str) -> str:
-    """`${NAME:-8192}` as 8192, which it is where nothing else is set."""
-    return _DEFAULT.sub(r"\1", text)
+def _devices(line: str) -> str:
+    """The number of GPUs that a line sets aside; an empty text for one that does not."""
+    if found := _GPUS.search(line) or _COUNT.match(line):
+        return found[1]
+    found = _IDS.match(line)
+    return str(len(found[1].split(","))) if found else ""
 
 
 def _containers(lines: list[str]) -> Iterator[_Container]:
@@ -66,11 +76,13 @@ def _containers(lines: list[str]) -> Iterator[_Container]:
             yield current
             current = None
         if found is None:
+            if current is not None:
+                current.num_devices = _devices(without_comment(line)) or current.num_devices
             continue
         depth = len(found["indent"])
         current = current or _Container(indent=depth)
         end = _end(lines, at, depth)
-        _take(current, found["key"], _without_comment(found["rest"] or ""), lines[at:end])
+        _take(current, found["key"], without_comment(found["rest"] or ""), lines[at:end])
         at = end
     if current is not None:
         yield current
@@ -99,7 +111,7 @@ def _end(lines: list[str], at: int, depth: int) -> int:
 
 def _take(container: _Container, key: str, rest: str, below: list[str]) -> None:
     if key == "image":
-        container.image = _unquoted(rest)
+        container.image = unquoted(rest)
     elif key in ("environment", "env"):
         container.environment += _pairs(rest, below)
     else:
@@ -112,11 +124,11 @@ def _text(rest: str, below: list[str]) -> str:
         joint = " " if rest.startswith(">") else "\n"
         return joint.join(line.strip() for line in below if line.strip())
     if rest.startswith("["):
-        return shlex.join(_flow(" ".join([rest, *map(_without_comment, below)])))
+        return shlex.join(_flow(" ".join([rest, *map(without_comment, below)])))
     items = [found["text"] for line in below if (found := _ITEM.match(line))]
     if not rest and items:
-        return shlex.join(_unquoted(_without_comment(item)) for item in items)
-    return " ".join([_unquoted(rest), *(_without_comment(line).strip() for line in below)]).strip()
+        return shlex.join(unquoted(without_comment(item)) for item in items)
+    return " ".join([unquoted(rest), *(without_comment(line).strip() for line in below)]).strip()
 
 
 def _flow(text: str) -> list[str]:
@@ -134,21 +146,22 @@ def _pairs(rest: str, below: list[str]) -> list[str]:
     if rest.startswith("["):
         return [pair for pair in _flow(" ".join([rest, *below])) if "=" in pair]
     pairs, name = [], ""
-    for line in map(_without_comment, below):
+    for line in map(without_comment, below):
         text = line.strip().removeprefix("- ").strip()
         key, colon, value = text.partition(":")
         if key == "name" and colon:
-            name = _unquoted(value.strip())
+            name = unquoted(value.strip())
         elif key == "value" and colon and name:
-            pairs.append(f"{name}={_unquoted(value.strip())}")
-        elif "=" in _unquoted(text) and not re.match(r"\w+ *: ", text):
-            pairs.append(_unquoted(text))
+            pairs.append(f"{name}={unquoted(value.strip())}")
+        elif "=" in unquoted(text) and not re.match(r"\w+ *: ", text):
+            pairs.append(unquoted(text))
         elif colon and re.fullmatch(r"[A-Z_][A-Z0-9_]*", key) and value.strip():
-            pairs.append(f"{key}={_unquoted(value.strip())}")
+            pairs.append(f"{key}={unquoted(value.strip())}")
     return pairs
 
 
-def _unquoted(text: str) -> str:
+def unquoted(text: str) -> str:
+    """A scalar without its quotes."""
     text = text.strip()
     if len(text) >= 2 and text[0] == text[-1] == '"':
         return re.sub(r"\\(.)", r"\1", text[1:-1])
@@ -157,8 +170,8 @@ def _unquoted(text: str) -> str:
     return text
 
 
-def _without_comment(text: str) -> str:
-    """Without what follows a `#`, unless it stands in quotes."""
+def without_comment(text: str) -> str:
+    """A line without what follows a `#`, unless it stands in quotes."""
     parts = re.split(r"""("(?:[^"\\]|\\.)*"|'[^']*')""", text)
     for index in range(0, len(parts), 2):
         if found := _COMMENT.search(parts[index]):

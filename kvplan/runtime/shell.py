@@ -18,7 +18,13 @@ _PROMPT = re.compile(
 )
 _WINDOWS_PATH = re.compile(r"(?<![\w\\])[A-Za-z]:\\(?=[^\s\\])[^\s\"']*")
 _COMMENT = re.compile(r"^[ \t]*#[^\n]*$", re.MULTILINE)
+_DEFAULT = re.compile(r"\$\{\w+:?-([^}]*)\}")
 _MORE_FLAGS = re.compile(r"\n[ \t]*(?=-)")
+
+
+def filled(text: str) -> str:
+    """`${NAME:-8192}` as 8192, which it is where nothing else is set."""
+    return _DEFAULT.sub(r"\1", text)
 
 
 def comments(text: str) -> list[str]:
@@ -28,10 +34,12 @@ def comments(text: str) -> list[str]:
 
 def simple_commands(text: str) -> list[list[str]]:
     """The commands of a text as words: lines joined where `\\` ends them or flags begin the next one, prompts,
-    comments and redirections left out, cut at `;`, `&`, `|` and line ends. Raises InputError for an open quote.
+    comments and redirections left out, `${NAME:-default}` filled, cut at `;`, `&`, `|` and line ends.
+
+    Raises InputError for an open quote.
     """
     text = _WINDOWS_PATH.sub(lambda found: found[0].replace("\\", "\\\\"), text)
-    joined = _CONTINUED.sub(" ", _PROMPT.sub("", _COMMENT.sub("", text)))
+    joined = _CONTINUED.sub(" ", _PROMPT.sub("", _COMMENT.sub("", filled(text))))
     joined = _MORE_FLAGS.sub(" ", joined.strip())
     return [words for line in _lines(joined) for words in _cut(_words(_without_redirections(line))) if words]
 

@@ -9,17 +9,13 @@ from kvplan.core.fit import Change, told
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
 from kvplan.runtime.command import Command, write_command
+from kvplan.runtime.refusals import LONG_CONTEXT
 
 _NOT_SAID = {
     "llamacpp": ("pp", "dp", "dtype", "gpu_memory_utilization", "output_last", "latent_cache"),
     "trtllm": ("dp",),
 }
 """What an engine takes from the machine, the build or the file: llama.cpp splits layers over the devices it sees."""
-
-LONG_CONTEXT = {"vllm": "VLLM_ALLOW_LONG_MAX_MODEL_LEN", "sglang": "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"}
-"""Variables without which an engine refuses a length beyond the model's own."""
-_SCALED = ("hf-overrides", "hf_overrides", "rope-scaling", "rope_scaling", "json-model-override-args")
-
 
 LLAMA_SERVER = {"max_num_seqs": 4, "kv_unified": True}
 """What `llama-server` takes where `--parallel` is not said, unlike libllama: tools/server/server.cpp, b11434."""
@@ -30,23 +26,6 @@ def options_of(command: Command) -> dict[str, object]:
     if command.engine == "llamacpp" and "max_num_seqs" not in command.options:
         return {**command.options, **LLAMA_SERVER}
     return dict(command.options)
-
-
-def refuses_length(command: Command, model: ModelSpec) -> str | None:
-    """Why the engine refuses a command's length: it is more than the model states, and nothing allows that.
-
-    Sources: vLLM, config/model.py `_get_and_verify_max_len`; SGLang, configs/model_config.py `_derive_context_length`
-    """
-    variable, length = LONG_CONTEXT.get(command.engine), command.options.get("max_model_len")
-    if variable is None or model.max_seq_len is None or not isinstance(length, int) or length <= model.max_seq_len:
-        return None
-    allowed = command.environment.get(variable, "0").lower() in ("1", "true")
-    if allowed or any(word in flag for flag in command.unread for word in _SCALED):
-        return None
-    return (
-        f"{command.engine} refuses requests of {length:,} tokens: the model states {model.max_seq_len:,}; {variable}=1"
-        " allows more, and so do scaled positions (`--hf-overrides`)"
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

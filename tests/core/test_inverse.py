@@ -204,12 +204,12 @@ def test_layouts_stay_within_a_node_and_divide_heads():
 
 
 def test_the_widest_format_that_fits():
-    # Of 1 GiB, 4096 tokens of 131,072 bytes are a half: two requests in bf16, four in fp8, no 8 in either; 7 in int4,
-    # whose scales take 8 bytes beside 128 of each token and head: (128 + 8) / 512 of bf16.
+    # Of 1 GiB, 4096 tokens of 131,072 bytes are a half: two requests in bf16, four in fp8, no 8 in either; 7 in nvfp4,
+    # which Hopper's kernels read from 0.32 on: 64 bytes and 8 of scales are 72 / 256 of a head in bf16.
     formats = {
         n: kvplan.fit(GQA, kv_memory_bytes=GIB, max_model_len=4096, concurrency=n, kv_dtype="best") for n in (2, 4, 7)
     }
-    assert {n: f.serving.kv_dtype.name for n, f in formats.items()} == {2: "bf16", 4: "fp8", 7: "int4"}
+    assert {n: f.serving.kv_dtype.name for n, f in formats.items()} == {2: "bf16", 4: "fp8", 7: "nvfp4"}
     # Turing has no kernel for fp8: there int8 with its scales holds 3 where fp16 holds 2.
     old = resolve(GQA, seq_len=4096, engine="vllm", gpu=gpu(24, arch="7.5"))
     want = Wanted(max_model_len=4096, concurrency=3, best_kv_dtype=True)

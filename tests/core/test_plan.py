@@ -249,6 +249,9 @@ def test_warnings_name_what_the_plan_rests_on():
     assert "kv-replicated" in codes(estimate(spec(num_key_value_heads=8), tp=16))
     assert "tp-uneven" in codes(estimate(spec(), tp=3))
     assert "latent-replicated" in codes(estimate("deepseek-ai/DeepSeek-V2-Lite", tp=2))
+    over_ranks = estimate("deepseek-ai/DeepSeek-V2-Lite", engine="vllm", tp=4, dcp=2)
+    assert any("holds 1/2 of the latent cache" in warning.message for warning in over_ranks.warnings)
+    assert "latent-replicated" not in codes(estimate("deepseek-ai/DeepSeek-V2-Lite", engine="vllm", tp=4, dcp=4))
     unstated = estimate(spec(torch_dtype=None))
     assert "dtype-assumed" in codes(unstated)
     assert unstated.evidence["weights"] == unstated.evidence["kv_cache"] == "assumed"

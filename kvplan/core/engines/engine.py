@@ -12,7 +12,7 @@ from kvplan.core.hardware import Gpu
 from kvplan.core.mixers import Mixer
 
 if TYPE_CHECKING:
-    from kvplan.core.model import ModelSpec
+    from kvplan.core.model import ModelSpec, Part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,8 @@ class Pooled:
 
     Raises UnsupportedError for a class that is not known.
     """
+    leaves_out: "Callable[[ModelSpec, Switches], frozenset[Part]] | None" = None
+    """Parts of a model's weights that are not loaded with such switches: towers of images that nobody may send."""
     caps_pool: bool = False
     """A size of the pool that is given is a cap of what the account leaves (TensorRT-LLM `max_gpu_total_bytes`)."""
     shares_length: bool = False

@@ -20,7 +20,9 @@ NARROWER = (
 
 
 _BLACKWELL = frozenset({"nvfp4", "mxfp4"})
-"""Formats that kernels read from compute capability 10.0 on."""
+"""Formats that kernels read from compute capability 10.0 on, of engines whose own check does not say."""
+_JUDGES_FORMATS = frozenset({"vllm"})
+"""Engines whose check knows which GPU's kernels read which format."""
 
 
 def layouts(model: ModelSpec, serving: Serving, num_gpus: int) -> Iterator[Serving]:
@@ -71,7 +73,8 @@ def formats(model: ModelSpec, serving: Serving) -> Iterator[Serving]:
         dtype = parse_kv_dtype(name)
         if 2 * cache_width(dtype) >= width or (known is not None and name not in known):
             continue
-        if name in _BLACKWELL and not _has_fp4(serving.gpu):
+        judged = serving.engine.name in _JUDGES_FORMATS
+        if name in _BLACKWELL and not judged and not _has_fp4(serving.gpu):
             continue
         told = replace(serving, kv_dtype=dtype, value_dtype=dtype, kv_dtype_stated=True)
         if accepts(model, told):

@@ -87,6 +87,8 @@ class Dialect:
     """Options → what stands in the file of settings, by dotted names, beside the arguments with `in_file`."""
     expand: Callable[[str], list[str]] = lambda word: [word]
     """A word of the command line → the words that it stands for."""
+    refuse: Callable[[Mapping[str, object]], None] = lambda args: None
+    """Raises RefusedError for words of a command line that the engine's parser does not take."""
     silent_many: frozenset[str] = frozenset()
     """Of `silent`, those that several words may follow."""
     variables: Mapping[str, Variable] = field(default_factory=dict)

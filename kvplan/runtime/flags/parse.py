@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 
 from kvplan.core.errors import InputError
@@ -63,6 +64,15 @@ def args_from_words(engine: str, words: list[str]) -> tuple[dict[str, object], l
         elif word != "--":
             _take(engine, word, rest, args)
     return args, loose
+
+
+def nearly(engine: str, name: str) -> str | None:
+    """The flag that an argument which kvplan does not know may be a slip of the pen for; None where none is near."""
+    forms = _forms(engine)
+    if name in forms or name.startswith("-") or "." in name:
+        return None
+    near = get_close_matches(name, forms, n=1, cutoff=0.85)
+    return f"--{near[0].replace('_', '-')}" if near else None
 
 
 def _is_flag(word: str) -> bool:

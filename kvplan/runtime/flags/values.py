@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kvplan.core.dtypes import parse_dtype, parse_kv_dtype, parse_kv_dtypes
-from kvplan.core.errors import InputError
+from kvplan.core.errors import InputError, RefusedError
 from kvplan.core.text import printable
 from kvplan.core.units import GIB
 from kvplan.runtime.flags.argument import UnknownValueError, Value, names
@@ -15,10 +15,10 @@ _TRUE = frozenset({"true", "on", "1", "yes"})
 _FALSE = frozenset({"false", "off", "0", "no"})
 
 
-def refused(flag: str, value: object, what: str) -> InputError:
+def refused(flag: str, value: object, what: str) -> RefusedError:
     """The error for a value that the engine would refuse."""
     message = f"`{flag} {printable(str(value), max_length=40)}` is not {what}"
-    return InputError(message, hint=f"`{flag}` takes {what}")
+    return RefusedError(message, hint=f"`{flag}` takes {what}")
 
 
 def whole(value: object) -> int:

@@ -38,6 +38,14 @@ _KV_FORMATS = {
     "fp8_per_token_head": "fp8_per_token_head", "nvfp4": "nvfp4", "fp8_ds_mla": "fp8_ds_mla",
     "nvfp4_ds_mla": "nvfp4_ds_mla", **{name: name for name in TURBOQUANT},
 }  # fmt: skip
+LIMITS = "--limit-mm-per-prompt"
+_KV_WORDS = frozenset({
+    "auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "fp8_ds_mla", "nvfp4_ds_mla",
+    "turboquant_k8v4", "turboquant_4bit_nc", "turboquant_k3v4_nc", "turboquant_3bit_nc", "octave_k3v4", "octave_k3v3",
+    "octave_k3v3_compact", "ultraquant_4bit", "int4_per_token_head", "int8_per_token_head", "fp8_per_token_head",
+    "nvfp4", "nvfp4_4over6",
+})  # fmt: skip
+"""vLLM 0.33, config/cache.py `CacheDType`: older releases have fewer."""
 _UNITS = dict(zip("kmgtKMGT", (10**3, 10**6, 10**9, 10**12, 2**10, 2**20, 2**30, 2**40), strict=True))
 
 
@@ -180,10 +188,15 @@ def _counted(flag: str, value: object) -> int:
         raise refused(flag, value, _SIZES) from None
 
 
+_LEVELS = ("0", "1", "2", "3")
+
+
 def _graphs(args: Mapping[str, object]) -> tuple[Options, list[str]]:
     level = args.get("optimization_level")
     typed = isinstance(level, str) and level.startswith("{")  # up to 0.10 `-O` took the compilation's settings
-    config = tree((level if typed else args.get("compilation_config")) or {}, "--compilation-config")
+    given = level if typed else args.get("compilation_config") or {}
+    # Releases with `from_cli` took a bare level.
+    config = {"level": given} if str(given) in _LEVELS else tree(given, "--compilation-config")
     level = str(config.get("level", "")) if typed or level is None else str(level)
     sizes = config.get("cudagraph_capture_sizes") or args.get("cudagraph_capture_sizes") or args.get("cuda_graph_sizes")
     found: Options = {}
@@ -227,14 +240,19 @@ def _images(args: Mapping[str, object]) -> tuple[Options, list[str]]:
     0 images alone do not do that for a model that reads videos, which have a limit of their own."""
     if switched(args, "language_model_only"):
         return {"no_images": True}, []
+    limits = limits_of_inputs(args)
+    if limits.get("image") == limits.get("video") == "0":
+        return {"no_images": True}, []
+    shown = {kind: int(limit) if limit.isdecimal() else limit for kind, limit in limits.items()}
+    return {}, [spelled(LIMITS, json.dumps(shown))] if "0" in limits.values() else []
+
+
+def limits_of_inputs(args: Mapping[str, object]) -> dict[str, str]:
+    """How many images, videos … one prompt may have, of those that are limited."""
     given = args.get("limit_mm_per_prompt") or {}
     if isinstance(given, str) and "=" in given:
         given = dict(pair.partition("=")[::2] for pair in given.split(","))  # up to 0.8: image=0,video=0
-    given = tree(given, "--limit-mm-per-prompt")
-    limits = {kind: _limit(value) for kind, value in given.items()}
-    if limits.get("image") == limits.get("video") == "0":
-        return {"no_images": True}, []
-    return {}, [spelled("--limit-mm-per-prompt", json.dumps(given))] if "0" in limits.values() else []
+    return {kind: _limit(value) for kind, value in tree(given, LIMITS).items()}
 
 
 def _limit(value: Any) -> str:
@@ -269,6 +287,13 @@ def _expand(word: str) -> list[str]:
     return ["--optimization-level", rest] if rest else ["--optimization-level"]
 
 
+def _refuse(args: Mapping[str, object]) -> None:
+    """What a command line cannot say; a log may print words of a newer release."""
+    name = args.get("kv_cache_dtype")
+    if name is not None and word(name).lower() not in _KV_WORDS:
+        raise refused("--kv-cache-dtype", name, "a format of vLLM's cache, such as fp8")
+
+
 def _unread(text: str) -> Options:
     raise UnknownValueError
 
@@ -292,6 +317,7 @@ DIALECT = Dialect(
     joint_write=_joint_write,
     variables={"stage_layers": Variable("VLLM_PP_LAYER_PARTITION", stages_text)},
     expand=_expand,
+    refuse=_refuse,
     environment={
         "VLLM_PP_LAYER_PARTITION": stages,
         "VLLM_ATTENTION_BACKEND": lambda text: {"attention_backend": _backend(text)},

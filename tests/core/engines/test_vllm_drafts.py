@@ -21,6 +21,7 @@ from kvplan.core.errors import HubError
 from kvplan.core.units import GIB
 from kvplan.inverse import serve_check
 from kvplan.sources.catalog import load
+from tests.command import refusal_of
 from tests.core.engines.test_vllm import ROWS, configs, deployment, draft_of
 from tests.models import spec
 
@@ -167,8 +168,13 @@ def test_what_vllm_does_not_start_with(draft, given, words):
 def test_whole_models_draft_from_0_15_on_and_on_one_stage():
     whole = load("meta-llama/Llama-3.2-1B")
     find_engine("vllm@0.15").pooled.check(load(LLAMA_8B), asked(whole, "draft_model"))
-    with pytest.raises(UnsupportedError, match=r"no draft model of vLLM before 0\.15"):
-        find_engine("vllm@0.14").pooled.check(load(LLAMA_8B), asked(whole, "draft_model"))
+    # NotImplementedError of config/speculative.py, e.g. vllm-project/vllm issue 31883 for 0.13; before 0.10 the engine
+    # before V1 ran it.
+    for version in ("0.14", "0.11", "0.10"):
+        with pytest.raises(InputError, match=r"runs no draft model before 0\.15"):
+            find_engine(f"vllm@{version}").pooled.check(load(LLAMA_8B), asked(whole, "draft_model"))
+    with pytest.raises(UnsupportedError, match=r"vLLM before 0\.10 runs a draft model"):
+        find_engine("vllm@0.9").pooled.check(load(LLAMA_8B), asked(whole, "draft_model"))
     with pytest.raises(InputError, match="pipeline stages"):
         find_engine("vllm").pooled.check(load(LLAMA_8B), asked(whole, "draft_model", pp=2))
 
@@ -207,6 +213,17 @@ def test_a_command_that_names_its_draft():
     assert any("`x/eagle3` was not read as a head" in note for note in unread.fit.boot.pool.notes)
     refused = serve_check(command(model="Qwen/Qwen3-0.6B", num_speculative_tokens=3), gpu="H100", offline=True)
     assert (refused.starts, "vocabularies differ" in refused.refusal) == (False, True)
+
+
+def test_a_method_that_vllm_has_and_kvplan_does_not_know_is_no_refusal():
+    older = f"uv run --with vllm==0.19.0 {command(method='medusa', model='x/y', num_speculative_tokens=3)}"
+    for line in (older, command(method="dflash", model="x/y", num_speculative_tokens=3)):
+        with pytest.raises(UnsupportedError, match="loads to draft with is not known to kvplan"):
+            serve_check(line, gpu="H100", offline=True)
+    # 0.33's SpeculativeMethod has neither.
+    for method in ("medusa", "foo"):
+        reason = refusal_of(command(method=method, model="x/y", num_speculative_tokens=3))
+        assert reason == f"vLLM has no method `{method}` to draft by"
 
 
 def test_a_draft_of_fewer_tokens_is_noted():

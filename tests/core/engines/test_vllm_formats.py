@@ -1,10 +1,13 @@
 """Which cache formats run on which GPU, by the classes of vLLM 0.33 in v1/attention/backends, and what `auto` is."""
 
+from dataclasses import replace
+
 import pytest
 
 import kvplan
 from kvplan import InputError
 from kvplan.core.engines.table import find_engine
+from kvplan.core.fit.places import formats
 from tests.core.engines.test_vllm import configs, deployment
 from tests.models import LLAMA, spec
 
@@ -26,6 +29,9 @@ TAKEN = [
     ("llama-3.1-8b", {"kv_dtype": "nvfp4", "arch": "8.0"}, "vllm"),
     ("llama-3.1-8b", {"kv_dtype": "nvfp4", "arch": "12.0"}, "vllm"),
     ("gpt-oss-20b", {"kv_dtype": "nvfp4", "arch": "10.0"}, "vllm"),
+    ("llama-3.1-8b", {"kv_dtype": "nvfp4", "arch": "10.0", "tp": 16, "dcp": 2}, "vllm"),
+    ("deepseek-v3.2", {"kv_dtype": "fp8_ds_mla", "arch": "9.0"}, "vllm"),
+    ("deepseek-v3.2", {"kv_dtype": "nvfp4_ds_mla", "arch": "10.0"}, "vllm"),
 ]
 REFUSED = [
     ("llama-3.1-8b", {"kv_dtype": "fp8", "arch": "7.5", "dtype": "fp16"}, "vllm", "from compute capability 8.9"),
@@ -38,6 +44,11 @@ REFUSED = [
     ("llama-3.1-8b", {"kv_dtype": "nvfp4", "arch": "12.0"}, "vllm@0.31", "capability 10.x, this GPU has 12.0"),
     ("gpt-oss-20b", {"kv_dtype": "nvfp4", "arch": "9.0"}, "vllm", "does not take the attention"),
     ("phi-3-mini-4k", {"kv_dtype": "nvfp4", "arch": "9.0"}, "vllm", "does not take the attention"),
+    # flashinfer.py 955, `_nvfp4_kv_on_fa2`; the packed rows are those of mla/flashmla_sparse.py and its like alone.
+    ("llama-3.1-8b", {"kv_dtype": "nvfp4", "arch": "9.0", "tp": 16, "dcp": 2}, "vllm", "with `dcp` no kernel"),
+    ("llama-3.1-8b", {"kv_dtype": "fp8_ds_mla"}, "vllm", "which `test/model` has not"),
+    ("deepseek-v3", {"kv_dtype": "fp8_ds_mla"}, "vllm", "packs the rows of sparse latent attention"),
+    ("deepseek-v3.2", {"kv_dtype": "nvfp4_ds_mla", "arch": "9.0"}, "vllm", "needs compute capability 10.x"),
 ]
 
 
@@ -101,3 +112,26 @@ def test_the_flag_is_printed_where_it_differs_from_what_the_engine_takes():
         printed[kv_dtype] = "--kv-cache-dtype bfloat16" if "--kv-cache-dtype bfloat16" in answer.command else None
         assert "--kv-cache-dtype fp8" not in answer.command
     assert printed == {None: None, "fp8": None, "bf16": "--kv-cache-dtype bfloat16"}
+
+
+def test_the_search_tries_the_formats_that_the_check_takes():
+    model, serving = kvplan.load_model("Qwen/Qwen3-8B"), kvplan.fit("Qwen/Qwen3-8B", "L40S").serving
+    tried = [laid.kv_dtype.name for laid in formats(model, serving)]
+    assert tried == ["fp8", "int8", "nvfp4", "int4"]
+    older = replace(serving, engine=find_engine("vllm@0.31"))
+    assert "nvfp4" not in [laid.kv_dtype.name for laid in formats(model, older)]
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+        {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64}}},
+    ],
+    ids=["bitsandbytes", "hqq"],
+)
+def test_a_scheme_that_vllm_reads_no_more(stated):
+    model = spec(LLAMA | {"quantization_config": stated})
+    find_engine("vllm@0.19").pooled.check(model, deployment())
+    with pytest.raises(InputError, match=f"does not read weights in {stated['quant_method']}"):
+        find_engine("vllm").pooled.check(model, deployment())

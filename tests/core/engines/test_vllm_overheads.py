@@ -22,7 +22,7 @@ from kvplan.core.engines.vllm.encoder import held_by_encoder
 from kvplan.core.engines.vllm.extras import draft_weights, lora_slots
 from kvplan.core.engines.vllm.loading import extra_weights, rotary_bytes
 from kvplan.core.engines.vllm.overheads import taken, untaken
-from kvplan.core.errors import InputError
+from kvplan.core.errors import InputError, UnsupportedError
 from kvplan.core.fit.told import told
 from kvplan.core.serving import resolve
 from kvplan.core.units import GIB, MIB
@@ -196,7 +196,7 @@ def test_what_drafts_loads_weights():
     assert draft_weights(deepseek, staged, 1).num_bytes > 11 * GIB  # 11.6 B parameters in fp8
     with pytest.raises(InputError, match="stores no layers"):
         draft_weights(llama, deployed(speculative_method="mtp", num_speculative_tokens=1), 0)
-    with pytest.raises(InputError, match="is not known"):
+    with pytest.raises(UnsupportedError, match="is not known"):
         draft_weights(llama, deployed(speculative_method="draft_model", num_speculative_tokens=1), 0)
 
 

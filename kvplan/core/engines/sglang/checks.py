@@ -1,8 +1,10 @@
 """What SGLang refuses.
 
-Source: SGLang 0.5.23, sglang/srt/configs/model_config.py, layers/dp_attention.py, configs/mamba_utils.py `divide`
+Source: SGLang 0.5.23, sglang/srt/configs/model_config.py, layers/dp_attention.py, configs/mamba_utils.py `divide`;
+model_executor/model_runner.py `load_model` for the compute capability
 """
 
+from kvplan.core.engines.accelerators import check_accelerator
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.sglang.layers import attention_tp, is_dsa, stages
 from kvplan.core.errors import InputError
@@ -15,13 +17,14 @@ ENCODER_DECODERS = frozenset({
 })  # fmt: skip
 """Source: configs/model_config.py `is_encoder_decoder_model`"""
 
-
+LEAST_CAPABILITY = 7.5
 HEADS = {"eagle": frozenset({"LlamaForCausalLMEagle"}), "eagle3": frozenset({"LlamaForCausalLMEagle3"})}
 """Classes of heads whose tensors kvplan knows, by the method that drafts with them."""
 
 
 def check(model: ModelSpec, deployment: Deployment) -> None:
     """Raises InputError for a layout, a format or a switch that SGLang does not start with."""
+    check_accelerator(deployment.gpu, "SGLang", LEAST_CAPABILITY)
     _check_layout(model, deployment)
     _check_formats(model, deployment)
     _check_drafts(model, deployment)

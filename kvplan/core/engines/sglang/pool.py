@@ -6,6 +6,7 @@ Source: SGLang 0.5.23, sglang/srt/mem_cache/kv_cache_configurator.py `config_fro
 
 from dataclasses import dataclass
 
+from kvplan.core.engines.accelerators import accelerator_notes
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.pool import KVPool, PoolGroup
 from kvplan.core.engines.sglang import compressed
@@ -295,7 +296,7 @@ def _notes(
         notes.append(f"the tokens are those of one of {deployment.dcp} ranks of decode context parallelism")
     if is_dsa(model):
         notes.append("DSA: pages of 64 tokens; the indexer's keys are in fp8 with a scale for 128")
-    return tuple(notes)
+    return (*notes, *accelerator_notes(deployment))
 
 
 def _kv_note(groups: tuple[KVLayers, ...], tokens: int, page: int) -> str:

@@ -1,13 +1,20 @@
-"""What TensorRT-LLM refuses."""
+"""What TensorRT-LLM refuses.
 
+Source: its "Supported Hardware" for devices: Ampere to Blackwell, for which alone its kernels are built
+"""
+
+from kvplan.core.engines.accelerators import check_accelerator
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.trtllm.layers import attention_tp, block, stages_of
 from kvplan.core.errors import InputError
 from kvplan.core.model import ModelSpec
 
+LEAST_CAPABILITY = 8.0
+
 
 def check(model: ModelSpec, deployment: Deployment) -> None:
     """Raises InputError for what TensorRT-LLM refuses, UnsupportedError for what kvplan does not know of it."""
+    check_accelerator(deployment.gpu, "TensorRT-LLM", LEAST_CAPABILITY)
     if model.has_encoder and not model.crosses_images:
         raise InputError(f"TensorRT-LLM's PyTorch backend does not serve `{model.id}`", hint="use another engine")
     if deployment.dcp > 1 or deployment.pcp > 1:

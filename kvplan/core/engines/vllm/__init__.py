@@ -18,6 +18,7 @@ from kvplan.core.engines.vllm import drafts, pool
 from kvplan.core.engines.vllm.budget import budget
 from kvplan.core.engines.vllm.check import check
 from kvplan.core.engines.vllm.defaults import auto_dtype, default_max_num_seqs
+from kvplan.core.engines.vllm.encoder import left_out
 from kvplan.core.engines.vllm.formats import auto_kv_dtype
 from kvplan.core.engines.vllm.rules import numbers, rules_of
 from kvplan.core.mixers import Mixer
@@ -62,6 +63,7 @@ def profile(version: str | None) -> Engine:
             reads_draft=drafts.READ,
             assumes_draft=drafts.ASSUMED,
             draft_class=drafts.draft_class,
+            leaves_out=partial(left_out, release=numbers(rules)),
             runs_at_once=partial(default_max_num_seqs, release=numbers(rules)),
         ),
         newer=newer,

@@ -9,6 +9,7 @@ from math import ceil
 from kvplan.core.device import visible_bytes
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.pool import Budget
+from kvplan.core.engines.vllm.encoder import without_towers
 from kvplan.core.engines.vllm.measured import CONTEXT
 from kvplan.core.engines.vllm.overheads import taken, untaken
 from kvplan.core.engines.vllm.pool import stages
@@ -30,6 +31,7 @@ def budget(model: ModelSpec, deployment: Deployment, weights: tuple[int, ...], r
     device = visible_bytes(deployment.gpu)
     share = rules.default_share if deployment.memory_share is None else deployment.memory_share
     release = numbers(rules)
+    model = without_towers(model, deployment.switches, release)
     accounts: list[Budget] = []
     known: dict[object, Budget] = {}
     bounds = stages(model, deployment)

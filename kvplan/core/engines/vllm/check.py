@@ -4,6 +4,7 @@ Source: vLLM 0.33, config/model.py `verify_with_parallel_config`; config/paralle
 layers/vocab_parallel_embedding.py, which pads the vocabulary to 64; layers/linear.py `divide`
 """
 
+from kvplan.core.engines.accelerators import check_accelerator
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.vllm.defaults import default_max_num_batched_tokens
 from kvplan.core.engines.vllm.drafts import check_drafts
@@ -18,6 +19,13 @@ from kvplan.core.model import ModelSpec, Weight
 from kvplan.core.units import round_up
 
 VOCABULARY_PADDING = 64
+TURING_SINCE = (0, 21)
+LEAST_CAPABILITY = (7.0, 7.5)
+"""Before that release and from it on: docs/getting_started/installation/gpu.cuda.inc.md of 0.21."""
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""config/lora.py `MaxLoRARanks`."""
+REMOVED_SCHEMES = dict.fromkeys(("bitsandbytes", "hqq", "aqlm"), (0, 33))
+"""Schemes that earlier releases read, and that 0.33 at the latest does not (layers/quantization/__init__.py)."""
 NEVER: tuple[int, ...] = (0,)
 REMOVED = {
     "t5": NEVER, "mt5": NEVER, "umt5": NEVER, "longt5": NEVER, "switch_transformers": NEVER, "udop": NEVER,
@@ -32,12 +40,15 @@ REMOVED = {
 
 def check(model: ModelSpec, deployment: Deployment, rules: Rules) -> None:
     """Raises InputError for what vLLM would refuse, with the reason that it gives; UnsupportedError for a model."""
+    check_accelerator(deployment.gpu, "vLLM", LEAST_CAPABILITY[numbers(rules) >= TURING_SINCE])
     _check_architecture(model, rules)
+    _check_scheme(model, rules)
     _check_heads(model, deployment)
     _check_widths(model, deployment)
     _check_context_parallel(model, deployment)
     check_formats(model, deployment, rules)
     _check_scheduler(deployment, rules)
+    _check_adapters(deployment)
     check_drafts(model, deployment, numbers(rules))
     check_kernels(model, deployment, rules)
     check_sharing(model, stages(model, deployment), rules)
@@ -48,6 +59,15 @@ def _check_architecture(model: ModelSpec, rules: Rules) -> None:
     if gone is not None and numbers(rules) >= gone:
         hint = "a plugin may; `--engine exact` counts what the model needs"
         raise UnsupportedError(f"vLLM {rules.version} does not run `{model.model_type}`", hint=hint)
+
+
+def _check_scheme(model: ModelSpec, rules: Rules) -> None:
+    quant = model.quantization
+    method = "" if quant is None else quant.method.partition(" ")[0]
+    since = REMOVED_SCHEMES.get(method)
+    if since is not None and numbers(rules) >= since:
+        message = f"vLLM {rules.version} does not read weights in {method}, as `{model.id}` stores them"
+        raise InputError(message, hint="another checkpoint of the model, or an older vLLM")
 
 
 def _check_heads(model: ModelSpec, deployment: Deployment) -> None:
@@ -105,6 +125,13 @@ def _check_scheduler(deployment: Deployment, rules: Rules) -> None:
     if switches.num_speculative_tokens and switches.speculative_method is None and switches.draft_model is None:
         message = f"{switches.num_speculative_tokens} speculative tokens, but nothing says what drafts them"
         raise InputError(message, hint="`speculative_method`: mtp, eagle, eagle3, ngram …")
+
+
+def _check_adapters(deployment: Deployment) -> None:
+    rank = deployment.switches.max_lora_rank
+    if deployment.switches.max_loras and rank not in LORA_RANKS:
+        ranks = ", ".join(map(str, LORA_RANKS))
+        raise InputError(f"vLLM has no slots for adapters of rank {rank}", hint=f"`max_lora_rank` is one of {ranks}")
 
 
 def _refuse(what: str, model: ModelSpec, tp: int) -> None:

@@ -40,12 +40,18 @@ HEADS = {"eagle": 2, "eagle3": 3}
 """Vectors that a head joins, where its config is not known."""
 WIDEST_HEAD = 6
 """Its MLP in hidden sizes, where the model has experts: the widest of public heads (17,280 of gpt-oss's 2,880)."""
+_OTHERS = frozenset({"draft_model", "dflash", "dspark", "custom_class", "extract_hidden_states"})
+REMOVED_METHODS = {"medusa": (0, 33), "mlp_speculator": (0, 33)}
+"""Methods that vLLM had, and the newest release at hand, which has them no more (config/speculative.py)."""
 READ = frozenset({*HEADS, *OWN_LAYERS, "draft_model"})
 ASSUMED = READ - {"draft_model"}
 """Methods for which something is assumed where the draft's config cannot be read."""
 ONE_DRAFT = ("mimo_v2", "mimo_v2_flash", "mimo_v2_omni")
 WHOLE_SINCE = (0, 15)
 """The release from which on the V1 engine runs a whole model as a draft (v1/spec_decode/draft_model.py)."""
+DRAFTS_REFUSED_SINCE = (0, 10)
+"""The release from which on, up to that one, config/speculative.py refuses a whole model; older ones had the engine
+before V1 run it."""
 _LOWERS = (0, 33)
 _WITHOUT_ATTENTION = WITHOUT_MODEL | {"medusa"}
 _ON_STATES = frozenset({*HEADS, *OWN_LAYERS, "dflash", "dspark"})
@@ -269,6 +275,7 @@ def check_drafts(model: ModelSpec, deployment: Deployment, release: tuple[int, .
             message = f"nothing says how `{printable(str(what))}` drafts"
             raise InputError(message, hint="`speculative_method`: eagle3, eagle or draft_model")
         return
+    _check_method(method, release)
     if method == "draft_model" and draft is None and named is None:
         raise InputError("nothing names the model that drafts", hint="`--speculative-config.model`, `draft=`")
     if method == "eagle":
@@ -279,23 +286,35 @@ def check_drafts(model: ModelSpec, deployment: Deployment, release: tuple[int, .
     if not switches.num_speculative_tokens:
         raise InputError(f"`{draft.id}` drafts, but nothing says how many tokens", hint="`num_speculative_tokens`")
     if method == "draft_model":
-        _check_whole(model, draft, deployment, release)
+        _check_whole(model, draft, deployment)
     elif method in HEADS:
         _check_head(model, draft, method)
     _check_layers(model, draft, deployment)
 
 
-def _check_whole(model: ModelSpec, draft: ModelSpec, deployment: Deployment, release: tuple[int, ...]) -> None:
+def _check_whole(model: ModelSpec, draft: ModelSpec, deployment: Deployment) -> None:
     """Source: config/speculative.py `verify_equal_vocab_size_if_draft_model`; models/llama.py `LlamaModel.forward`,
     which asks every stage but the first for the states of the stage before: a draft has none."""
-    if release < WHOLE_SINCE:
-        message = f"kvplan knows no draft model of vLLM before {'.'.join(map(str, WHOLE_SINCE))}"
-        raise UnsupportedError(message, hint="`--engine vllm@0.33`, or a head")
     if draft.vocab_size != model.vocab_size:
         message = f"the vocabularies differ: {draft.vocab_size:,} tokens of the draft `{draft.id}`"
         raise InputError(f"{message}, {model.vocab_size:,} of `{model.id}`", hint="a draft of the same vocabulary")
     if deployment.pp > 1:
         raise InputError("vLLM's draft models do not run over pipeline stages", hint="`tp`, or a head")
+
+
+def _check_method(method: str, release: tuple[int, ...]) -> None:
+    """Raises InputError for a method that the release does not have, UnsupportedError for what is not known of one."""
+    gone = REMOVED_METHODS.get(method)
+    known = WITHOUT_MODEL | OWN_LAYERS | HEADS.keys() | _OTHERS
+    if method not in known and (gone is None or release >= gone):
+        hint = "draft_model, eagle, eagle3, mtp, ngram, suffix"
+        raise InputError(f"vLLM has no method `{printable(method, max_length=40)}` to draft by", hint=hint)
+    if method == "draft_model" and release < WHOLE_SINCE:
+        since = ".".join(map(str, WHOLE_SINCE))
+        if release >= DRAFTS_REFUSED_SINCE:
+            raise InputError(f"vLLM runs no draft model before {since}", hint=f"vLLM {since} or newer, or a head")
+        message = f"kvplan does not know how vLLM before {'.'.join(map(str, DRAFTS_REFUSED_SINCE))} runs a draft model"
+        raise UnsupportedError(message, hint=f"vLLM {since} or newer, or a head")
 
 
 def _check_assumed(model: ModelSpec, deployment: Deployment) -> None:

@@ -4,9 +4,11 @@ Source: vLLM 0.19, v1/worker/gpu_model_runner.py `profile_run`; v1/core/encoder_
 `compute_mm_encoder_budget`; the models' own limits (image processors) for the tokens of one image.
 """
 
-from kvplan.core.engines.deployment import Deployment
+from dataclasses import replace
+
+from kvplan.core.engines.deployment import Deployment, Switches
 from kvplan.core.engines.vllm.defaults import V1_ENGINE
-from kvplan.core.model import ModelSpec
+from kvplan.core.model import ModelSpec, Part
 from kvplan.core.units import ceil_div
 
 _TOKENS_OF_IMAGE = {
@@ -20,6 +22,28 @@ _FRAMES = {"qwen2_vl": 2, "qwen2_5_vl": 2, "qwen3_vl": 2, "qwen3_vl_moe": 2, "qw
 """Times that an image's pixels are repeated, as frames of a film."""
 _PATCH = 14
 _CHANNELS = 3
+TOWERS_LEFT_OUT = (0, 15)
+_JOINT = frozenset({"kimi_k25"})
+"""Model types whose tower reads neither images nor videos by that name, but a `vision_chunk`."""
+NOTHING: frozenset[Part] = frozenset()
+
+
+def left_out(model: ModelSpec, switches: Switches, release: tuple[int, ...]) -> frozenset[Part]:
+    """The tower of images is not loaded where their number is limited to 0; that of sound is counted all the same.
+
+    Up to 0.14 some models' classes did so (pull request 22299); the tower is counted then. Since 0.15 all do
+    (pull request 32757), but for those whose tower reads something else, too.
+
+    Source: vLLM 0.33, models/interfaces.py `_mark_tower_model`
+    """
+    towers: frozenset[Part] = frozenset({"vision"})
+    return towers if switches.no_images and release >= TOWERS_LEFT_OUT and model.model_type not in _JOINT else NOTHING
+
+
+def without_towers(model: ModelSpec, switches: Switches, release: tuple[int, ...]) -> ModelSpec:
+    """The model as it is loaded."""
+    absent = left_out(model, switches, release)
+    return replace(model, embeddings=tuple(w for w in model.embeddings if w.part not in absent)) if absent else model
 
 
 def has_images(model: ModelSpec, deployment: Deployment) -> bool:

@@ -19,7 +19,7 @@ from kvplan.core.engines.vllm.drafts import (
 )
 from kvplan.core.engines.vllm.pool import stages
 from kvplan.core.engines.vllm.runner import runs_on_v2
-from kvplan.core.errors import InputError
+from kvplan.core.errors import InputError, UnsupportedError
 from kvplan.core.measured import Measured
 from kvplan.core.model import ModelSpec, Weight
 from kvplan.core.units import MIB, ceil_div
@@ -87,7 +87,7 @@ def draft_weights(model: ModelSpec, deployment: Deployment, stage: int) -> Measu
         mtp             the checkpoint's own layers, dealt out as the model's
         not known       one layer like the model's last, and a matrix of 2 (EAGLE-3: 3) · hidden × hidden
 
-    Raises InputError for a draft model that was not read or another method, whose weights nothing here tells.
+    Raises UnsupportedError for a draft model that was not read or another method, whose weights nothing here tells.
     """
     method, draft = deployment.switches.speculative_method, deployment.draft
     if method in WITHOUT_MODEL or stage != deployment.pp - 1:
@@ -98,7 +98,7 @@ def draft_weights(model: ModelSpec, deployment: Deployment, stage: int) -> Measu
         return _of_named(model, draft, deployment)
     if method not in HEADS:
         hint = "leave its bytes off the utilisation, or take `ngram`, `mtp`, `eagle` or `eagle3`"
-        raise InputError(f"what `{method}` loads to draft with is not known", hint=hint)
+        raise UnsupportedError(f"what `{method}` loads to draft with is not known to kvplan", hint=hint)
     return _assumed_head(model, deployment, method)
 
 

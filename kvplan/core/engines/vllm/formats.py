@@ -20,6 +20,7 @@ from kvplan.core.mixers import CrossAttention, StateMixer
 from kvplan.core.model import ModelSpec
 
 SINKS = ("gpt_oss",)
+PACKED = "_ds_mla"
 FLASHINFER_WIDTHS = (64, 128, 256, 512)
 NATIVE_FP8 = 8.9
 """The compute capability from which Triton's kernels read fp8."""
@@ -73,6 +74,8 @@ def check_formats(model: ModelSpec, deployment: Deployment, rules: Rules) -> Non
         raise InputError(f"{name} has no bf16: its compute capability is {arch}", hint="`--dtype fp16`")
     if key.name in ("fp8", "fp8_per_token_head") and arch < NATIVE_FP8:
         _check_fp8(model, deployment, rules, arch)
+    if key.name.endswith(PACKED):
+        _check_packed(model, key.name, arch)
     if key.name == "nvfp4":
         _check_fp4(model, deployment, rules, arch)
 
@@ -89,6 +92,21 @@ def _check_fp8(model: ModelSpec, deployment: Deployment, rules: Rules, arch: flo
     raise InputError(f"{message}, this GPU has {arch}", hint=hint)
 
 
+def _check_packed(model: ModelSpec, name: str, arch: float) -> None:
+    """DeepSeek's packed rows, which sparse latent attention alone reads; those of NVFP4 on compute capability 10.x.
+
+    Source: vLLM 0.33, v1/attention/backends/mla/: flashmla_sparse.py, flashinfer_mla_sparse.py and its _sm120
+    """
+    if compressed.applies(model):
+        return
+    if not any(mixer.index_dim for mixer in latent_mixers(model)):
+        message = f"{name} packs the rows of sparse latent attention, which `{model.id}` has not"
+        raise InputError(message, hint="`--kv-dtype fp8`")
+    if name.startswith("nvfp4") and int(arch) != BLACKWELL:
+        message = f"{name} needs compute capability {BLACKWELL}.x, this GPU has {arch}"
+        raise InputError(message, hint="`--kv-dtype fp8_ds_mla`")
+
+
 def _only_triton(model: ModelSpec, deployment: Deployment, rules: Rules, arch: float) -> bool:
     if deployment.key_dtype.name != "fp8" or deployment.switches.attention_backend:
         return backend(model, deployment, rules) == "TRITON_ATTN"
@@ -101,6 +119,8 @@ def _check_fp4(model: ModelSpec, deployment: Deployment, rules: Rules, arch: flo
     if family not in known:
         message = f"an nvfp4 KV cache needs compute capability {', '.join(f'{n}.x' for n in known)}"
         raise InputError(f"{message}, this GPU has {arch}", hint="`--kv-dtype fp8` or int4")
+    if family != BLACKWELL and deployment.dcp > 1:
+        raise InputError(f"with `dcp` no kernel reads an nvfp4 KV cache on this GPU ({arch})", hint="`--kv-dtype fp8`")
     narrow = family != BLACKWELL and (min(FLASHINFER_WIDTHS) in _widths(model) or model.model_type in SINKS)
     crosses = any(isinstance(mixer, CrossAttention) for layer in model.layers for mixer in layer.mixers)
     if latent_mixers(model) or (not narrow and not crosses and _flashinfer_takes(model)):

@@ -5,6 +5,7 @@ Source: vLLM 0.33, v1/core/kv_cache_planning.py `get_kv_cache_configs`, v1/core/
 
 from dataclasses import dataclass, replace
 
+from kvplan.core.engines.accelerators import accelerator_notes
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.pool import KVPool, PoolGroup
 from kvplan.core.engines.vllm import packed
@@ -297,4 +298,4 @@ def _notes(model: ModelSpec, laid: Layout, deployment: Deployment, rules: Rules)
     widths = [len(group.layers) for group in laid.groups]
     if not laid.is_packed and (padding := sum(max(widths, default=0) - width for width in widths)):
         notes.append(f"the groups reserve {padding} layers more than there are")
-    return tuple(notes)
+    return (*notes, *accelerator_notes(deployment))
