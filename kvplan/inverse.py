@@ -12,6 +12,7 @@ from kvplan.core.engines.versions import release
 from kvplan.core.errors import InputError, RefusedError
 from kvplan.core.fit import Fit, Wanted
 from kvplan.core.fit import fit as fit_serving
+from kvplan.core.fit.by_itself import lowered
 from kvplan.core.fit.search import longest
 from kvplan.core.fit.trial import Case
 from kvplan.core.hardware import Gpu
@@ -280,7 +281,7 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None, **how: Any) -> S
     A RefusedError is an answer here: it does not start.
     """
     from kvplan.runtime.refusals import why_refused, with_model
-    from kvplan.runtime.starting import options_of
+    from kvplan.runtime.starting import devices_of, options_of
 
     engine = f"{command.engine}@{command.version}" if command.version else command.engine
     numbers = release(find_engine(engine).version or "")
@@ -293,18 +294,38 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None, **how: Any) -> S
     names = ("dtype", "kv_dtype", "quant", "gpu_memory_utilization", "max_num_batched_tokens")
     asked: dict[str, Any] = {name: options.pop(name, None) for name in names}
     asked |= {name: options.pop(name, 1) for name in ("tp", "pp", "dp", "dcp", "pcp")}
+    asked["pp"] = devices_of(command) or asked["pp"]
     switches = read_switches(options)
     asked |= {"engine": engine, "gpu": gpu, "switches": switches, "draft": read_draft(engine, switches, **how)}
     try:
+        want, asked, notes = _by_itself(command, spec, want, asked)
         found = _fitted(spec, want, asked, kv_memory_bytes, on_gpu=gpu is not None)
     except RefusedError as error:
         return ServeCheck(
             command=command, model=spec, gpu=gpu, fit=None, longest=None, refusal=str(error), hint=error.hint or None
         )
-    most = _longest(found, want.concurrency, on_gpu=gpu is not None)
+    most = _longest(found, want.concurrency, on_gpu=gpu is not None, is_lowered=bool(notes))
     refusal = why_refused(command, spec, numbers)
-    found = replace(found, notes=(*found.notes, *command.notes))
+    found = replace(found, notes=(*notes, *found.notes, *command.notes))
     return ServeCheck(command=command, model=spec, gpu=gpu, fit=found, longest=most, refusal=refusal)
+
+
+def _by_itself(
+    command: "Command", spec: ModelSpec, want: Wanted, asked: dict[str, Any]
+) -> tuple[Wanted, dict[str, Any], tuple[str, ...]]:
+    """What is wanted and asked once llama.cpp's `--fit` has had its say of it, and what that was."""
+    from kvplan.runtime.starting import left_to_fit
+
+    length_is_open, layers_are_open = left_to_fit(command)
+    length = want.max_model_len or spec.max_seq_len
+    if asked["gpu"] is None or length is None or not (length_is_open or layers_are_open):
+        return want, asked, ()
+    serving = resolve(spec, seq_len=length, **asked)
+    found = lowered(spec, serving, length, length_is_open=length_is_open, layers_are_open=layers_are_open)
+    if found is None:
+        return want, asked, ()
+    switches = replace(asked["switches"], **found.switches)
+    return replace(want, max_model_len=found.length, longest=False), asked | {"switches": switches}, (found.note,)
 
 
 def _wanted(engine: str, spec: ModelSpec, options: dict[str, Any]) -> Wanted:
@@ -320,11 +341,13 @@ def _wanted(engine: str, spec: ModelSpec, options: dict[str, Any]) -> Wanted:
     return Wanted(max_model_len=None if is_open else length, longest=is_open, concurrency=requests, hold_limit=True)
 
 
-def _longest(found: FitPlan, requests: int | None, *, on_gpu: bool) -> int | None:
+def _longest(found: FitPlan, requests: int | None, *, on_gpu: bool, is_lowered: bool) -> int | None:
     """Tokens of the longest request with these settings; where requests share one buffer, one may have all of it."""
     case = Case(
         model=found.model, serving=found.serving, kv_memory_bytes=found.kv_memory_bytes, on_gpu=on_gpu, hold_limit=True
     )
+    if is_lowered:
+        return found.serving.seq_len if found.serving.switches.kv_unified else found.max_model_len
     most = longest(case, requests)
     if most is None or (found.fits and most.length < found.max_model_len):
         return found.max_model_len if found.fits else None

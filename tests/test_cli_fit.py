@@ -310,7 +310,7 @@ def test_a_llama_server_takes_four_requests_where_nobody_says_how_many() -> None
     ]
     assert pools[0] == pools[1] == pools[2] != pools[3]
     line = run("fit", "google/gemma-3-4b-it", "--engine", "llamacpp", "--gpu", "RTX 4090").stdout
-    assert "\n  llama-server -m gemma-3-4b-it.gguf -c 131072 -np 1\n" in line
+    assert "\n  llama-server -m gemma-3-4b-it.gguf -c 131072 -np 1 -ngl 999\n" in line
 
 
 def test_what_an_engine_refuses_is_a_no_where_the_question_is_whether_it_starts() -> None:

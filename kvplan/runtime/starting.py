@@ -9,6 +9,7 @@ from kvplan.core.fit import Change, told
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
 from kvplan.runtime.command import Command, write_command
+from kvplan.runtime.flags.llamacpp import ALL_LAYERS
 from kvplan.runtime.refusals import LONG_CONTEXT
 
 _NOT_SAID = {
@@ -28,6 +29,25 @@ def options_of(command: Command) -> dict[str, object]:
     return dict(command.options)
 
 
+def devices_of(command: Command) -> int | None:
+    """GPUs over which llama.cpp deals layers: those that have a share, or all that it sees; None where nothing says."""
+    if command.engine != "llamacpp":
+        return None
+    shares = command.options.get("tensor_split")
+    return len(shares) if isinstance(shares, tuple | list) else command.num_devices
+
+
+def left_to_fit(command: Command) -> tuple[bool, bool]:
+    """(whether llama.cpp may shorten the context by itself, whether it may leave layers with the CPU).
+
+    Source: llama.cpp b11434, common/fit.cpp `common_params_fit_impl`: not what is set
+    """
+    if command.engine != "llamacpp" or str(command.arguments.get("fit", "on")).lower() in ("off", "0", "false"):
+        return False, False
+    told = command.options.keys() & {"num_gpu_layers", "num_cpu_moe_layers", "tensor_split"}
+    return "max_model_len" not in command.options, not told and "override_tensor" not in command.arguments
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartLine:
     """A line to paste."""
@@ -44,6 +64,9 @@ def start_line(model: ModelSpec, serving: Serving, kv_memory_bytes: int | None =
     notes = []
     if engine == "llamacpp":
         options.setdefault("max_num_seqs", 1)
+        options.setdefault("num_gpu_layers", ALL_LAYERS)  # unsaid, `--fit` would keep 1 GiB of a GPU free
+        if serving.num_gpus > 1:
+            options.setdefault("tensor_split", (1.0,) * serving.num_gpus)
     if kv_memory_bytes is not None and engine in ("vllm", "trtllm"):
         options["kv_memory_bytes"] = kv_memory_bytes
     if kv_memory_bytes is not None and engine == "sglang":

@@ -90,6 +90,8 @@ def _check(model: ModelSpec, serving: Serving, want: Wanted, kv_memory_bytes: in
         raise InputError(f"no memory is known of {name}", hint="say how much it has, e.g. `--gpu-memory 96GiB`")
     if want.max_model_len is not None and want.longest:
         raise InputError("a length is given, and the longest is asked for", hint="leave one of them out")
+    if serving.switches.num_gpu_layers == 0:
+        raise InputError("no layer is on a GPU, and no cache", hint="`-ngl` 1 or more, or leave it out")
     if not sum(pooled.held(model, replace(serving, tp=1, pp=1, dcp=1, pcp=1).deployment, 16, 1)):
         gpu = f" --gpu {serving.gpu.name}" if serving.gpu is not None else ""
         raise InputError(

@@ -23,6 +23,13 @@ def last_true(low: int, high: int, holds: Callable[[int], bool]) -> int:
     return low
 
 
+def first_true(low: int, high: int, holds: Callable[[int], bool]) -> int | None:
+    """The least n in [low, high] for which `holds(n)`, which stays true once it is; None where it never is."""
+    if low > high or not holds(high):
+        return None
+    return low if holds(low) else 1 + last_true(low, high, lambda number: not holds(number))
+
+
 def point(case: Case, length: int, requests: int | None) -> Trial:
     """A start for `requests` of one length: with the limit as it is where that does, else with a limit of just those.
 

@@ -1,0 +1,79 @@
+"""What llama.cpp's `--fit`, on by default, makes of a start: a shorter context, then layers that stay with the CPU.
+
+    1. nothing is changed where `--fit-target`, 1024 MiB, of every device stay free
+    2. without `-c` the context is shortened, to `--fit-ctx`, 4096 tokens, at least
+    3. without `-ngl` and `-ts` what does not fit stays with the CPU: experts first, then whole layers
+
+Source: llama.cpp b11434, common/fit.cpp `common_params_fit_impl`. It shares out parts of layers, too, which is finer.
+"""
+
+from dataclasses import dataclass, replace
+
+from kvplan.core.device import visible_bytes
+from kvplan.core.engines.llamacpp.pool import FIT_MARGIN_MIB
+from kvplan.core.fit.search import first_true, longest
+from kvplan.core.fit.trial import Case
+from kvplan.core.layout import as_loaded
+from kvplan.core.model import ModelSpec
+from kvplan.core.serving import Serving
+from kvplan.core.units import MIB
+
+SHORTEST = 4096
+_CELLS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lowered:
+    """What was changed, and in words."""
+
+    length: int
+    """Tokens of one request."""
+    switches: dict[str, int]
+    note: str
+
+
+def lowered(
+    model: ModelSpec, serving: Serving, length: int, *, length_is_open: bool, layers_are_open: bool
+) -> Lowered | None:
+    """The settings with which it starts in the place of `serving`, for requests of `length`; None where none are.
+
+    None, too, where nothing has to be changed.
+    """
+    gpu, requests = serving.gpu, serving.switches.max_num_seqs or 1
+    if gpu is None or visible_bytes(gpu) <= FIT_MARGIN_MIB * MIB:
+        return None
+    rest = replace(gpu, visible_bytes=visible_bytes(gpu) - FIT_MARGIN_MIB * MIB)
+    case = Case(model=as_loaded(model, serving.engine), serving=replace(serving, gpu=rest), hold_limit=True)
+    if case.at(length).concurrency >= requests:
+        return None
+    if not length_is_open:
+        return _on_the_cpu(case, length, requests) if layers_are_open else None
+    streams = 1 if serving.switches.kv_unified else requests
+    least = min(length, SHORTEST * streams // requests)
+    found = longest(case, requests)
+    cells = 0 if found is None else found.length * requests // _CELLS * _CELLS
+    if cells >= least * requests:
+        return Lowered(length=cells // requests, switches={}, note=f"`--fit` shortens the context to {cells:,} tokens")
+    left = _on_the_cpu(case, least, requests) if layers_are_open else None
+    if left is None or least == length:
+        return left
+    return replace(left, note=f"{left.note}, and shortens the context to {least * requests:,} tokens")
+
+
+def _on_the_cpu(case: Case, length: int, requests: int) -> Lowered | None:
+    count, held = case.model.num_layers, case.serving.switches
+
+    def holds(**switches: int) -> bool:
+        told = replace(case.serving, switches=replace(held, **switches))  # type: ignore[arg-type]
+        return replace(case, serving=told).at(length).concurrency >= requests
+
+    if any(weight.part == "experts" for layer in case.model.layers for weight in layer.weights):
+        kept = first_true(1, count, lambda layers: holds(num_cpu_moe_layers=layers))
+        if kept is not None:
+            note = f"`--fit` leaves the experts of about {kept} of {count} layers with the CPU: slower"
+            return Lowered(length=length, switches={"num_cpu_moe_layers": kept}, note=note)
+    kept = first_true(1, count, lambda layers: holds(num_gpu_layers=count + 1 - layers))
+    if kept is None:
+        return None
+    note = f"`--fit` leaves about {kept} of {count} layers with the CPU: slower"
+    return Lowered(length=length, switches={"num_gpu_layers": count + 1 - kept}, note=note)
