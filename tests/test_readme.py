@@ -38,5 +38,16 @@ def test_examples_run(line, monkeypatch):
     assert result.stdout
 
 
+SHOWN = [
+    (command, shown) for command, shown in re.findall(r"^\$ (kvplan .*)\n((?:(?!\$|```).*\n)+)", README, re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("command", "shown"), SHOWN, ids=[command for command, _ in SHOWN])
+def test_what_is_shown_below_an_example_is_what_it_prints(command, shown, monkeypatch):
+    printed = run(command, monkeypatch).stdout.splitlines()
+    assert [line for line in shown.splitlines() if line != "…" and line not in printed] == []
+
+
 def test_there_are_examples_of_every_kind():
     assert {line.split()[1] for line in EXAMPLES} >= {"estimate", "inspect", "models", "gpus"}
