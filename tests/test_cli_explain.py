@@ -323,3 +323,17 @@ def test_the_help_has_examples_and_they_run(tmp_path: Path, monkeypatch: pytest.
         name, *args = shlex.split(example)
         if name == "kvplan":
             assert run(*args, "--offline").exit_code in (0, 1), example
+
+
+def test_what_is_said_here_stands_over_the_log() -> None:
+    """32 layers of 32 heads of 128 in 2 bytes; half of them on each of two ranks, and half the bytes in fp8."""
+    plain, told = (
+        json.loads(run("explain", LLAMA, "--offline", "--json", *more).stdout)["starts"][0]
+        for more in ((), ("--tp", "2", "--kv-dtype", "fp8", "--option", "max_num_seqs=64"))
+    )
+    assert (plain["tp"], told["tp"]) == (1, 2)
+    blocks = [next(r["predicted"] for r in s["rows"] if r["name"] == "blocks") for s in (plain, told)]
+    assert blocks[1] == pytest.approx(4 * blocks[0], rel=0.001)
+    assert "cannot be dealt out" in run("explain", LLAMA, "--offline", "--tp", "3").stdout
+    assert run("explain", LLAMA, "--offline", "--kv-dtype", "fp3").exit_code == 2
+    assert run("explain", LLAMA, "--offline", "--option", "nothing=1").exit_code == 2

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kvplan.cli import options
+from kvplan.cli.engine_option import read_option
 from kvplan.cli.group import examples
 from kvplan.cli.output import FORMATS, note, say, show
 from kvplan.core.errors import InputError
@@ -50,6 +51,13 @@ def _print_schema(ctx: click.Context, param: click.Parameter, value: bool) -> No
 @click.option("--model", type=options.MODEL, help="The model, where the log does not say or names a folder.")
 @click.option("--gpu", type=options.GPU, help="The GPU, where the log does not name it.")
 @click.option("--engine", type=options.ENGINE, help="Only starts of this engine; NAME@VERSION stands over the log's.")
+@click.option("--tp", type=options.COUNT, help="GPUs of one tensor-parallel stage; stands over the log, as do these:")
+@click.option("--pp", type=options.COUNT, help="Pipeline stages.")
+@click.option("--kv-dtype", type=options.KV_DTYPE, help="KV cache: bf16, fp8, q8_0 …, or K/V.")
+@click.option(
+    "--option", "engine_options", type=options.Parsed("name=value", read_option), multiple=True, metavar="NAME=VALUE",
+    help="An option of the engine, e.g. max_num_seqs=256.",
+)  # fmt: skip
 @click.option("--tolerance", type=TOLERANCE, help="How far the memory for the cache may be off, from flags alone [6%].")
 @click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=_print_schema,
               help="Print the JSON Schema of the answer and exit.")  # fmt: skip
@@ -69,8 +77,11 @@ def explain(ctx: click.Context, /, log: str, format: str | None, as_json: bool, 
     format = options.chosen_format(format, as_json)
     how = {key: given.pop(key) for key in ("facts", "assume", "offline", "hub", "timeout_seconds")}
     model = _model(given.pop("model"), how)
+    names = ("tp", "pp", "kv_dtype", "engine_options")
+    overrides = options.merged({name: given.pop(name) for name in names})
     source = sys.stdin.buffer if log == "-" else log
-    answers = api.explain(source, model=model, offline=how["offline"], timeout_seconds=how["timeout_seconds"], **given)
+    online = {name: how[name] for name in ("offline", "timeout_seconds")}
+    answers = api.explain(source, model=model, **online, **given, **overrides)
     _print(answers, format)
     last = answers[-1]
     ctx.exit(1 if last.outside else 0 if last.is_compared else 2)
