@@ -312,9 +312,9 @@ def read_switches(given: dict[str, Any]) -> Switches:
 
 
 def _plain(value: Any) -> Any:
-    """A list as a tuple, another library's whole number as Python's."""
-    if isinstance(value, list):
-        return tuple(value)
+    """A list or an array as a tuple, another library's whole number as Python's."""
+    if isinstance(value, list) or getattr(value, "ndim", None):
+        return tuple(value if isinstance(value, list) else value.tolist())
     return index(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
 
 

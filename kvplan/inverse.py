@@ -316,12 +316,10 @@ def _by_itself(
     """What is wanted and asked once llama.cpp's `--fit` has had its say of it, and what that was."""
     from kvplan.runtime.starting import left_to_fit
 
-    length_is_open, layers_are_open = left_to_fit(command)
-    length = want.max_model_len or spec.max_seq_len
-    if asked["gpu"] is None or length is None or not (length_is_open or layers_are_open):
+    may, length = left_to_fit(command), want.max_model_len or spec.max_seq_len
+    if asked["gpu"] is None or length is None or not (may.length or may.layers):
         return want, asked, ()
-    serving = resolve(spec, seq_len=length, **asked)
-    found = lowered(spec, serving, length, length_is_open=length_is_open, layers_are_open=layers_are_open)
+    found = lowered(spec, resolve(spec, seq_len=length, **asked), length, may)
     if found is None:
         return want, asked, ()
     switches = replace(asked["switches"], **found.switches)

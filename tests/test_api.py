@@ -172,3 +172,19 @@ def test_a_pool_that_a_named_gpu_has_no_room_for_is_noted() -> None:
     (note,) = kvplan.fit("Qwen/Qwen3-8B", "L4", **asked).notes
     assert note.startswith("this is of the pool alone, for which the GPU has no room: `kv_memory_bytes` makes")
     assert not kvplan.fit("Qwen/Qwen3-8B", "H100", **asked).notes
+
+
+def test_arrays_of_numpy_are_rows_or_refused() -> None:
+    split = kvplan.fit("meta-llama/Llama-3.1-8B", "L4", engine="llamacpp", tensor_split=np.array([1.0, 1.0]))
+    assert split.serving.switches.tensor_split == (1.0, 1.0)
+    with pytest.raises(kvplan.InputError, match="not a whole number"):
+        kvplan.estimate("Qwen/Qwen3-8B", seq_len=np.array([4096, 8192]))
+
+
+def test_a_draft_that_is_read_already_stands_in_the_line() -> None:
+    draft = kvplan.load_model("Qwen/Qwen3-0.6B")
+    found = kvplan.fit(
+        "Qwen/Qwen3-32B", gpu="H100", draft=draft, speculative_method="draft_model", num_speculative_tokens=3
+    )
+    assert '"model": "Qwen/Qwen3-0.6B"' in found.command
+    assert kvplan.serve_check(found.command, "H100", offline=True).starts

@@ -156,8 +156,8 @@ Usage: kvplan estimate [OPTIONS] MODEL
   whether it fits.
 
   MODEL is OWNER/NAME[@REV], a Hub address, a name from `kvplan models`, a
-  folder, a config.json or a params.json. Counts may be written 8k (8000) or 8K
-  (8192), sizes 80GB or 80GiB.
+  folder, a GGUF, a config.json or a params.json. Counts may be written 8k
+  (8000) or 8K (8192), sizes 80GB or 80GiB.
 
 Options:
   -c, --seq, --context COUNT      Tokens held per sequence [4096].

@@ -116,3 +116,39 @@ def test_a_lack_of_a_few_mebibytes_is_no_nothing() -> None:
     result = run("serve-check", command, "--gpu", "L4").stdout
     assert "-0.00" not in result
     assert "  left for the cache      -0.01  1.00\n" in result
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("vllm serve Qwen/Qwen3-8B --quantization awq", "needs a checkpoint that is stored so"),
+        ("CUDA_VISIBLE_DEVICES=0 vllm serve Qwen/Qwen3-8B -tp 2", "the process sees one GPU"),
+    ],
+)
+def test_fit_refuses_of_a_command_what_its_check_does(command: str, words: str) -> None:
+    result = run("fit", "--command", command, "--gpu", "H100")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in result.stderr
+    assert run("serve-check", command, "--gpu", "H100").exit_code == 1
+
+
+def test_fit_reads_a_command_as_its_check_does() -> None:
+    images = "vllm serve google/gemma-3-27b-it --max-model-len 8192 --limit-mm-per-prompt '{\"image\":0}'"
+    fitted = json.loads(run("fit", "--command", images, "--gpu", "H100", "--json").stdout)
+    checked = json.loads(run("serve-check", images, "--gpu", "H100", "--json").stdout)["fit"]
+    weights = [found["accounts"][0]["taken"][0] for found in (fitted, checked)]
+    assert weights[0] == weights[1]
+    assert weights[0]["bytes"] < 51 * 2**30  # without the tower, 0.79 GiB
+    # `-c` is what both requests have together.
+    server = run("fit", "Qwen/Qwen3-8B", "--command", "llama-server -m x.gguf -c 8192 -np 2", "--gpu", "L4").stdout
+    assert "fits: 2 requests of 4,096 tokens" in server
+    assert "llama-server -m Qwen3-8B.gguf -c 8192 -np 2 -ngl 999" in server
+
+
+def test_an_open_length_is_certain_where_some_length_starts_at_both_ends() -> None:
+    command = "vllm serve Qwen/Qwen3-8B --max-model-len auto"
+    answer = json.loads(run("serve-check", command, "--gpu", "L4", "--json").stdout)
+    assert (answer["starts"], answer["certain"]) == (True, True)
+    assert answer["fit"]["sure_max_model_len"] < answer["fit"]["max_model_len"]
+    tight = command.replace("auto", str(answer["fit"]["max_model_len"]))
+    assert json.loads(run("serve-check", tight, "--gpu", "L4", "--json").stdout)["certain"] is False

@@ -93,3 +93,22 @@ def test_a_line_that_is_pasted_starts_as_it_was_planned():
 def test_no_layer_on_a_gpu_is_nothing_to_check():
     with pytest.raises(InputError, match="no layer is on a GPU"):
         checked("-ngl 0")
+
+
+def test_how_far_fit_goes_may_be_said():
+    plain, roomy = checked(""), checked("--fit-target 4096")
+    # 3 GiB more stay free: 24,576 tokens of 128 KiB.
+    assert roomy.longest == plain.longest - 3 * 8192
+    assert checked("--fit-target 512,4096 -np 1").longest == checked("--fit-target 4096 -np 1").longest
+    longer = checked("--fit-ctx 65536")
+    assert longer.longest == 65_536
+    assert longer.fit.serving.switches.num_gpu_layers < 33
+    with pytest.raises(InputError, match="not a number of MiB"):
+        checked("--fit-target abc")
+
+
+def test_devices_that_it_has_no_backend_for():
+    found = checked("-c 4096", gpu="TPU v5e")
+    assert "no device that llama.cpp has a backend for" in found.refusal
+    assert checked("-c 4096", gpu="MI300X").starts
+    assert not any("weights in" in change for change in checked("-c 131072 -ngl 99").fit.flags)

@@ -34,7 +34,7 @@ _EXAMPLES = examples(
 def estimate(ctx: click.Context, /, format: str | None, as_json: bool, **given: Any) -> None:
     """What serving MODEL takes: weights, KV cache, activations, per GPU; with --gpu, whether it fits.
 
-    MODEL is OWNER/NAME[@REV], a Hub address, a name from `kvplan models`, a folder, a config.json or a
+    MODEL is OWNER/NAME[@REV], a Hub address, a name from `kvplan models`, a folder, a GGUF, a config.json or a
     params.json. Counts may be written 8k (8000) or 8K (8192), sizes 80GB or 80GiB.
     """
     from kvplan import api

@@ -58,7 +58,12 @@ def _print_schema(ctx: click.Context, param: click.Parameter, value: bool) -> No
     "--option", "engine_options", type=options.Parsed("name=value", read_option), multiple=True, metavar="NAME=VALUE",
     help="An option of the engine, e.g. max_num_seqs=256.",
 )  # fmt: skip
-@click.option("--tolerance", type=TOLERANCE, help="How far the memory for the cache may be off, from flags alone [6%].")
+@click.option(
+    "--tolerance",
+    type=TOLERANCE,
+    help="How far the memory for the cache may be off, from flags alone [6%, and not judged where its account rests "
+    "on assumptions].",
+)
 @click.option("--json-schema", is_flag=True, is_eager=True, expose_value=False, callback=_print_schema,
               help="Print the JSON Schema of the answer and exit.")  # fmt: skip
 @options.source_flags

@@ -1,5 +1,6 @@
 """`kvplan fit`: the longest context, the most requests, the fewest GPUs, and the line that starts the engine so."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -63,11 +64,12 @@ def fit(ctx: click.Context, /, model: str | None, format: str | None, as_json: b
     command = _read(given.pop("command"))
     gpu = options.named_gpu(given.pop("gpu"), given.pop("gpu_memory"))
     asked = options.merged(given)
-    if command is not None:
-        model, asked = model or command.model, _with_command(command, asked)
+    model = model or (command.model if command is not None else None)
     if model is None:
         raise click.UsageError("missing argument 'MODEL'")
     spec = options.load(model, **how)
+    if command is not None:
+        asked = _with_command(command, spec, asked)
     answer = inverse.fit(spec, gpu, draft=options.load_draft(asked, how), **asked)
     _print(answer, format)
     _notes(answer, spec)
@@ -80,23 +82,45 @@ def _read(text: str | None) -> "Command | None":
     from kvplan.inverse import without_automatic
     from kvplan.runtime.command import read_command
 
-    command = without_automatic(read_command(text))
-    note((f"not understood, and left out: `{flag}`" for flag in command.unread), label="warning")
-    return command
+    return without_automatic(read_command(text))
 
 
-def _with_command(command: "Command", asked: dict[str, Any]) -> dict[str, Any]:
-    """The command's options under those that were said here; its layout stays unless GPUs are counted here."""
+def _with_command(command: "Command", spec: "ModelSpec", asked: dict[str, Any]) -> dict[str, Any]:
+    """The command's options under those that were said here; its layout stays unless GPUs are counted here.
+
+    Raises InputError for what the engine refuses of the flags whatever the memory, as `serve-check` says.
+    """
     from kvplan.core.engines.table import find_engine
-    from kvplan.runtime.starting import options_of
+    from kvplan.core.engines.versions import release
+    from kvplan.runtime.refusals import why_refused, with_model
+    from kvplan.runtime.starting import devices_of, options_of
 
     engine = f"{command.engine}@{command.version}" if command.version else command.engine
+    profile = find_engine(engine)
+    numbers = release(profile.version or "")
+    command = with_model(command, spec, numbers)
+    note((f"not understood, and left out: `{flag}`" for flag in command.unread), label="warning")
+    note(command.notes)
     if "engine" in asked and find_engine(asked["engine"]).name != command.engine:
         message = f"the command starts {command.engine}, `--engine` says {asked['engine']}"
         raise InputError(message, hint="leave one of them out")
     stated = {name: value for name, value in asked.items() if value != 1 or name not in ("dp", "dcp", "pcp")}
-    layout = {} if "num_gpus" in asked else {"tp": 1, "pp": 1}
-    return {"engine": engine, **layout, **options_of(command), **stated}
+    refusal = why_refused(replace(command, options={**command.options, **stated}), spec, numbers)
+    if refusal is not None:
+        raise InputError(refusal, hint="`kvplan serve-check` judges the command as it stands")
+    options_told = options_of(command)
+    if profile.pooled is not None and profile.pooled.shares_length:
+        options_told = _per_request(options_told)
+    layout = {} if "num_gpus" in asked else {"tp": 1, "pp": devices_of(command) or 1}
+    return {"engine": engine, **layout, **options_told, **stated}
+
+
+def _per_request(told: dict[str, object]) -> dict[str, object]:
+    """llama.cpp's `-c` is what all of `-np` requests have together, `--max-model-len` what one has."""
+    length, requests = told.get("max_model_len"), told.pop("max_num_seqs", None)
+    requests = requests if isinstance(requests, int) else 1
+    one = {"max_model_len": max(1, length // requests)} if isinstance(length, int) and length > 0 else {}
+    return {**told, **one, "concurrency": requests}
 
 
 def _print(answer: "FitPlan", format: str) -> None:

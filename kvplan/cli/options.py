@@ -180,6 +180,7 @@ def _serving_options(engine: str) -> list[Callable[[Command], Command]]:
     from kvplan.cli.engine_option import read_option
 
     own = f"Engine: exact, transformers, vllm, sglang, trtllm or llamacpp, with a version as in vllm@0.19 [{engine}]."
+    counted = "tp · pp" if engine == "exact" else "tp · pp, else the fewest that hold it"
     another = "Another option of the engine, e.g. enforce_eager=true."
     return [
         click.option("--engine", type=ENGINE, help=own),
@@ -193,7 +194,7 @@ def _serving_options(engine: str) -> list[Callable[[Command], Command]]:
         click.option("--dcp", type=COUNT, default="1", help="Ranks of decode context parallelism, within tp [1]."),
         click.option("--pcp", type=COUNT, default="1", help="Ranks of prefill context parallelism [1]."),
         click.option("--gpu", type=GPU, help="A GPU, e.g. H100 (`kvplan gpus` lists them), or a size, e.g. 80GiB."),
-        click.option("--gpus", "num_gpus", type=COUNT, help="How many of them [tp · pp]."),
+        click.option("--gpus", "num_gpus", type=COUNT, help=f"How many of them [{counted}]."),
         click.option("--gpu-memory", type=SIZE, help="Memory of one GPU, instead of what its driver reports."),
         click.option("--gpu-memory-utilization", type=float, help="The share that may be used [the engine's, else 1]."),
         click.option("--block-size", type=COUNT, help="Tokens of a block [the engine's]."),

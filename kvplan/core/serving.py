@@ -273,7 +273,10 @@ def _check_engine(model: ModelSpec, serving: Serving) -> None:
 
 def positive(name: str, number: int) -> int:
     """`number` as a whole number from 1, numpy's included; a bool, a float or a string is an error."""
-    whole = -1 if isinstance(number, bool) or not hasattr(number, "__index__") else index(number)
+    try:
+        whole = -1 if isinstance(number, bool) else index(number)
+    except TypeError:
+        whole = -1
     if not 1 <= whole <= MAX_COUNT:
         large = name.endswith(("_len", "_tokens", "_bytes"))
         raise InputError(

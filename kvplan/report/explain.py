@@ -216,6 +216,11 @@ def _verdict(start: Start) -> Line:
         for row in start["rows"]
         if row["name"] in ("pools", "left for the cache") and row["basis"] == "assumed" and not row["judged"]
     ]
+    words += [
+        f"{row['name']} {_off(row)}, not judged: a log that ends here may not tell of all of them"
+        for row in start["rows"]
+        if row["name"] == "pools" and row["basis"] not in (None, "assumed") and not row["judged"]
+    ]
     return Line(f"within tolerance: {', '.join(words)}", "good")
 
 

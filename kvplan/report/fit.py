@@ -46,7 +46,7 @@ def serve_check_page(
         asked = "a request of any length" if number == 1 else f"{plural(number, 'request')} of any length"
     lines = [] if refusal is None else [Line(_sentence(printable(refusal, max_length=400)), "bad")]
     lines += _longest(fit, longest)
-    if not fit.boot.certain and refusal is None:
+    if not fit.is_certain and refusal is None:
         lines.append(Line("Whether it starts is within the spread of the account: the other answer is possible."))
     lines += _left_out(unread)
     return replace(page, title=f"{verdict} {_place(fit)}, for {asked}", lines=(*lines, *page.lines))

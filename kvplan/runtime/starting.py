@@ -4,12 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvplan.core.boot import plan_pool
+from kvplan.core.engines.llamacpp.pool import FIT_MARGIN_MIB
 from kvplan.core.errors import InputError
 from kvplan.core.fit import Change, told
+from kvplan.core.fit.by_itself import SHORTEST, ByItself
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
+from kvplan.core.units import MIB
 from kvplan.runtime.command import Command, write_command
-from kvplan.runtime.flags.llamacpp import ALL_LAYERS
+from kvplan.runtime.flags.llamacpp import ALL_LAYERS, mebibytes
 from kvplan.runtime.refusals import LONG_CONTEXT
 
 _NOT_SAID = {
@@ -37,15 +40,22 @@ def devices_of(command: Command) -> int | None:
     return len(shares) if isinstance(shares, tuple | list) else command.num_devices
 
 
-def left_to_fit(command: Command) -> tuple[bool, bool]:
-    """(whether llama.cpp may shorten the context by itself, whether it may leave layers with the CPU).
+def left_to_fit(command: Command) -> ByItself:
+    """What llama.cpp may change by itself: nothing that is set.
 
-    Source: llama.cpp b11434, common/fit.cpp `common_params_fit_impl`: not what is set
+    Source: llama.cpp b11434, common/fit.cpp `common_params_fit_impl`
     """
-    if command.engine != "llamacpp" or str(command.arguments.get("fit", "on")).lower() in ("off", "0", "false"):
-        return False, False
+    given = command.arguments
+    if command.engine != "llamacpp" or str(given.get("fit", "on")).lower() in ("off", "0", "false"):
+        return ByItself()
     told = command.options.keys() & {"num_gpu_layers", "num_cpu_moe_layers", "tensor_split"}
-    return "max_model_len" not in command.options, not told and "override_tensor" not in command.arguments
+    free, shortest = given.get("fit_target"), given.get("fit_ctx")
+    return ByItself(
+        length="max_model_len" not in command.options,
+        layers=not told and "override_tensor" not in given,
+        free_bytes=(FIT_MARGIN_MIB if free is None else mebibytes(free)) * MIB,
+        shortest=SHORTEST if shortest is None else int(str(shortest)),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

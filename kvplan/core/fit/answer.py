@@ -110,6 +110,12 @@ class Fit:
     warnings: tuple[PlanWarning, ...] = ()
     """What the reader should know of the facts that it rests on, as of a plan."""
 
+    @property
+    def is_certain(self) -> bool:
+        """Whether it starts, or does not, at either end of the spread; with an open length, with some length."""
+        at_both_ends = self.want.longest and self.fits and bool(self.sure_max_model_len)
+        return self.boot.certain or at_both_ends
+
     def __repr__(self) -> str:
         shape = f"max_model_len={self.max_model_len}, concurrency={self.concurrency}"
         return f"{type(self).__name__}({self.model.id!r}, {shape}, num_gpus={self.serving.num_gpus}, fits={self.fits})"

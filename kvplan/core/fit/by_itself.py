@@ -10,16 +10,25 @@ Source: llama.cpp b11434, common/fit.cpp `common_params_fit_impl`. It shares out
 from dataclasses import dataclass, replace
 
 from kvplan.core.device import visible_bytes
-from kvplan.core.engines.llamacpp.pool import FIT_MARGIN_MIB
 from kvplan.core.fit.search import first_true, longest
 from kvplan.core.fit.trial import Case
 from kvplan.core.layout import as_loaded
 from kvplan.core.model import ModelSpec
 from kvplan.core.serving import Serving
-from kvplan.core.units import MIB
 
 SHORTEST = 4096
 _CELLS = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByItself:
+    """What an engine may change by itself, and how far."""
+
+    length: bool = False
+    layers: bool = False
+    free_bytes: int = 0
+    """What stays free of each device."""
+    shortest: int = SHORTEST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,29 +41,27 @@ class Lowered:
     note: str
 
 
-def lowered(
-    model: ModelSpec, serving: Serving, length: int, *, length_is_open: bool, layers_are_open: bool
-) -> Lowered | None:
+def lowered(model: ModelSpec, serving: Serving, length: int, may: ByItself) -> Lowered | None:
     """The settings with which it starts in the place of `serving`, for requests of `length`; None where none are.
 
     None, too, where nothing has to be changed.
     """
     gpu, requests = serving.gpu, serving.switches.max_num_seqs or 1
-    if gpu is None or visible_bytes(gpu) <= FIT_MARGIN_MIB * MIB:
+    if gpu is None or not (may.length or may.layers) or visible_bytes(gpu) <= may.free_bytes:
         return None
-    rest = replace(gpu, visible_bytes=visible_bytes(gpu) - FIT_MARGIN_MIB * MIB)
+    rest = replace(gpu, visible_bytes=visible_bytes(gpu) - may.free_bytes)
     case = Case(model=as_loaded(model, serving.engine), serving=replace(serving, gpu=rest), hold_limit=True)
     if case.at(length).concurrency >= requests:
         return None
-    if not length_is_open:
-        return _on_the_cpu(case, length, requests) if layers_are_open else None
+    if not may.length:
+        return _on_the_cpu(case, length, requests)
     streams = 1 if serving.switches.kv_unified else requests
-    least = min(length, SHORTEST * streams // requests)
+    least = min(length, may.shortest * streams // requests)
     found = longest(case, requests)
     cells = 0 if found is None else found.length * requests // _CELLS * _CELLS
     if cells >= least * requests:
         return Lowered(length=cells // requests, switches={}, note=f"`--fit` shortens the context to {cells:,} tokens")
-    left = _on_the_cpu(case, least, requests) if layers_are_open else None
+    left = _on_the_cpu(case, least, requests) if may.layers else None
     if left is None or least == length:
         return left
     return replace(left, note=f"{left.note}, and shortens the context to {least * requests:,} tokens")

@@ -261,8 +261,9 @@ def _fewer(asked: _Asked) -> Found:
 
 
 def _weights(asked: _Asked) -> Found:
-    """Quantised weights, where the checkpoint has none."""
-    if asked.serving.quant is not None:
+    """Quantised weights, where the checkpoint has none. What a GGUF may be stored in is not among these schemes."""
+    pooled = asked.serving.engine.pooled
+    if asked.serving.quant is not None or (pooled is not None and pooled.splits_layers):
         return
     tried = (
         ({"quant": name}, replace(asked.serving, quant=parse_quant(name), quant_planned=True))

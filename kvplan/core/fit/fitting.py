@@ -325,6 +325,10 @@ def _warnings(model: ModelSpec, serving: Serving) -> tuple[PlanWarning, ...]:
 def _notes(model: ModelSpec, trial: Trial) -> tuple[str, ...]:
     notes = [reason for reason in trial.boot.reasons if trial.boot.starts]
     if model.max_seq_len is not None and trial.length > model.max_seq_len:
-        stated = f"{model.max_seq_len:,} that the model states: engines refuse them unless they are told to allow it"
+        pooled = trial.serving.engine.pooled
+        then = "engines refuse them unless they are told to allow it"
+        if pooled is not None and pooled.shares_length:
+            then = "a request gets no more than those"
+        stated = f"{model.max_seq_len:,} that the model states: {then}"
         notes.append(f"{trial.length:,} tokens are more than the {stated}")
     return tuple(notes)

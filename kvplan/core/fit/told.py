@@ -23,6 +23,8 @@ def told(model: ModelSpec, serving: Serving) -> dict[str, object]:
         degree = getattr(serving, name)
         options[name] = degree if degree > 1 else None
     options |= {name: getattr(switches, name) for name in Switches.__dataclass_fields__ if name in switches.given}
+    if serving.draft is not None:
+        options.setdefault("draft_model", serving.draft.id)
     return {name: value for name, value in options.items() if value is not None}
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from kvplan.core.dtypes import parse_kv_dtype, parse_kv_dtypes
 from kvplan.core.errors import InputError
+from kvplan.core.text import printable
 from kvplan.runtime.flags.argument import Argument, Dialect, Options, Value, spelled
 from kvplan.runtime.flags.llamacpp_silent import SILENT, SILENT_BARE
 from kvplan.runtime.flags.values import (
@@ -45,6 +46,15 @@ def _gpu_layers(value: object) -> object:
     if layers < 0:
         raise ValueError
     return layers
+
+
+def mebibytes(value: object) -> int:
+    """What `--fit` keeps free of a device: of several the most. Raises InputError for what is no number."""
+    try:
+        return max(int(part) for part in str(value).split(","))
+    except ValueError:
+        message = f"`--fit-target {printable(str(value), max_length=40)}` is not a number of MiB"
+        raise InputError(message, hint="such as 1024, or one a device: 1024,2048") from None
 
 
 def _shares(value: object) -> tuple[float, ...]:
@@ -100,6 +110,8 @@ _ARGUMENTS = (
     Argument(None, ("-ctv", "--cache-type-v"), WORD, name="cache_type_v"),
     Argument(None, ("-sm", "--split-mode"), WORD, name="split_mode"),
     Argument(None, ("-fit", "--fit"), WORD, name="fit"),
+    Argument(None, ("-fitt", "--fit-target"), Value(mebibytes, str, "MiB, one number a device"), name="fit_target"),
+    Argument(None, ("-fitc", "--fit-ctx"), COUNT_OR_DEFAULT, name="fit_ctx"),
     Argument(None, ("--kv-offload", "-kvo"), ON, ("--no-kv-offload", "-nkvo")),
 )
 _SPECULATION = {

@@ -7,7 +7,7 @@ SILENT = names(
     "model m model_url mu hf_repo hf hfr hf_file hff hf_token hft docker_repo dr threads t threads_batch tb cpu_mask C "
     "cpu_range Cr cpu_strict prio poll cpu_mask_batch Cb cpu_range_batch Crb cpu_strict_batch prio_batch poll_batch "
     "predict n n_predict keep numa load_mode lm lazy_mode lzm defrag_thold dt main_gpu mg log_file log_colors "
-    "verbosity lv log_verbosity fit_target fitt fit_ctx fitc "
+    "verbosity lv log_verbosity "
     # Sampling.
     "samplers seed s sampler_seq sampling_seq temp temperature top_k top_p min_p top_nsigma top_n_sigma "
     "xtc_probability xtc_threshold typical typical_p repeat_last_n repeat_penalty presence_penalty "

@@ -31,6 +31,7 @@ FORMATS = ("fp32", "fp16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_
 def check(model: ModelSpec, deployment: Deployment) -> None:
     """Raises InputError for what llama.cpp refuses, and for a layout that kvplan does not know of it."""
     check_sizes(deployment)
+    _check_device(deployment)
     _check_formats(model, deployment)
     _check_layout(model, deployment)
     crosses = any(isinstance(m, CrossAttention) for layer in model.layers for m in layer.mixers)
@@ -39,6 +40,13 @@ def check(model: ModelSpec, deployment: Deployment) -> None:
             f"llama.cpp does not run `{model.model_type}`: of models with cross-attention it has T5 alone",
             hint="another engine, e.g. `transformers`",
         )
+
+
+def _check_device(deployment: Deployment) -> None:
+    """ggml has backends for GPUs of any maker (ggml/src/ggml-cuda, -hip, -metal, -sycl, -vulkan), none for others."""
+    gpu = deployment.gpu
+    if gpu is not None and (gpu.vendor in ("Google", "AWS") or gpu.name.startswith("Gaudi")):
+        raise InputError(f"{gpu.name} is no device that llama.cpp has a backend for", hint="a GPU, or another engine")
 
 
 def _check_layout(model: ModelSpec, deployment: Deployment) -> None:
