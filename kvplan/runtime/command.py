@@ -17,6 +17,7 @@ from kvplan.runtime.flags.write import words_from_options
 from kvplan.runtime.launch import Launch, find_launch
 from kvplan.runtime.pasted import config_words, contents
 from kvplan.runtime.shell import comments
+from kvplan.runtime.visible import num_visible
 
 SETTINGS_FILE = "kvplan.yaml"
 """What `write_command` calls the file for what TensorRT-LLM takes from no flag: a comment holds its content."""
@@ -24,8 +25,6 @@ SETTINGS_FILE = "kvplan.yaml"
 _SETTINGS = re.compile(rf"{re.escape(SETTINGS_FILE)}: *(\{{.*\}})", re.DOTALL)
 _REVISION = re.compile(r"([\w.-]+/[\w.-]+)@([\w./-]+)", re.ASCII)
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|_KEY$", re.IGNORECASE)
-_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-_ENTRIES = re.compile(r"(?:\s*(?:\d+|GPU-[\w-]+|MIG-[\w/-]+)\s*(?:,|$))*")
 _MODEL_NAMES = {
     "vllm": ("model", "model_tag"),
     "sglang": ("model_path", "model"),
@@ -144,11 +143,8 @@ def _misspelt(engine: str, typed: Mapping[str, object]) -> Iterator[str]:
 
 def _num_devices(launch: Launch) -> int | None:
     """The fewest of what a container is given and what variables leave visible of it."""
-    lists = [launch.environment.get(name) for name in _VISIBLE]
-    counts = [len([one for one in text.split(",") if one.strip()]) for text in lists if text is not None]
-    if any(text is not None and not _ENTRIES.fullmatch(text) for text in lists):
-        return None
-    return min([*counts, *([] if launch.num_devices is None else [launch.num_devices])], default=None)
+    counts = (launch.num_devices, num_visible(launch.environment))
+    return min((count for count in counts if count is not None), default=None)
 
 
 def _of(model: str | None) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from kvplan.core.text import printable
 from kvplan.runtime.flags.argument import names
 from kvplan.runtime.manifest import container_commands
 from kvplan.runtime.shell import ASSIGNMENT, simple_commands
+from kvplan.runtime.visible import num_given
 
 _EXAMPLES = "paste one that starts with `vllm serve`, `sglang serve`, `llama-server` or `trtllm-serve`"
 _MODULES = {
@@ -162,7 +163,7 @@ def _in_container(image: str, words: list[str], index: int, exported: dict[str, 
     before, after = words[:index], words[index + 1 :]
     environment = _passed_variables(before, exported | _assignments(before))
     tag = _OWN_TAGS.search(words[index]) or _BUILD.search(words[index])
-    version, devices = tag[1] if tag else None, _devices(before)
+    version, devices = tag[1] if tag else None, _devices(before, environment)
     # `--entrypoint python3 IMAGE -m …`
     launch = _launch(["python3", *after] if after[:1] == ["-m"] else after, environment) if after else None
     if launch is None:
@@ -175,8 +176,11 @@ def _in_container(image: str, words: list[str], index: int, exported: dict[str, 
     return replace(launch, version=own, num_devices=devices)
 
 
-def _devices(words: list[str]) -> int | None:
-    """GPUs of `--gpus 2`, `--gpus device=0,1`; None for `all`, and where nothing says it."""
+def _devices(words: list[str], environment: dict[str, str]) -> int | None:
+    """GPUs of `--gpus 2`, `--gpus device=0,1`, or of the variable for which they stand; None for `all`, and where
+    nothing says it."""
+    if not any(word.partition("=")[0] == "--gpus" for word in words):
+        return num_given(environment)
     for flag, value in zip(words, [*words[1:], ""], strict=True):
         told = (value if flag == "--gpus" else flag.removeprefix("--gpus=") if "--gpus=" in flag else "").strip("\"'")
         if found := re.fullmatch(r"(?:count=)?(\d+)", told):

@@ -7,7 +7,7 @@ from kvplan.inverse import serve_check
 from kvplan.runtime.command import read_command
 from tests.command import refusal_of, run
 
-QWEN, AWQ = "Qwen/Qwen3-8B", "Qwen/Qwen3-8B-AWQ"
+QWEN, AWQ, MOE = "Qwen/Qwen3-8B", "Qwen/Qwen3-8B-AWQ", "Qwen/Qwen3-30B-A3B"
 VLLM, SGLANG = f"vllm serve {QWEN}", f"sglang serve --model-path {QWEN}"
 OLDER = f"docker run vllm/vllm-openai:v0.19.0 --model {QWEN}"
 POD = f"""
@@ -55,6 +55,16 @@ REFUSED = [
     (f"{VLLM} --kv-cache-dtype fp4", "is not a format of vLLM's cache"),
     (f"{VLLM} --kv-cache-dtype q8_0", "is not a format of vLLM's cache"),
     (f"{VLLM} --kv-cache-dtype fp8_ds_mla", "packs the rows of sparse latent attention"),
+    (
+        f"CUDA_VISIBLE_DEVICES=0 vllm serve {MOE} -dp 4 --data-parallel-size-local 2",
+        "takes 2 GPUs, and the process sees",
+    ),
+    (f"CUDA_VISIBLE_DEVICES=0 vllm serve {MOE} -dp 4 -dpl 2 -dpr 2", "takes 2 GPUs, and the process sees one GPU"),
+    (f"CUDA_VISIBLE_DEVICES=0 vllm serve {MOE} -dp 4 -dpn 1 -tp 2", "takes 2 GPUs, and the process sees one GPU"),
+    (f"CUDA_VISIBLE_DEVICES= {VLLM}", "the layout takes one GPU, and the process sees none"),
+    (f"{VLLM} -dp 4 --data-parallel-rank 0", "has no experts"),
+    (f"{VLLM} -dp 4 --data-parallel-external-lb --nnodes 4 --node-rank 0", "has no experts"),
+    (f"{VLLM} -dp 2 --data-parallel-size-local 4", "`--data-parallel-size-local 4` is more than"),
 ]
 TAKEN = [
     f"{VLLM} --quantization fp8",
@@ -71,6 +81,12 @@ TAKEN = [
     f"docker run vllm/vllm-openai:v0.8.5 --model {QWEN} --compilation-config 3",
     POD.replace("gpu: 2", "gpu: 4"),
     f"{VLLM} --kv-cache-dtype nvfp4",
+    f"CUDA_VISIBLE_DEVICES=0 vllm serve {MOE} -dp 4 --data-parallel-size-local 1",
+    f"CUDA_VISIBLE_DEVICES=0 vllm serve {MOE} -dp 4 -ep --data-parallel-rank 0",
+    f"CUDA_VISIBLE_DEVICES=0 vllm serve {MOE} -dp 4 -dpn 3",
+    f"CUDA_VISIBLE_DEVICES=0,1 {VLLM} -dp 4 --data-parallel-size-local 2 --data-parallel-start-rank 2 --headless",
+    f"CUDA_VISIBLE_DEVICES=0 {VLLM} -dp 4 --data-parallel-start-rank 2 --data-parallel-address 10.0.0.1",
+    f"CUDA_VISIBLE_DEVICES=0 {VLLM} -dp 4 --data-parallel-backend ray",
 ]
 
 

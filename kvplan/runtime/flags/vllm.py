@@ -117,6 +117,14 @@ _ARGUMENTS = (
     Argument(None, ("--optimization-level",), WORD),
     Argument(None, ("--attention-config", "-ac"), WORD),
     Argument(None, ("--config",), WORD),
+    Argument(None, ("--nnodes", "-n"), WORD),
+    Argument(None, ("--data-parallel-rank", "-dpn"), WORD),
+    Argument(None, ("--data-parallel-start-rank", "-dpr"), WORD),
+    Argument(None, ("--data-parallel-size-local", "-dpl"), WORD),
+    Argument(None, ("--data-parallel-address", "-dpa"), WORD),
+    Argument(None, ("--data-parallel-backend", "-dpb"), WORD),
+    Argument(None, ("--data-parallel-hybrid-lb", "-dph"), ON, ("--no-data-parallel-hybrid-lb",)),
+    Argument(None, ("--data-parallel-external-lb", "-dpe"), ON, ("--no-data-parallel-external-lb",)),
     Argument(None, ("--enable-chunked-prefill",), ON, ("--no-enable-chunked-prefill",)),
 )
 _JOINT = names("num_speculative_tokens speculative_method draft_model max_loras max_lora_rank no_images usage")
