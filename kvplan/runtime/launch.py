@@ -73,7 +73,7 @@ def find_launch(text: str) -> Launch:
     if found:
         return replace(found[0], others=(*found[0].others, *(other.engine for other in found[1:])))
     shown = printable(" ".join(commands[0]) if commands else text.strip(), max_length=60)
-    if any(word in ("ollama", "lms") for words in commands for word in words[:2]):
+    if any(word in ("ollama", "lms") for words in commands for part in words[:4] for word in part.split()[:2]):
         raise InputError(f"`{shown}` leaves its settings to a server of its own", hint="give its server's log instead")
     raise InputError(f"`{shown}` starts no engine that kvplan knows", hint=_EXAMPLES)
 
@@ -107,7 +107,7 @@ def _launch(words: list[str], exported: dict[str, str]) -> Launch | None:
                 engine=engine, words=rest, version=_pinned(engine, before), environment=exported | _assignments(before)
             )
         if _base(words[index]) in _SHELLS and (script := _script(words[index:])) is not None:
-            return _nested(script, exported | _assignments(words[:index]))
+            return next(_starts(simple_commands(script), exported | _assignments(words[:index])), None)
     return None
 
 
@@ -144,11 +144,6 @@ def _script(words: list[str]) -> str | None:
         if re.fullmatch(r"-\w*c", word) and index + 1 < len(words):
             return words[index + 1]
     return None
-
-
-def _nested(script: str, environment: dict[str, str]) -> Launch:
-    launch = find_launch(script)
-    return replace(launch, environment=environment | launch.environment)
 
 
 def _image(words: list[str], index: int) -> str | None:

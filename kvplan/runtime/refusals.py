@@ -6,12 +6,13 @@ from math import prod
 
 from kvplan.core.errors import UnsupportedError
 from kvplan.core.model import ModelSpec
-from kvplan.core.text import printable
+from kvplan.core.text import join_words, printable
 from kvplan.core.weights import all_weights
 from kvplan.runtime.command import Command
-from kvplan.runtime.flags.argument import names
+from kvplan.runtime.flags.argument import key_of, names
 from kvplan.runtime.flags.values import switched
-from kvplan.runtime.flags.vllm import LIMITS, limits_of_inputs
+from kvplan.runtime.flags.vllm import LIMITS, NOTHING, limits_of_inputs
+from kvplan.runtime.flags.vllm_silent import GONE
 
 LONG_CONTEXT = {"vllm": "VLLM_ALLOW_LONG_MAX_MODEL_LEN", "sglang": "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"}
 """Variables without which an engine refuses a length beyond the model's own."""
@@ -59,6 +60,7 @@ def why_refused(command: Command, model: ModelSpec, release: tuple[int, ...]) ->
 
 def _reasons(command: Command, model: ModelSpec, release: tuple[int, ...]) -> Iterator[str]:
     found = (
+        _refuses_older_flags(command, release),
         refuses_length(command, model),
         _refuses_scheme(command, model, release),
         _refuses_chunks(command, model, release),
@@ -67,6 +69,25 @@ def _reasons(command: Command, model: ModelSpec, release: tuple[int, ...]) -> It
         _misses_devices(command) if not _asks_ray(command, release) else None,
     )
     yield from (reason for reason in found if reason is not None)
+
+
+def without_reason(command: Command, refusal: str | None) -> Command:
+    """The same, where what a refusal names is understood, whatever else its flags may bear on."""
+
+    def is_named(flag: str) -> bool:
+        name = flag.partition(" ")[0]
+        return f"`{name if key_of(name) in GONE else flag}`" in (refusal or "")
+
+    return replace(command, unread=tuple(flag for flag in command.unread if not is_named(flag)))
+
+
+def _refuses_older_flags(command: Command, release: tuple[int, ...]) -> str | None:
+    """Source: vLLM 0.33, entrypoints/common/cli_args.py `make_arg_parser`"""
+    gone = [f"`--{name.replace('_', '-')}`" for name in command.arguments if name in GONE]
+    if command.engine != "vllm" or release < JUDGED or not gone:
+        return None
+    assumed = "" if command.version else "; nothing names an older release"
+    return f"vLLM {'.'.join(map(str, release))} no longer has {join_words(gone)}{assumed}"
 
 
 def refuses_length(command: Command, model: ModelSpec) -> str | None:
@@ -88,7 +109,9 @@ def refuses_length(command: Command, model: ModelSpec) -> str | None:
 
 def _scheme(command: Command) -> str | None:
     given = command.arguments.get("quantization", command.arguments.get("q"))
-    return None if given is None or command.engine not in LONG_CONTEXT else str(given).strip().lower()
+    if given is None or command.engine not in LONG_CONTEXT or (command.engine == "vllm" and given in NOTHING):
+        return None
+    return str(given).strip().lower()
 
 
 def _refuses_scheme(command: Command, model: ModelSpec, release: tuple[int, ...]) -> str | None:
@@ -123,6 +146,9 @@ def _stored(model: ModelSpec) -> str | None:
     return model.quantization.method.partition(" ")[0].replace("compressed_tensors", "compressed-tensors")
 
 
+_WHOLE = "--no-enable-chunked-prefill"
+
+
 def _refuses_chunks(command: Command, model: ModelSpec, release: tuple[int, ...]) -> str | None:
     """Source: vLLM 0.33, config/scheduler.py `verify_max_model_len`; where nobody sets a limit it is the length."""
     tokens = command.options.get("max_num_batched_tokens")
@@ -131,7 +157,7 @@ def _refuses_chunks(command: Command, model: ModelSpec, release: tuple[int, ...]
     if not whole or release < JUDGED or not isinstance(tokens, int) or not isinstance(length, int) or tokens >= length:
         return None
     return (
-        f"without chunked prefill a prompt is one pass: `--max-num-batched-tokens {tokens}` is less than the "
+        f"with `{_WHOLE}` a prompt is one pass: `--max-num-batched-tokens {tokens}` is less than the "
         f"{length:,} tokens of a request"
     )
 

@@ -73,3 +73,20 @@ DEFAULTS = {
     "typical_acceptance_sampler_posterior_threshold": 0.09, "offload_num_in_group": 1, "offload_prefetch_step": 1,
 }  # fmt: skip
 """Of what is neither read nor silent: releases that print every argument print these when nothing was set."""
+
+GONE = names(
+    "device eplb_step_interval eplb_window_size guided_decoding_backend logits_processor_pattern "
+    "max_long_partial_prefills max_num_partial_prefills max_seq_len_to_capture num_scheduler_steps "
+    "override_pooler_config preemption_mode rope_theta rope_scaling scheduler_delay_factor swap_space task "
+    "tokenizer_pool_extra_config tokenizer_pool_size tokenizer_pool_type calculate_kv_scales "
+    "disable_async_output_proc disable_frontend_multiprocessing disable_mm_preprocessor_cache enable_reasoning "
+    "engine_use_ray eplb_log_balancedness multi_step_stream_outputs use_v2_block_manager worker_use_ray "
+    "cuda_graph_sizes speculative_model num_speculative_tokens num_lookahead_slots enable_prompt_adapter "
+    "max_prompt_adapters max_prompt_adapter_token lora_extra_vocab_size long_lora_scaling_factors "
+    "spec_decoding_acceptance_method typical_acceptance_sampler_posterior_threshold "
+    "typical_acceptance_sampler_posterior_alpha speculative_max_model_len speculative_disable_by_batch_size "
+    "speculative_draft_tensor_parallel_size speculative_disable_mqa_scorer speculative_model_quantization "
+    "speculative_draft_acceptance_method ngram_prompt_lookup_max ngram_prompt_lookup_min qlora_adapter_name_or_path "
+    "full_cuda_graph"
+)
+"""Arguments of older releases at which the parser of 0.33 ends: it has none of them, nor one that any begins."""
