@@ -72,6 +72,8 @@ def find_launch(text: str) -> Launch:
     found = in_manifest or list(_starts(commands, {}))
     if found:
         return replace(found[0], others=(*found[0].others, *(other.engine for other in found[1:])))
+    if not text.strip():
+        raise InputError("an empty text starts no engine", hint=_EXAMPLES)
     shown = printable(" ".join(commands[0]) if commands else text.strip(), max_length=60)
     if any(word in ("ollama", "lms") for words in commands for part in words[:4] for word in part.split()[:2]):
         raise InputError(f"`{shown}` leaves its settings to a server of its own", hint="give its server's log instead")
@@ -107,7 +109,8 @@ def _launch(words: list[str], exported: dict[str, str]) -> Launch | None:
                 engine=engine, words=rest, version=_pinned(engine, before), environment=exported | _assignments(before)
             )
         if _base(words[index]) in _SHELLS and (script := _script(words[index:])) is not None:
-            return next(_starts(simple_commands(script), exported | _assignments(words[:index])), None)
+            variables = exported | _assignments(words[:index])
+            return next(_starts(simple_commands(script, variables), variables), None)
     return None
 
 
