@@ -16,6 +16,7 @@ from kvplan.runtime.flags.table import find_dialect
 from kvplan.runtime.flags.write import words_from_options
 from kvplan.runtime.launch import Launch, find_launch
 from kvplan.runtime.pasted import config_words, contents
+from kvplan.runtime.settings import settings_of
 from kvplan.runtime.shell import comments
 from kvplan.runtime.visible import num_visible
 
@@ -23,6 +24,7 @@ SETTINGS_FILE = "kvplan.yaml"
 """What `write_command` calls the file for what TensorRT-LLM takes from no flag: a comment holds its content."""
 
 _SETTINGS = re.compile(rf"{re.escape(SETTINGS_FILE)}: *(\{{.*\}})", re.DOTALL)
+_SETTINGS_FLAGS = ("config", "extra_llm_api_options")
 _REVISION = re.compile(r"([\w.-]+/[\w.-]+)@([\w./-]+)", re.ASCII)
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|_KEY$", re.IGNORECASE)
 _MODEL_NAMES = {
@@ -70,12 +72,9 @@ def read_command(text: str, engine: str | None = None) -> Command:
     dialect = find_dialect(launch.engine)
     typed, loose = args_from_words(launch.engine, launch.words)
     typed = _from_file(launch.engine, typed, loose) | typed
-    settings = _settings(text) if launch.engine == "trtllm" else {}
-    if settings:
-        for name in ("config", "extra_llm_api_options"):
-            typed.pop(name, None)
+    settings = _settings(text, launch, typed) if launch.engine == "trtllm" else {}
     named = {dialect.argument_variables.get(name): value for name, value in launch.environment.items()}
-    args = {name: value for name, value in named.items() if name is not None} | settings | typed
+    args = {name: value for name, value in named.items() if name is not None} | typed | settings
     dialect.refuse(args)
     told, unclear = _environment(launch)
     options, unread = options_from_args(launch.engine, args)
@@ -151,7 +150,22 @@ def _of(model: str | None) -> tuple[str, ...]:
     return () if model is None else (model.partition("@")[0],)
 
 
-def _settings(text: str) -> dict[str, object]:
+def _settings(text: str, launch: Launch, typed: dict[str, object]) -> dict[str, object]:
+    """What TensorRT-LLM's file of settings says, which stands over the command line; its flag is taken out of `typed`.
+
+    Source: TensorRT-LLM 1.2, llmapi/llm_args.py `update_llm_args_with_extra_dict`
+    """
+    named = {name: str(typed[name]) for name in _SETTINGS_FLAGS if typed.get(name)}
+    found = _commented(text)
+    for name, file in named.items():
+        read = found or settings_of(file, text, launch.environment)
+        if read is not None:
+            del typed[name]
+            found = read
+    return found
+
+
+def _commented(text: str) -> dict[str, object]:
     for line in comments(text):
         if found := _SETTINGS.fullmatch(line):
             try:

@@ -51,6 +51,12 @@ def _is_folder(name: str) -> bool:
         return False
 
 
+def file_text(name: str) -> str | None:
+    """What is in a file of that name on this machine; None where there is none, or it is no text of up to 1 MiB."""
+    path = _file(name)
+    return None if path is None else _read(path)
+
+
 def config_words(name: str) -> list[str] | None:
     """The flags of a YAML file, as vLLM makes them; None where there is none, or kvplan does not understand it.
 
