@@ -21,6 +21,11 @@ _WINDOWS_PATH = re.compile(r"(?<![\w\\])[A-Za-z]:\\(?=[^\s\\])[^\s\"']*")
 _COMMENT = re.compile(r"^[ \t]*#[^\n]*$", re.MULTILINE)
 _DEFAULT = re.compile(r"\$\{\w+:?-([^}]*)\}")
 _VARIABLE = re.compile(r"(?<!\\)\$(?:\{(?P<braced>[A-Za-z_]\w*)(?::?-[^}]*)?\}|(?P<plain>[A-Za-z_]\w*))", re.ASCII)
+_UNIT = (
+    (re.compile(r"^Environment=", re.MULTILINE), "export "),
+    (re.compile(r"^ExecStart=[-@:+!]*", re.MULTILINE), ""),
+)
+"""Lines of a unit of systemd, as a shell has them."""
 _SETS = frozenset({"export", "readonly", "declare", "typeset", "local"})
 _OPENS, _CLOSES = frozenset({"if", "for", "while", "until", "case"}), frozenset({"fi", "done", "esac"})
 _MORE_FLAGS = re.compile(r"\n[ \t]*(?=-)")
@@ -44,6 +49,8 @@ def simple_commands(text: str, variables: Mapping[str, str] | None = None) -> li
     follows. Raises InputError for an open quote.
     """
     text = _WINDOWS_PATH.sub(lambda found: found[0].replace("\\", "\\\\"), text)
+    for pattern, put in _UNIT:
+        text = pattern.sub(put, text)
     joined = _CONTINUED.sub(" ", _PROMPT.sub("", _COMMENT.sub("", text)))
     joined = _MORE_FLAGS.sub(" ", joined.strip())
     known = _Variables(variables or {})
