@@ -153,7 +153,7 @@ def _of(model: str | None) -> tuple[str, ...]:
 def _settings(text: str, launch: Launch, typed: dict[str, object]) -> dict[str, object]:
     """What TensorRT-LLM's file of settings says, which stands over the command line; its flag is taken out of `typed`.
 
-    Source: TensorRT-LLM 1.2, llmapi/llm_args.py `update_llm_args_with_extra_dict`
+    Source: TensorRT-LLM 1.2, commands/serve.py `serve`, whose help says that the file overwrites the flags
     """
     named = {name: str(typed[name]) for name in _SETTINGS_FLAGS if typed.get(name)}
     found = _commented(text)
