@@ -280,7 +280,7 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None, **how: Any) -> S
 
     A RefusedError is an answer here: it does not start.
     """
-    from kvplan.runtime.refusals import why_refused, with_model
+    from kvplan.runtime.refusals import why_refused, with_model, without_reason
     from kvplan.runtime.starting import devices_of, options_of
 
     engine = f"{command.engine}@{command.version}" if command.version else command.engine
@@ -301,11 +301,13 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None, **how: Any) -> S
         want, asked, notes = _by_itself(command, spec, want, asked)
         found = _fitted(spec, want, asked, kv_memory_bytes, on_gpu=gpu is not None)
     except RefusedError as error:
+        command = without_reason(command, str(error))
         return ServeCheck(
             command=command, model=spec, gpu=gpu, fit=None, longest=None, refusal=str(error), hint=error.hint or None
         )
     most = _longest(found, want.concurrency, on_gpu=gpu is not None, is_lowered=bool(notes))
     refusal = why_refused(command, spec, numbers)
+    command = without_reason(command, refusal)
     found = replace(found, notes=(*notes, *found.notes, *command.notes))
     return ServeCheck(command=command, model=spec, gpu=gpu, fit=found, longest=most, refusal=refusal)
 

@@ -16,16 +16,17 @@ from kvplan.runtime.flags.table import find_dialect
 from kvplan.runtime.flags.write import words_from_options
 from kvplan.runtime.launch import Launch, find_launch
 from kvplan.runtime.pasted import config_words, contents
+from kvplan.runtime.settings import settings_of
 from kvplan.runtime.shell import comments
+from kvplan.runtime.visible import num_visible
 
 SETTINGS_FILE = "kvplan.yaml"
 """What `write_command` calls the file for what TensorRT-LLM takes from no flag: a comment holds its content."""
 
 _SETTINGS = re.compile(rf"{re.escape(SETTINGS_FILE)}: *(\{{.*\}})", re.DOTALL)
+_SETTINGS_FLAGS = ("config", "extra_llm_api_options")
 _REVISION = re.compile(r"([\w.-]+/[\w.-]+)@([\w./-]+)", re.ASCII)
 _SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|_KEY$", re.IGNORECASE)
-_VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
-_ENTRIES = re.compile(r"(?:\s*(?:\d+|GPU-[\w-]+|MIG-[\w/-]+)\s*(?:,|$))*")
 _MODEL_NAMES = {
     "vllm": ("model", "model_tag"),
     "sglang": ("model_path", "model"),
@@ -71,12 +72,9 @@ def read_command(text: str, engine: str | None = None) -> Command:
     dialect = find_dialect(launch.engine)
     typed, loose = args_from_words(launch.engine, launch.words)
     typed = _from_file(launch.engine, typed, loose) | typed
-    settings = _settings(text) if launch.engine == "trtllm" else {}
-    if settings:
-        for name in ("config", "extra_llm_api_options"):
-            typed.pop(name, None)
+    settings = _settings(text, launch, typed) if launch.engine == "trtllm" else {}
     named = {dialect.argument_variables.get(name): value for name, value in launch.environment.items()}
-    args = {name: value for name, value in named.items() if name is not None} | settings | typed
+    args = {name: value for name, value in named.items() if name is not None} | typed | settings
     dialect.refuse(args)
     told, unclear = _environment(launch)
     options, unread = options_from_args(launch.engine, args)
@@ -144,18 +142,30 @@ def _misspelt(engine: str, typed: Mapping[str, object]) -> Iterator[str]:
 
 def _num_devices(launch: Launch) -> int | None:
     """The fewest of what a container is given and what variables leave visible of it."""
-    lists = [launch.environment.get(name) for name in _VISIBLE]
-    counts = [len([one for one in text.split(",") if one.strip()]) for text in lists if text is not None]
-    if any(text is not None and not _ENTRIES.fullmatch(text) for text in lists):
-        return None
-    return min([*counts, *([] if launch.num_devices is None else [launch.num_devices])], default=None)
+    counts = (launch.num_devices, num_visible(launch.environment))
+    return min((count for count in counts if count is not None), default=None)
 
 
 def _of(model: str | None) -> tuple[str, ...]:
     return () if model is None else (model.partition("@")[0],)
 
 
-def _settings(text: str) -> dict[str, object]:
+def _settings(text: str, launch: Launch, typed: dict[str, object]) -> dict[str, object]:
+    """What TensorRT-LLM's file of settings says, which stands over the command line; its flag is taken out of `typed`.
+
+    Source: TensorRT-LLM 1.2, commands/serve.py `serve`, whose help says that the file overwrites the flags
+    """
+    named = {name: str(typed[name]) for name in _SETTINGS_FLAGS if typed.get(name)}
+    found = _commented(text)
+    for name, file in named.items():
+        read = found or settings_of(file, text, launch.environment)
+        if read is not None:
+            del typed[name]
+            found = read
+    return found
+
+
+def _commented(text: str) -> dict[str, object]:
     for line in comments(text):
         if found := _SETTINGS.fullmatch(line):
             try:

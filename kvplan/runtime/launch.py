@@ -9,6 +9,7 @@ from kvplan.core.text import printable
 from kvplan.runtime.flags.argument import names
 from kvplan.runtime.manifest import container_commands
 from kvplan.runtime.shell import ASSIGNMENT, simple_commands
+from kvplan.runtime.visible import num_given
 
 _EXAMPLES = "paste one that starts with `vllm serve`, `sglang serve`, `llama-server` or `trtllm-serve`"
 _MODULES = {
@@ -71,8 +72,10 @@ def find_launch(text: str) -> Launch:
     found = in_manifest or list(_starts(commands, {}))
     if found:
         return replace(found[0], others=(*found[0].others, *(other.engine for other in found[1:])))
+    if not text.strip():
+        raise InputError("an empty text starts no engine", hint=_EXAMPLES)
     shown = printable(" ".join(commands[0]) if commands else text.strip(), max_length=60)
-    if any(word in ("ollama", "lms") for words in commands for word in words[:2]):
+    if any(word in ("ollama", "lms") for words in commands for part in words[:4] for word in part.split()[:2]):
         raise InputError(f"`{shown}` leaves its settings to a server of its own", hint="give its server's log instead")
     raise InputError(f"`{shown}` starts no engine that kvplan knows", hint=_EXAMPLES)
 
@@ -106,7 +109,8 @@ def _launch(words: list[str], exported: dict[str, str]) -> Launch | None:
                 engine=engine, words=rest, version=_pinned(engine, before), environment=exported | _assignments(before)
             )
         if _base(words[index]) in _SHELLS and (script := _script(words[index:])) is not None:
-            return _nested(script, exported | _assignments(words[:index]))
+            variables = exported | _assignments(words[:index])
+            return next(_starts(simple_commands(script, variables), variables), None)
     return None
 
 
@@ -145,11 +149,6 @@ def _script(words: list[str]) -> str | None:
     return None
 
 
-def _nested(script: str, environment: dict[str, str]) -> Launch:
-    launch = find_launch(script)
-    return replace(launch, environment=environment | launch.environment)
-
-
 def _image(words: list[str], index: int) -> str | None:
     """The engine of an image; a word behind a flag is that flag's, such as a volume or a name."""
     flag = words[index - 1]
@@ -162,7 +161,7 @@ def _in_container(image: str, words: list[str], index: int, exported: dict[str, 
     before, after = words[:index], words[index + 1 :]
     environment = _passed_variables(before, exported | _assignments(before))
     tag = _OWN_TAGS.search(words[index]) or _BUILD.search(words[index])
-    version, devices = tag[1] if tag else None, _devices(before)
+    version, devices = tag[1] if tag else None, _devices(before, environment)
     # `--entrypoint python3 IMAGE -m …`
     launch = _launch(["python3", *after] if after[:1] == ["-m"] else after, environment) if after else None
     if launch is None:
@@ -175,8 +174,11 @@ def _in_container(image: str, words: list[str], index: int, exported: dict[str, 
     return replace(launch, version=own, num_devices=devices)
 
 
-def _devices(words: list[str]) -> int | None:
-    """GPUs of `--gpus 2`, `--gpus device=0,1`; None for `all`, and where nothing says it."""
+def _devices(words: list[str], environment: dict[str, str]) -> int | None:
+    """GPUs of `--gpus 2`, `--gpus device=0,1`, or of the variable for which they stand; None for `all`, and where
+    nothing says it."""
+    if not any(word.partition("=")[0] == "--gpus" for word in words):
+        return num_given(environment)
     for flag, value in zip(words, [*words[1:], ""], strict=True):
         told = (value if flag == "--gpus" else flag.removeprefix("--gpus=") if "--gpus=" in flag else "").strip("\"'")
         if found := re.fullmatch(r"(?:count=)?(\d+)", told):

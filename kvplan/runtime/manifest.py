@@ -22,6 +22,8 @@ _COMMENT = re.compile(r"(?:^|\s)#.*$")
 _GPUS = re.compile(r"""["']?(?:nvidia|amd)\.com/gpu["']? *: *["']?(\d+)""")
 _COUNT = re.compile(r"[ ]*(?:- +)?count *: *[\"']?(\d+)[\"']? *$")
 _IDS = re.compile(r"[ ]*(?:- +)?device_ids *: *\[([^\]]*)\]")
+_REFERENCE = re.compile(r"\$\((\w+)\)", re.ASCII)
+"""What Kubernetes fills with a container's variable."""
 _PART_ORDER = ("entrypoint", "command", "args")
 
 
@@ -46,7 +48,8 @@ def container_commands(text: str) -> list[str]:
 
 def _shell(container: _Container) -> str:
     words = " ".join(container.parts[key] for key in _PART_ORDER if key in container.parts)
-    words = filled(words)
+    pairs = dict(pair.partition("=")[::2] for pair in map(filled, container.environment))
+    words = _REFERENCE.sub(lambda found: pairs.get(found[1], found[0]), filled(words))
     if not container.image:
         return words
     variables = " ".join(f"-e {shlex.quote(filled(pair))}" for pair in container.environment)

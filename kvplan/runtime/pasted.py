@@ -9,6 +9,8 @@ from kvplan.core.text import printable
 from kvplan.runtime.manifest import unquoted, without_comment
 
 _LONGEST_NAME, _LARGEST = 1024, 1 << 20
+_PASTE = "paste the command itself, or name a file that holds it"
+_FILE_NAME = re.compile(r"[^=]*\.(?:ya?ml|sh|bash|service|txt|json|conf|env|toml|bat|ps1)", re.IGNORECASE)
 _ENTRY = re.compile(r"(?P<key>[\w-]+) *:(?: +(?P<value>.*))?$")
 _ITEM = re.compile(r" *- +(?P<value>.*)$")
 
@@ -16,16 +18,43 @@ _ITEM = re.compile(r" *- +(?P<value>.*)$")
 def contents(text: str) -> str:
     """What is in the file whose name `text` is; `text` itself where it is none.
 
-    Raises InputError for a file that cannot be read as text, or of more than 1 MiB.
+    Raises InputError for a file that cannot be read as text, is empty or of more than 1 MiB, for a folder, and for the
+    name of a file that is not there.
     """
     name = text.strip()
     path = _file(name)
     if path is None:
+        _no_file(name)
         return text
     found = _read(path)
     if found is None:
-        raise InputError(f"`{printable(name)}` is no text of up to 1 MiB", hint="paste the command itself")
+        raise InputError(f"`{printable(name)}` is no text of up to 1 MiB", hint=_PASTE)
+    if not found.strip():
+        raise InputError(f"`{printable(name)}` is empty", hint=_PASTE)
     return found
+
+
+def _no_file(name: str) -> None:
+    """Raises InputError for a word that can only be a file's name."""
+    if len(name.split()) != 1 or len(name) > _LONGEST_NAME:
+        return
+    if _is_folder(name):
+        raise InputError(f"`{printable(name)}` is a folder", hint="name the file in it that holds the command")
+    if _FILE_NAME.fullmatch(name):
+        raise InputError(f"there is no file `{printable(name)}`", hint=_PASTE)
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
+def file_text(name: str) -> str | None:
+    """What is in a file of that name on this machine; None where there is none, or it is no text of up to 1 MiB."""
+    path = _file(name)
+    return None if path is None else _read(path)
 
 
 def config_words(name: str) -> list[str] | None:

@@ -2,13 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import prod
 
 from kvplan.core.errors import UnsupportedError
 from kvplan.core.model import ModelSpec
-from kvplan.core.text import printable
+from kvplan.core.text import join_words, printable
+from kvplan.core.weights import all_weights
 from kvplan.runtime.command import Command
-from kvplan.runtime.flags.argument import names
-from kvplan.runtime.flags.vllm import LIMITS, limits_of_inputs
+from kvplan.runtime.flags.argument import key_of, names
+from kvplan.runtime.flags.values import switched
+from kvplan.runtime.flags.vllm import LIMITS, NOTHING, limits_of_inputs
+from kvplan.runtime.flags.vllm_silent import GONE
 
 LONG_CONTEXT = {"vllm": "VLLM_ALLOW_LONG_MAX_MODEL_LEN", "sglang": "SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN"}
 """Variables without which an engine refuses a length beyond the model's own."""
@@ -34,10 +38,9 @@ _FROM_CHECKPOINT = frozenset({"awq", "gptq", "compressed-tensors"})
 _MADE_ONLINE = names("fp8 mxfp4 mxfp8")
 ASKS_FOR_NODES = (0, 12)
 """The first of vLLM's releases that have `--nnodes`; older ones start over Ray where GPUs are too few."""
-_SEVERAL_NODES = names(
-    "nnodes node_rank distributed_executor_backend data_parallel_size_local data_parallel_address "
-    "data_parallel_backend data_parallel_hybrid_lb data_parallel_external_lb dist_init_addr nccl_init_addr"
-)
+_SEVERAL_NODES = names("nnodes distributed_executor_backend data_parallel_backend dist_init_addr nccl_init_addr")
+_ELSEWHERE_TOO = names("data_parallel_address data_parallel_start_rank data_parallel_hybrid_lb")
+"""What tells of replicas that other processes run, without saying how many this one runs."""
 
 
 IMAGES_ALONE = names(
@@ -57,13 +60,34 @@ def why_refused(command: Command, model: ModelSpec, release: tuple[int, ...]) ->
 
 def _reasons(command: Command, model: ModelSpec, release: tuple[int, ...]) -> Iterator[str]:
     found = (
+        _refuses_older_flags(command, release),
         refuses_length(command, model),
         _refuses_scheme(command, model, release),
         _refuses_chunks(command, model, release),
         _refuses_level(command, release),
+        _refuses_replicas(command, model, release),
         _misses_devices(command) if not _asks_ray(command, release) else None,
     )
     yield from (reason for reason in found if reason is not None)
+
+
+def without_reason(command: Command, refusal: str | None) -> Command:
+    """The same, where what a refusal names is understood, whatever else its flags may bear on."""
+
+    def is_named(flag: str) -> bool:
+        name = flag.partition(" ")[0]
+        return f"`{name if key_of(name) in GONE else flag}`" in (refusal or "")
+
+    return replace(command, unread=tuple(flag for flag in command.unread if not is_named(flag)))
+
+
+def _refuses_older_flags(command: Command, release: tuple[int, ...]) -> str | None:
+    """Source: vLLM 0.33, entrypoints/common/cli_args.py `make_arg_parser`"""
+    gone = [f"`--{name.replace('_', '-')}`" for name in command.arguments if name in GONE]
+    if command.engine != "vllm" or release < JUDGED or not gone:
+        return None
+    assumed = "" if command.version else "; nothing names an older release"
+    return f"vLLM {'.'.join(map(str, release))} no longer has {join_words(gone)}{assumed}"
 
 
 def refuses_length(command: Command, model: ModelSpec) -> str | None:
@@ -85,7 +109,9 @@ def refuses_length(command: Command, model: ModelSpec) -> str | None:
 
 def _scheme(command: Command) -> str | None:
     given = command.arguments.get("quantization", command.arguments.get("q"))
-    return None if given is None or command.engine not in LONG_CONTEXT else str(given).strip().lower()
+    if given is None or command.engine not in LONG_CONTEXT or (command.engine == "vllm" and given in NOTHING):
+        return None
+    return str(given).strip().lower()
 
 
 def _refuses_scheme(command: Command, model: ModelSpec, release: tuple[int, ...]) -> str | None:
@@ -120,6 +146,9 @@ def _stored(model: ModelSpec) -> str | None:
     return model.quantization.method.partition(" ")[0].replace("compressed_tensors", "compressed-tensors")
 
 
+_WHOLE = "--no-enable-chunked-prefill"
+
+
 def _refuses_chunks(command: Command, model: ModelSpec, release: tuple[int, ...]) -> str | None:
     """Source: vLLM 0.33, config/scheduler.py `verify_max_model_len`; where nobody sets a limit it is the length."""
     tokens = command.options.get("max_num_batched_tokens")
@@ -128,7 +157,7 @@ def _refuses_chunks(command: Command, model: ModelSpec, release: tuple[int, ...]
     if not whole or release < JUDGED or not isinstance(tokens, int) or not isinstance(length, int) or tokens >= length:
         return None
     return (
-        f"without chunked prefill a prompt is one pass: `--max-num-batched-tokens {tokens}` is less than the "
+        f"with `{_WHOLE}` a prompt is one pass: `--max-num-batched-tokens {tokens}` is less than the "
         f"{length:,} tokens of a request"
     )
 
@@ -149,16 +178,61 @@ def _misses_devices(command: Command) -> str | None:
     if command.num_devices is None or command.engine == "llamacpp":
         return None
     given = {name for name, value in command.arguments.items() if value not in (None, "mp", "1", 1)}
-    if given & _SEVERAL_NODES:
+    replicas = _own_replicas(command)
+    if given & _SEVERAL_NODES or replicas is None:
         return None
-    ranks = 1
-    for name in ("tp", "pp", "pcp", *(() if command.options.get("attention_dp") else ("dp",))):
-        degree = command.options.get(name, 1)
-        ranks *= degree if isinstance(degree, int) else 1
+    ranks = replicas * prod(_degree(command, name) for name in ("tp", "pp", "pcp"))
     if ranks <= command.num_devices:
         return None
-    seen = "one GPU" if command.num_devices == 1 else f"{command.num_devices or 'no'} GPUs"
-    return f"the layout takes {ranks} GPUs, and the process sees {seen}"
+    taken = "one GPU" if ranks == 1 else f"{ranks} GPUs"
+    seen = {0: "none", 1: "one" if ranks == 1 else "one GPU"}.get(command.num_devices, f"{command.num_devices} GPUs")
+    return f"the layout takes {taken}, and the process sees {seen}"
+
+
+def _degree(command: Command, name: str) -> int:
+    degree = command.options.get(name, 1)
+    return degree if isinstance(degree, int) else 1
+
+
+def _own_replicas(command: Command) -> int | None:
+    """Replicas of data parallelism that this process starts; None where the command does not say it.
+
+    Source: vLLM 0.33, engine/arg_utils.py `create_engine_config`
+    """
+    if command.options.get("attention_dp"):
+        return 1
+    if _is_one_of_several(command):
+        return 1
+    local = command.arguments.get("data_parallel_size_local")
+    if local is not None:
+        return int(str(local)) if str(local).isdecimal() else None
+    given = {name for name, value in command.arguments.items() if value is not None and value is not False}
+    return None if given & _ELSEWHERE_TOO else _degree(command, "dp")
+
+
+def _is_one_of_several(command: Command) -> bool:
+    """Whether each replica is a process of its own, behind a balancer that is not vLLM's."""
+    if command.engine != "vllm":
+        return False
+    return command.arguments.get("data_parallel_rank") is not None or switched(
+        command.arguments, "data_parallel_external_lb"
+    )
+
+
+def _refuses_replicas(command: Command, model: ModelSpec, release: tuple[int, ...]) -> str | None:
+    """Sources: vLLM 0.33, engine/arg_utils.py `create_engine_config`; config/parallel.py `_validate_parallel_config`"""
+    if command.engine != "vllm" or release < JUDGED:
+        return None
+    replicas, local = _degree(command, "dp"), command.arguments.get("data_parallel_size_local")
+    has_experts = any(weight.part == "experts" for weight, _ in all_weights(model))
+    if replicas > 1 and _is_one_of_several(command) and not has_experts:
+        return (
+            f"`{model.id}` has no experts, and vLLM spreads no such model over processes that a rank is given "
+            "to (`--data-parallel-rank`): each replica is a server of its own, without flags of data parallelism"
+        )
+    if local is not None and str(local).isdecimal() and int(str(local)) > replicas:
+        return f"`--data-parallel-size-local {local}` is more than `--data-parallel-size` {replicas}"
+    return None
 
 
 def _asks_ray(command: Command, release: tuple[int, ...]) -> bool:

@@ -26,18 +26,38 @@ LLAMA_SERVER = {"max_num_seqs": 4, "kv_unified": True}
 
 
 def options_of(command: Command) -> dict[str, object]:
-    """A command's options, with what the program sets by itself."""
-    if command.engine == "llamacpp" and "max_num_seqs" not in command.options:
-        return {**command.options, **LLAMA_SERVER}
-    return dict(command.options)
+    """A command's options, with what the program sets by itself, and with shares for the devices that there are."""
+    options = dict(command.options)
+    if command.engine != "llamacpp":
+        return options
+    if "max_num_seqs" not in options:
+        options |= LLAMA_SERVER
+    shares = _shares(command)[: devices_of(command)]
+    if options.pop("tensor_split", None) is not None and len(shares) > 1 and any(shares):
+        options["tensor_split"] = shares
+    if command.num_devices == 0:
+        options["num_gpu_layers"] = 0
+    return options
 
 
 def devices_of(command: Command) -> int | None:
-    """GPUs over which llama.cpp deals layers: those that have a share, or all that it sees; None where nothing says."""
+    """GPUs over which llama.cpp deals layers; None where nothing says it.
+
+    The fewest of those that have a share, that `--device` names and that it sees; one of them with `--split-mode none`.
+    Source: llama.cpp b11434, src/llama.cpp `llama_model_load_from_file_impl`, src/llama-model.cpp `load_tensors`
+    """
     if command.engine != "llamacpp":
         return None
+    named = [name for name in str(command.arguments.get("device", "")).split(",") if name.strip()]
+    counts = [len(named), len(_shares(command)), command.num_devices or 0]
+    if command.arguments.get("split_mode") == "none":
+        counts.append(1)
+    return min((count for count in counts if count), default=None)
+
+
+def _shares(command: Command) -> tuple[float, ...]:
     shares = command.options.get("tensor_split")
-    return len(shares) if isinstance(shares, tuple | list) else command.num_devices
+    return tuple(shares) if isinstance(shares, tuple | list) else ()
 
 
 def left_to_fit(command: Command) -> ByItself:

@@ -106,3 +106,67 @@ def test_a_manifest_that_starts_no_engine(text: str) -> None:
 
 def test_a_command_line_is_no_manifest() -> None:
     assert container_commands("vllm serve a/b --max-model-len 4096\n# image: vllm/vllm-openai") == []
+
+
+KUBERNETES_INIT = """
+apiVersion: v1
+kind: Pod
+spec:
+  initContainers:
+  - name: download
+    image: busybox
+    command: ["sh", "-c", "echo hi"]
+  containers:
+  - name: vllm
+    image: vllm/vllm-openai:v0.19.0
+    command: ["vllm", "serve", "Qwen/Qwen3-8B"]
+    args: ["-tp=2"]
+"""
+
+
+def test_a_container_before_the_engines_runs_something_else() -> None:
+    found = read_command(KUBERNETES_INIT)
+    assert (found.engine, found.version, found.model, found.options) == ("vllm", "0.19.0", "Qwen/Qwen3-8B", {"tp": 2})
+
+
+def test_a_script_without_an_engine_is_passed_over() -> None:
+    assert read_command("bash -c 'echo hi'; vllm serve a/b -tp 2").options == {"tp": 2}
+    with pytest.raises(InputError, match="starts no engine"):
+        read_command("bash -c 'echo hi'")
+    with pytest.raises(InputError, match="a server of its own"):
+        read_command("bash -c 'ollama run llama3'")
+
+
+KUBERNETES_VARIABLES = """
+containers:
+- name: vllm
+  image: vllm/vllm-openai:v0.19.0
+  command: ["vllm", "serve", "$(MODEL)"]
+  args: ["-tp=$(GPUS)", "--max-model-len=$(UNSET)"]
+  env:
+  - name: MODEL
+    value: Qwen/Qwen3-8B
+  - name: GPUS
+    value: "2"
+"""
+UNIT = """
+[Unit]
+Description=a server
+[Service]
+Environment=CUDA_VISIBLE_DEVICES=0
+Environment="MODEL=Qwen/Qwen3-8B"
+ExecStart=-/usr/bin/vllm serve $MODEL --tensor-parallel-size 2
+Restart=always
+"""
+
+
+def test_variables_of_a_container_in_its_words() -> None:
+    found = read_command(KUBERNETES_VARIABLES.replace(', "--max-model-len=$(UNSET)"', ""))
+    assert (found.model, found.options) == ("Qwen/Qwen3-8B", {"tp": 2})
+    with pytest.raises(InputError, match="not a positive whole number"):
+        read_command(KUBERNETES_VARIABLES)
+
+
+def test_a_unit_of_systemd() -> None:
+    found = read_command(UNIT)
+    assert (found.model, found.options, found.num_devices) == ("Qwen/Qwen3-8B", {"tp": 2}, 1)

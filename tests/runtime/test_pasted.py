@@ -38,10 +38,24 @@ def test_a_file_is_read_where_it_is(tmp_path: Path) -> None:
     manifest.write_text(TWO, encoding="utf-8")
     assert read_command(str(manifest)).options == {"max_model_len": 8192}
     assert contents("vllm serve a/b") == "vllm serve a/b"
-    assert contents(str(tmp_path)) == str(tmp_path)
     (tmp_path / "x.bin").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(InputError, match="is no text"):
         contents(str(tmp_path / "x.bin"))
+
+
+def test_a_file_that_says_nothing_is_told(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text(" \n", encoding="utf-8")
+    for name, says in (
+        ("nope.yaml", "there is no file `nope.yaml`"),
+        (str(tmp_path / "run.sh"), "there is no file"),
+        (str(tmp_path), "is a folder"),
+        (str(tmp_path / "empty.txt"), "is empty"),
+        ("", "an empty text"),
+    ):
+        with pytest.raises(InputError, match=says) as caught:
+            read_command(name)
+        assert caught.value.hint
+    assert read_command("llama-server").model is None
 
 
 def test_further_starts_are_named() -> None:
@@ -97,3 +111,61 @@ def test_a_flag_that_is_like_no_other_is_left_alone() -> None:
 def test_a_default_of_the_shell_is_filled_in() -> None:
     assert read_command("vllm serve a/b --max-model-len ${LEN:-8192}").options == {"max_model_len": 8192}
     assert read_command("vllm serve ${MODEL:-a/b}").model == "a/b"
+
+
+SCRIPT = """#!/bin/bash
+set -euo pipefail
+# start
+MODEL=a/b
+export LEN=8192 SPEC='{"method": "ngram", "num_speculative_tokens": 3}'
+FLAGS="-tp 2 --enforce-eager"
+exec vllm serve "$MODEL" $FLAGS \\
+  --max-model-len ${LEN:-4096} --speculative-config "$SPEC"
+"""
+
+
+def test_variables_that_the_text_sets_are_put_in() -> None:
+    found = read_command(SCRIPT)
+    assert (found.model, found.unread) == ("a/b", ())
+    assert found.options == {
+        "tp": 2, "enforce_eager": True, "max_model_len": 8192, "speculative_method": "ngram",
+        "num_speculative_tokens": 3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "model"),
+    [
+        ("M=a/b; vllm serve $M", "a/b"),
+        ("M=a/b && vllm serve ${M}", "a/b"),
+        ("OWNER=a\nM=$OWNER/b\nvllm serve $M", "a/b"),
+        ("M=a/b\nM=a/b\nvllm serve $M", "a/b"),
+        ("M='/my models/b'\nvllm serve \"$M\"", "/my models/b"),
+        ("export M=a/b\nbash -c 'vllm serve $M'", "a/b"),
+        ("docker run -e M=a/b vllm/vllm-openai bash -c 'vllm serve $M'", "a/b"),
+        ("vllm serve ${M:-c/d}\nM=a/b", "c/d"),
+    ],
+)
+def test_a_variable_of_a_model(text: str, model: str) -> None:
+    assert read_command(text).model == model
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "vllm serve $M",
+        "M=a/b vllm serve $M",  # the shell puts it in before it sets it
+        "vllm serve $M\nM=a/b",
+        "M=$1\nvllm serve $M",
+        "M=`x`\nvllm serve $M",
+        "M=a/b\nM=c/d\nvllm serve $M",
+        "if true; then\nM=a/b\nelse\nM=c/d\nfi\nvllm serve $M",
+        "M=a/b\nif true; then M=c/d; fi\nvllm serve $M",
+        "M=a/b\nvllm serve '$M'",
+        "M=a/b\nvllm serve \\$M",
+        "docker run -e M=a/b vllm/vllm-openai --model $M",
+    ],
+)
+def test_a_variable_that_the_text_does_not_tell(text: str) -> None:
+    with pytest.raises(InputError, match="shell variable"):
+        read_command(text)

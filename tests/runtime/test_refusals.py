@@ -3,11 +3,12 @@
 import pytest
 
 from kvplan import InputError, UnsupportedError
+from kvplan.core.errors import RefusedError
 from kvplan.inverse import serve_check
 from kvplan.runtime.command import read_command
 from tests.command import refusal_of, run
 
-QWEN, AWQ = "Qwen/Qwen3-8B", "Qwen/Qwen3-8B-AWQ"
+QWEN, AWQ, MOE = "Qwen/Qwen3-8B", "Qwen/Qwen3-8B-AWQ", "Qwen/Qwen3-30B-A3B"
 VLLM, SGLANG = f"vllm serve {QWEN}", f"sglang serve --model-path {QWEN}"
 OLDER = f"docker run vllm/vllm-openai:v0.19.0 --model {QWEN}"
 POD = f"""
@@ -55,6 +56,22 @@ REFUSED = [
     (f"{VLLM} --kv-cache-dtype fp4", "is not a format of vLLM's cache"),
     (f"{VLLM} --kv-cache-dtype q8_0", "is not a format of vLLM's cache"),
     (f"{VLLM} --kv-cache-dtype fp8_ds_mla", "packs the rows of sparse latent attention"),
+    (
+        f"CUDA_VISIBLE_DEVICES=0 vllm serve {MOE} -dp 4 --data-parallel-size-local 2",
+        "takes 2 GPUs, and the process sees",
+    ),
+    (f"CUDA_VISIBLE_DEVICES=0 vllm serve {MOE} -dp 4 -dpl 2 -dpr 2", "takes 2 GPUs, and the process sees one GPU"),
+    (f"CUDA_VISIBLE_DEVICES=0 vllm serve {MOE} -dp 4 -dpn 1 -tp 2", "takes 2 GPUs, and the process sees one GPU"),
+    (f"CUDA_VISIBLE_DEVICES= {VLLM}", "the layout takes one GPU, and the process sees none"),
+    (f"{VLLM} -dp 4 --data-parallel-rank 0", "has no experts"),
+    (f"{VLLM} -dp 4 --data-parallel-external-lb --nnodes 4 --node-rank 0", "has no experts"),
+    (f"{VLLM} -dp 2 --data-parallel-size-local 4", "`--data-parallel-size-local 4` is more than"),
+    (f"{VLLM} --quantization none", "vLLM 0.33 has no such scheme"),
+    (f"{VLLM} --dtype foo", "`--dtype foo` is not one of auto, half"),
+    (f"{VLLM} --swap-space 4", "vLLM 0.33 no longer has `--swap-space`"),
+    (f"{VLLM} --task=generate --num-scheduler-steps 8", "no longer has `--task` and `--num-scheduler-steps`"),
+    (f"{VLLM} --use-v2-block-manager --device cuda", "no longer has `--use-v2-block-manager` and `--device`"),
+    (f"{VLLM} --speculative-model [ngram] --num-speculative-tokens 3", "no longer has `--speculative-model`"),
 ]
 TAKEN = [
     f"{VLLM} --quantization fp8",
@@ -71,6 +88,17 @@ TAKEN = [
     f"docker run vllm/vllm-openai:v0.8.5 --model {QWEN} --compilation-config 3",
     POD.replace("gpu: 2", "gpu: 4"),
     f"{VLLM} --kv-cache-dtype nvfp4",
+    f"CUDA_VISIBLE_DEVICES=0 vllm serve {MOE} -dp 4 --data-parallel-size-local 1",
+    f"CUDA_VISIBLE_DEVICES=0 vllm serve {MOE} -dp 4 -ep --data-parallel-rank 0",
+    f"CUDA_VISIBLE_DEVICES=0 vllm serve {MOE} -dp 4 -dpn 3",
+    f"CUDA_VISIBLE_DEVICES=0,1 {VLLM} -dp 4 --data-parallel-size-local 2 --data-parallel-start-rank 2 --headless",
+    f"CUDA_VISIBLE_DEVICES=0 {VLLM} -dp 4 --data-parallel-start-rank 2 --data-parallel-address 10.0.0.1",
+    f"CUDA_VISIBLE_DEVICES=0 {VLLM} -dp 4 --data-parallel-backend ray",
+    f"{VLLM} --quantization None",
+    f"{VLLM} --quantization ''",
+    f"{VLLM} --dtype half",
+    f"docker run vllm/vllm-openai:v0.8.5 --model {QWEN} --swap-space 4 --use-v2-block-manager --task generate",
+    f"{VLLM} --disable-log-requests",
 ]
 
 
@@ -144,3 +172,34 @@ def test_a_version_stands_over_the_texts() -> None:
         read_command(OLDER, "sglang@0.5.3")
     shown = run("serve-check", VLLM, "--gpu", "H100", "--engine", "vllm@0.11").stdout
     assert "engine vllm 0.11" in shown
+
+
+@pytest.mark.parametrize(
+    "flags",
+    ["--quantization foo", "--no-enable-chunked-prefill --max-num-batched-tokens 2048", "--rope-scaling {}x"],
+)
+def test_what_a_refusal_names_is_understood(flags: str) -> None:
+    found = serve_check(f"{VLLM} {flags}", "H100", offline=True)
+    assert found.refusal
+    assert found.unread == ()
+
+
+def test_what_else_is_unread_stays_so() -> None:
+    found = serve_check(f"{VLLM} --quantization foo --offload-group-size 8", "H100", offline=True)
+    assert found.unread == ("--offload-group-size 8",)
+
+
+@pytest.mark.parametrize(
+    ("flags", "flag"),
+    [
+        ("""--speculative-config '{"method": "ngram", "num_speculative_tokens": 0}'""",
+         "--speculative-config.num_speculative_tokens"),
+        ("--spec-method ngram --spec-tokens 0", "--spec-tokens"),
+        ("--compilation-config.max_cudagraph_capture_size x", "--compilation-config.max_cudagraph_capture_size"),
+        ("--max-num-seqs many", "--max-num-seqs"),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_refused_is_that_of_its_own_flag(flags: str, flag: str) -> None:
+    with pytest.raises(RefusedError, match=f"`{flag} [0-9a-z]+` is not a positive whole number") as caught:
+        read_command(f"{VLLM} {flags}")
+    assert caught.value.hint == f"give it another value, or leave `{flag}` out"

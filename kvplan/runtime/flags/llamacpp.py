@@ -109,6 +109,7 @@ _ARGUMENTS = (
     Argument(None, ("-ctk", "--cache-type-k"), WORD, name="cache_type_k"),
     Argument(None, ("-ctv", "--cache-type-v"), WORD, name="cache_type_v"),
     Argument(None, ("-sm", "--split-mode"), WORD, name="split_mode"),
+    Argument(None, ("-dev", "--device"), WORD, name="device"),
     Argument(None, ("-fit", "--fit"), WORD, name="fit"),
     Argument(None, ("-fitt", "--fit-target"), Value(mebibytes, str, "MiB, one number a device"), name="fit_target"),
     Argument(None, ("-fitc", "--fit-ctx"), COUNT_OR_DEFAULT, name="fit_ctx"),
@@ -136,7 +137,9 @@ def _joint_read(args: Mapping[str, object]) -> tuple[Options, tuple[str, ...]]:
         options["num_cpu_moe_layers"] = ALL_LAYERS
     elif args.get("override_tensor") is not None:
         unread.append(spelled("-ot", args["override_tensor"]))
-    if args.get("split_mode") not in (None, "layer"):
+    if str(args.get("device", "")).strip() == "none":
+        options["num_gpu_layers"] = 0
+    if args.get("split_mode") not in (None, "layer", "none"):
         unread.append(spelled("--split-mode", args["split_mode"]))
     if args.get("kv_offload") is not None and not switched(args, "kv_offload"):
         unread.append("--no-kv-offload")
@@ -180,7 +183,7 @@ _VARIABLES = {
     "LLAMA_ARG_CACHE_TYPE_V": "cache_type_v", "LLAMA_ARG_SPLIT_MODE": "split_mode",
     "LLAMA_ARG_KV_OFFLOAD": "kv_offload", "LLAMA_ARG_MODEL": "model", "LLAMA_ARG_HF_REPO": "hf_repo",
     "LLAMA_ARG_CPU_MOE": "cpu_moe", "LLAMA_ARG_N_CPU_MOE": "n_cpu_moe",
-    "LLAMA_ARG_OVERRIDE_TENSOR": "override_tensor",
+    "LLAMA_ARG_OVERRIDE_TENSOR": "override_tensor", "LLAMA_ARG_DEVICE": "device",
 }  # fmt: skip
 
 DIALECT = Dialect(

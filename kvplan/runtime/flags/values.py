@@ -18,7 +18,7 @@ _FALSE = frozenset({"false", "off", "0", "no"})
 def refused(flag: str, value: object, what: str) -> RefusedError:
     """The error for a value that the engine would refuse."""
     message = f"`{flag} {printable(str(value), max_length=40)}` is not {what}"
-    return RefusedError(message, hint=f"`{flag}` takes {what}")
+    return RefusedError(message, hint=f"give it another value, or leave `{flag}` out")
 
 
 def whole(value: object) -> int:

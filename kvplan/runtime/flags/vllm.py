@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from kvplan.core.dtypes import TURBOQUANT
@@ -18,6 +19,7 @@ from kvplan.runtime.flags.values import (
     WORD,
     WORDS,
     count_text,
+    counted,
     dtype_value,
     kv_dtype_value,
     positive,
@@ -38,6 +40,8 @@ _KV_FORMATS = {
     "fp8_per_token_head": "fp8_per_token_head", "nvfp4": "nvfp4", "fp8_ds_mla": "fp8_ds_mla",
     "nvfp4_ds_mla": "nvfp4_ds_mla", **{name: name for name in TURBOQUANT},
 }  # fmt: skip
+_DTYPES = ("auto", "half", "float16", "bfloat16", "float", "float32")
+"""vLLM 0.33, config/model.py `ModelDType`, which 0.8 had, too."""
 LIMITS = "--limit-mm-per-prompt"
 _KV_WORDS = frozenset({
     "auto", "float16", "bfloat16", "fp8", "fp8_e4m3", "fp8_e5m2", "fp8_inc", "fp8_ds_mla", "nvfp4_ds_mla",
@@ -46,6 +50,8 @@ _KV_WORDS = frozenset({
     "nvfp4", "nvfp4_4over6",
 })  # fmt: skip
 """vLLM 0.33, config/cache.py `CacheDType`: older releases have fewer."""
+NOTHING = ("", "None")
+"""Words that say nothing: vLLM, engine/arg_utils.py `optional_type`."""
 _UNITS = dict(zip("kmgtKMGT", (10**3, 10**6, 10**9, 10**12, 2**10, 2**20, 2**30, 2**40), strict=True))
 
 
@@ -70,6 +76,10 @@ def _backend(value: object) -> str:
     return found[1] if found else word(value).upper()
 
 
+def _quantization(value: object) -> object:
+    return None if value in NOTHING else QUANTIZATION.read(value)
+
+
 _SIZES = "a positive whole number, such as 8192, 8k (8000) or 8K (8192)"
 _HUMAN = Value(_human, count_text, _SIZES)
 _LENGTH = Value(_length, count_text, _SIZES)
@@ -83,7 +93,7 @@ _ARGUMENTS = (
     Argument("pcp", ("--prefill-context-parallel-size", "-pcp"), COUNT),
     Argument("dtype", ("--dtype",), dtype_value(_FORMATS)),
     Argument("kv_dtype", ("--kv-cache-dtype",), kv_dtype_value(_KV_FORMATS)),
-    Argument("quant", ("--quantization", "-q"), QUANTIZATION),
+    Argument("quant", ("--quantization", "-q"), replace(QUANTIZATION, read=_quantization)),
     Argument("gpu_memory_utilization", ("--gpu-memory-utilization", "--device-memory-utilization"), FRACTION),
     Argument("kv_memory_bytes", ("--kv-cache-memory-bytes",), _HUMAN),
     Argument("max_num_seqs", ("--max-num-seqs",), COUNT),
@@ -117,6 +127,14 @@ _ARGUMENTS = (
     Argument(None, ("--optimization-level",), WORD),
     Argument(None, ("--attention-config", "-ac"), WORD),
     Argument(None, ("--config",), WORD),
+    Argument(None, ("--nnodes", "-n"), WORD),
+    Argument(None, ("--data-parallel-rank", "-dpn"), WORD),
+    Argument(None, ("--data-parallel-start-rank", "-dpr"), WORD),
+    Argument(None, ("--data-parallel-size-local", "-dpl"), WORD),
+    Argument(None, ("--data-parallel-address", "-dpa"), WORD),
+    Argument(None, ("--data-parallel-backend", "-dpb"), WORD),
+    Argument(None, ("--data-parallel-hybrid-lb", "-dph"), ON, ("--no-data-parallel-hybrid-lb",)),
+    Argument(None, ("--data-parallel-external-lb", "-dpe"), ON, ("--no-data-parallel-external-lb",)),
     Argument(None, ("--enable-chunked-prefill",), ON, ("--no-enable-chunked-prefill",)),
 )
 _JOINT = names("num_speculative_tokens speculative_method draft_model max_loras max_lora_rank no_images usage")
@@ -163,7 +181,7 @@ def _speculation(args: Mapping[str, object]) -> tuple[Options, list[str]]:
         method = "mtp" if str(method).endswith(_MTP_BY_MODEL) else str(method)
     tokens = config.pop("num_speculative_tokens", None)
     found = {
-        "num_speculative_tokens": None if tokens is None else _counted("--speculative-config", tokens),
+        "num_speculative_tokens": None if tokens is None else counted(_drafted_by(args), tokens),
         "speculative_method": method,
         "draft_model": None if model is None else str(model),
     }
@@ -175,19 +193,19 @@ def _speculation(args: Mapping[str, object]) -> tuple[Options, list[str]]:
     return {name: value for name, value in found.items() if value is not None}, unread
 
 
+def _drafted_by(args: Mapping[str, object]) -> str:
+    """The flag that says how many tokens are drafted."""
+    given = next((name for name in ("num_speculative_tokens", "spec_tokens") if name in args), None)
+    return "--speculative-config.num_speculative_tokens" if given is None else f"--{given.replace('_', '-')}"
+
+
 def _method_by_name(model: str) -> str:
     """What vLLM takes a draft for where nothing says it (config/speculative.py `__post_init__`)."""
     names = (("eagle-", "eagle"), ("eagle3", "eagle3"), ("dflash", "dflash"), ("dspark", "dspark"))
     return next((method for part, method in names if part in model.lower()), "draft_model")
 
 
-def _counted(flag: str, value: object) -> int:
-    try:
-        return _human(value)
-    except (ValueError, OverflowError):
-        raise refused(flag, value, _SIZES) from None
-
-
+_COMPILED = "--compilation-config"
 _LEVELS = ("0", "1", "2", "3")
 
 
@@ -196,24 +214,26 @@ def _graphs(args: Mapping[str, object]) -> tuple[Options, list[str]]:
     typed = isinstance(level, str) and level.startswith("{")  # up to 0.10 `-O` took the compilation's settings
     given = level if typed else args.get("compilation_config") or {}
     # Releases with `from_cli` took a bare level.
-    config = {"level": given} if str(given) in _LEVELS else tree(given, "--compilation-config")
+    config = {"level": given} if str(given) in _LEVELS else tree(given, _COMPILED)
     level = str(config.get("level", "")) if typed or level is None else str(level)
     sizes = config.get("cudagraph_capture_sizes") or args.get("cudagraph_capture_sizes") or args.get("cuda_graph_sizes")
     found: Options = {}
     unread: list[str] = []
     if config.get("max_cudagraph_capture_size"):
-        found["cuda_graph_max_bs"] = _counted("--compilation-config", config["max_cudagraph_capture_size"])
+        found["cuda_graph_max_bs"] = counted(
+            f"{_COMPILED}.max_cudagraph_capture_size", config["max_cudagraph_capture_size"]
+        )
     elif sizes and words(sizes):
-        found["cuda_graph_max_bs"] = max(_counted("--cudagraph-capture-sizes", size) for size in words(sizes))
+        found["cuda_graph_max_bs"] = max(counted("--cudagraph-capture-sizes", size) for size in words(sizes))
     mode = "" if config.get("cudagraph_mode") is None else str(config["cudagraph_mode"]).upper()
     if "NONE" in mode or mode == "0" or level == "0" or config.get("use_cudagraph") is False:
         found["enforce_eager"] = True
     elif mode and "FULL_AND_PIECEWISE" not in mode:
-        unread.append(spelled("--compilation-config.cudagraph_mode", mode))
+        unread.append(spelled(f"{_COMPILED}.cudagraph_mode", mode))
     if level == "1":
         unread.append("-O1")
     if str(config.get("mode")).endswith(("0", "NONE", "NONE: 0>")) and not mode:
-        unread.append(spelled("--compilation-config.mode", config["mode"]))
+        unread.append(spelled(f"{_COMPILED}.mode", config["mode"]))
     return found, unread
 
 
@@ -229,9 +249,9 @@ def _attention(args: Mapping[str, object]) -> tuple[Options, list[str]]:
 def _adapters(args: Mapping[str, object]) -> Options:
     if not switched(args, "enable_lora"):
         return {}
-    found: Options = {"max_loras": _counted("--max-loras", args.get("max_loras") or 1)}
+    found: Options = {"max_loras": counted("--max-loras", args.get("max_loras") or 1)}
     if args.get("max_lora_rank") is not None:
-        found["max_lora_rank"] = _counted("--max-lora-rank", args["max_lora_rank"])
+        found["max_lora_rank"] = counted("--max-lora-rank", args["max_lora_rank"])
     return found
 
 
@@ -289,6 +309,9 @@ def _expand(word: str) -> list[str]:
 
 def _refuse(args: Mapping[str, object]) -> None:
     """What a command line cannot say; a log may print words of a newer release."""
+    dtype = args.get("dtype")
+    if dtype is not None and str(dtype) not in _DTYPES:
+        raise refused("--dtype", dtype, f"one of {', '.join(_DTYPES)}")
     name = args.get("kv_cache_dtype")
     if name is not None and word(name).lower() not in _KV_WORDS:
         raise refused("--kv-cache-dtype", name, "a format of vLLM's cache, such as fp8")

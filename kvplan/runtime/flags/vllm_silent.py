@@ -21,10 +21,9 @@ SILENT = names(
     "safetensors_prefetch_num_threads safetensors_prefetch_block_size model_loader_extra_config ignore_patterns "
     "use_tqdm_on_load pt_load_map_location max_parallel_loading_workers "
     # Processes, nodes, scheduling.
-    "distributed_executor_backend master_addr master_port nnodes node_rank distributed_timeout_seconds "
+    "distributed_executor_backend master_addr master_port node_rank distributed_timeout_seconds "
     "cpu_distributed_timeout_seconds numa_bind_nodes numa_bind_cpus device_ids device worker_cls "
-    "worker_extension_cls data_parallel_rank data_parallel_start_rank data_parallel_size_local data_parallel_address "
-    "data_parallel_rpc_port data_parallel_backend dp_sync_interval fault_tolerance_config scheduling_policy "
+    "worker_extension_cls data_parallel_rpc_port dp_sync_interval fault_tolerance_config scheduling_policy "
     "scheduler_cls max_num_queued_reqs max_num_queued_tokens stream_interval prefill_schedule_interval "
     "long_prefill_token_threshold max_num_partial_prefills max_long_partial_prefills scheduler_delay_factor "
     "preemption_mode num_scheduler_steps expert_placement_strategy eplb_window_size eplb_step_interval "
@@ -41,7 +40,7 @@ SILENT = names(
     # The parser's own.
     "subparser dispatch_function "
     # Short forms.
-    "n r dpn dpr dpl dpa dpp dpb asc"
+    "r dpp asc"
 )
 
 SILENT_BARE = names(
@@ -53,7 +52,7 @@ SILENT_BARE = names(
     "enable_offline_docs headless grpc disable_frontend_multiprocessing disable_log_requests enable_log_requests "
     "disable_log_stats aggregate_engine_logging fail_on_environ_validation trust_remote_code "
     "allow_deprecated_quantization enable_trace_replay disable_cascade_attn skip_tokenizer_init enable_prompt_embeds "
-    "enable_sleep_mode enable_cumem_allocator numa_bind data_parallel_hybrid_lb data_parallel_external_lb "
+    "enable_sleep_mode enable_cumem_allocator numa_bind "
     "data_parallel_multi_port_external_lb enable_ep_weight_filter disable_nccl_for_dp_synchronization "
     "ray_workers_use_nsight disable_custom_all_reduce enable_fault_tolerance kv_cache_metrics cudagraph_metrics "
     "enable_layerwise_nvtx_tracing enable_mfu_metrics enable_logging_iteration_details jit_monitor_verbose "
@@ -61,7 +60,7 @@ SILENT_BARE = names(
     "long_prefill_token_threshold_adaptive interleave_mm_strings enable_flashinfer_autotune eplb_log_balancedness "
     "return_sampling_mask use_fp64_gumbel disable_async_output_proc disable_mm_preprocessor_cache "
     "use_v2_block_manager calculate_kv_scales engine_use_ray worker_use_ray "
-    "multi_step_stream_outputs enable_mamba_cache_stochastic_rounding dph dpe dpm"
+    "multi_step_stream_outputs enable_mamba_cache_stochastic_rounding dpm"
 )
 
 SILENT_MANY = names(
@@ -74,3 +73,20 @@ DEFAULTS = {
     "typical_acceptance_sampler_posterior_threshold": 0.09, "offload_num_in_group": 1, "offload_prefetch_step": 1,
 }  # fmt: skip
 """Of what is neither read nor silent: releases that print every argument print these when nothing was set."""
+
+GONE = names(
+    "device eplb_step_interval eplb_window_size guided_decoding_backend logits_processor_pattern "
+    "max_long_partial_prefills max_num_partial_prefills max_seq_len_to_capture num_scheduler_steps "
+    "override_pooler_config preemption_mode rope_theta rope_scaling scheduler_delay_factor swap_space task "
+    "tokenizer_pool_extra_config tokenizer_pool_size tokenizer_pool_type calculate_kv_scales "
+    "disable_async_output_proc disable_frontend_multiprocessing disable_mm_preprocessor_cache enable_reasoning "
+    "engine_use_ray eplb_log_balancedness multi_step_stream_outputs use_v2_block_manager worker_use_ray "
+    "cuda_graph_sizes speculative_model num_speculative_tokens num_lookahead_slots enable_prompt_adapter "
+    "max_prompt_adapters max_prompt_adapter_token lora_extra_vocab_size long_lora_scaling_factors "
+    "spec_decoding_acceptance_method typical_acceptance_sampler_posterior_threshold "
+    "typical_acceptance_sampler_posterior_alpha speculative_max_model_len speculative_disable_by_batch_size "
+    "speculative_draft_tensor_parallel_size speculative_disable_mqa_scorer speculative_model_quantization "
+    "speculative_draft_acceptance_method ngram_prompt_lookup_max ngram_prompt_lookup_min qlora_adapter_name_or_path "
+    "full_cuda_graph"
+)
+"""Arguments of older releases at which the parser of 0.33 ends: it has none of them, nor one that any begins."""
