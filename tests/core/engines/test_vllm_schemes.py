@@ -70,7 +70,7 @@ def test_the_least_capability_and_the_dtypes_of_a_scheme(scheme, least, below, t
     for dtype in taken:
         check(scheme, arch=least, dtype=dtype)
     if below is not None:
-        with pytest.raises(InputError, match=f"from compute capability {least} on, this GPU has {below}"):
+        with pytest.raises(InputError, match=rf"from compute capability {least} on, this GPU has {below}"):
             check(scheme, arch=below, dtype="fp16")
     for dtype in refused:
         with pytest.raises(InputError, match=f"not {dtype}"):
@@ -78,7 +78,7 @@ def test_the_least_capability_and_the_dtypes_of_a_scheme(scheme, least, below, t
 
 
 def test_older_releases_are_judged_where_they_were_read():
-    with pytest.raises(InputError, match="this GPU has 7.5"):
+    with pytest.raises(InputError, match=r"this GPU has 7\.5"):
         check("mxfp4", "vllm@0.12", arch="7.5", dtype="fp16")
     check("mxfp4", "vllm@0.11", arch="7.5", dtype="fp16")
     check("quark-fp8", "vllm@0.32", arch="8.0")

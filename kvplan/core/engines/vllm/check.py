@@ -7,7 +7,7 @@ layers/vocab_parallel_embedding.py, which pads the vocabulary to 64; layers/line
 from kvplan.core.engines.accelerators import check_accelerator
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.vllm.defaults import default_max_num_batched_tokens
-from kvplan.core.engines.vllm.drafts import check_drafts
+from kvplan.core.engines.vllm.draft_checks import check_drafts
 from kvplan.core.engines.vllm.formats import check_formats
 from kvplan.core.engines.vllm.kernels import check_kernels, check_sharing
 from kvplan.core.engines.vllm.pool import stages
