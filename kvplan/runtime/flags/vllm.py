@@ -64,10 +64,11 @@ def _length(value: object) -> int:
     return _human(value)
 
 
-def _backend(value: object) -> str:
-    """FLASH_ATTN, also where a log prints `<AttentionBackendEnum.FLASH_ATTN: '…'>`."""
+def _backend(value: object) -> str | None:
+    """FLASH_ATTN, also where a log prints `<AttentionBackendEnum.FLASH_ATTN: '…'>`; None for auto."""
     found = re.search(r"AttentionBackendEnum\.(\w+)", str(value))
-    return found[1] if found else word(value).upper()
+    name = found[1] if found else word(value).upper()
+    return None if name == "AUTO" else name
 
 
 _SIZES = "a positive whole number, such as 8192, 8k (8000) or 8K (8192)"
@@ -235,7 +236,8 @@ def _attention(args: Mapping[str, object]) -> tuple[Options, list[str]]:
     unread = [
         spelled(f"--attention-config.{key}", value) for key, value in config.items() if value not in (None, False)
     ]
-    return ({} if backend is None else {"attention_backend": _backend(backend)}), unread
+    name = None if backend is None else _backend(backend)
+    return ({} if name is None else {"attention_backend": name}), unread
 
 
 def _adapters(args: Mapping[str, object]) -> Options:
