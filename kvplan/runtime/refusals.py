@@ -35,7 +35,10 @@ _FAMILIES = {
 """Schemes by the one whose tensors they read."""
 _FROM_CHECKPOINT = frozenset({"awq", "gptq", "compressed-tensors"})
 """Families that an engine does not make of a checkpoint in 16 bits."""
-_MADE_ONLINE = names("fp8 mxfp4 mxfp8")
+_MADE_ONLINE = names("fp8")
+_MADE_UNKNOWN = names("bitsandbytes mxfp4 mxfp8")
+"""Schemes that an engine makes of a checkpoint in 16 bits, into sizes that are not known here (vLLM 0.33,
+model_loader/weight_utils.py 360-383, layers/quantization/online/base.py: linear layers and experts alike)."""
 ASKS_FOR_NODES = (0, 12)
 """The first of vLLM's releases that have `--nnodes`; older ones start over Ray where GPUs are too few."""
 _SEVERAL_NODES = names("nnodes distributed_executor_backend data_parallel_backend dist_init_addr nccl_init_addr")
@@ -127,7 +130,7 @@ def _refuses_scheme(command: Command, model: ModelSpec, release: tuple[int, ...]
     if command.engine == "vllm" and release >= JUDGED and scheme not in _METHODS:
         return f"vLLM {'.'.join(map(str, release))} has no such scheme: {flag}"
     wanted, stored = _FAMILIES.get(scheme), _stored(model)
-    if stored is None and wanted == "bitsandbytes":
+    if stored is None and scheme in _MADE_UNKNOWN:
         message = f"how much {command.engine} holds of weights that it quantises as it loads them, by {flag}, "
         hint = "take a checkpoint that is stored so, and leave the flag out"
         raise UnsupportedError(f"{message}is not known to kvplan", hint=hint)

@@ -133,6 +133,11 @@ def test_weights_that_are_quantised_while_they_are_loaded() -> None:
     for command in (f"{OLDER} --quantization bitsandbytes", f"{SGLANG} --quantization bitsandbytes"):
         with pytest.raises(UnsupportedError, match="quantises as it loads them"):
             serve_check(command, "T4", offline=True)
+    experts = "vllm serve Qwen/Qwen3-30B-A3B"
+    for command in (f"{experts} --quantization mxfp4", f"{VLLM} -q mxfp8", f"{SGLANG} --quantization mxfp4"):
+        with pytest.raises(UnsupportedError, match="quantises as it loads them"):
+            serve_check(command, "H100", offline=True)
+    assert _refusal("vllm serve openai/gpt-oss-20b --quantization mxfp4 --max-model-len 8192") is None
     found = serve_check(f"{SGLANG} --quantization w8a8_int8", "H100", offline=True)
     assert found.unread == ("--quantization w8a8_int8",)
 

@@ -44,6 +44,8 @@ class Switches:
     speculative_method: str | None = None
     """`mtp`, `eagle`, `eagle3`, `ngram`, `draft_model` …"""
     draft_model: str | None = None
+    heterogeneous_vocab: bool = False
+    """vLLM: the draft model's vocabulary is another than the model's, `use_heterogeneous_vocab`."""
     max_loras: int = 0
     """SGLang `--max-loras-per-batch`, with `--enable-lora`."""
     max_lora_rank: int = 16

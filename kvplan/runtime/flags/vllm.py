@@ -70,10 +70,11 @@ def _length(value: object) -> int:
     return _human(value)
 
 
-def _backend(value: object) -> str:
-    """FLASH_ATTN, also where a log prints `<AttentionBackendEnum.FLASH_ATTN: '…'>`."""
+def _backend(value: object) -> str | None:
+    """FLASH_ATTN, also where a log prints `<AttentionBackendEnum.FLASH_ATTN: '…'>`; None for auto."""
     found = re.search(r"AttentionBackendEnum\.(\w+)", str(value))
-    return found[1] if found else word(value).upper()
+    name = found[1] if found else word(value).upper()
+    return None if name == "AUTO" else name
 
 
 def _quantization(value: object) -> object:
@@ -137,7 +138,9 @@ _ARGUMENTS = (
     Argument(None, ("--data-parallel-external-lb", "-dpe"), ON, ("--no-data-parallel-external-lb",)),
     Argument(None, ("--enable-chunked-prefill",), ON, ("--no-enable-chunked-prefill",)),
 )
-_JOINT = names("num_speculative_tokens speculative_method draft_model max_loras max_lora_rank no_images usage")
+_JOINT = names(
+    "num_speculative_tokens speculative_method draft_model heterogeneous_vocab max_loras max_lora_rank no_images usage"
+)
 
 
 def _joint_read(args: Mapping[str, object]) -> tuple[Options, tuple[str, ...]]:
@@ -168,6 +171,10 @@ _SPECULATION_SILENT = names(
 )
 
 
+_SUFFIX_TREE = 24
+"""`suffix_decoding_max_tree_depth`, which is also how many tokens are drafted where nothing else says it."""
+
+
 def _speculation(args: Mapping[str, object]) -> tuple[Options, list[str]]:
     config = tree(args.get("speculative_config") or {}, "--speculative-config")
     for name, key in _SPECULATION_FLAGS.items():
@@ -180,10 +187,16 @@ def _speculation(args: Mapping[str, object]) -> tuple[Options, list[str]]:
     if method is not None:
         method = "mtp" if str(method).endswith(_MTP_BY_MODEL) else str(method)
     tokens = config.pop("num_speculative_tokens", None)
+    if method == "suffix" and tokens is None:
+        tokens = config.get("suffix_decoding_max_tree_depth") or _SUFFIX_TREE
+    other = str(config.get("use_heterogeneous_vocab")).lower()
+    if other in ("true", "false"):
+        del config["use_heterogeneous_vocab"]
     found = {
         "num_speculative_tokens": None if tokens is None else counted(_drafted_by(args), tokens),
         "speculative_method": method,
         "draft_model": None if model is None else str(model),
+        "heterogeneous_vocab": True if other == "true" else None,
     }
     unread = [
         spelled(f"--speculative-config.{key}", value)
@@ -243,7 +256,8 @@ def _attention(args: Mapping[str, object]) -> tuple[Options, list[str]]:
     unread = [
         spelled(f"--attention-config.{key}", value) for key, value in config.items() if value not in (None, False)
     ]
-    return ({} if backend is None else {"attention_backend": _backend(backend)}), unread
+    name = None if backend is None else _backend(backend)
+    return ({} if name is None else {"attention_backend": name}), unread
 
 
 def _adapters(args: Mapping[str, object]) -> Options:
@@ -287,6 +301,7 @@ def _joint_write(options: Mapping[str, object]) -> list[str]:
         "method": options.get("speculative_method"),
         "model": options.get("draft_model"),
         "num_speculative_tokens": positive(tokens) if tokens else None,
+        "use_heterogeneous_vocab": options.get("heterogeneous_vocab") or None,
     }
     config = {key: value for key, value in named.items() if value is not None}
     line = ["--speculative-config", json.dumps(config)] if config else []

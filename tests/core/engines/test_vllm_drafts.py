@@ -215,6 +215,45 @@ def test_a_command_that_names_its_draft():
     assert (refused.starts, "vocabularies differ" in refused.refusal) == (False, True)
 
 
+def test_every_method_is_told_how_many_tokens():
+    """config/speculative.py `_verify_args`; a named model's `n_predict` would count, where it was read."""
+    for method, named in (("ngram", None), ("mtp", None), ("eagle3", "a/b"), ("draft_model", "a/b")):
+        for version in ("vllm", "vllm@0.20"):
+            given = deployment(speculative_method=method, draft_model=named)
+            with pytest.raises(InputError, match="nothing says how many tokens"):
+                find_engine(version).pooled.check(load(LLAMA_8B), given)
+    assert "nothing says how many tokens" in str(refusal_of(command(method="ngram")))
+    find_engine("vllm").pooled.check(load(LLAMA_8B), deployment(speculative_method="suffix"))
+    named = deployment(speculative_method="mtp", draft_model="a/b")
+    with pytest.raises(UnsupportedError, match="how many tokens `a/b` drafts by itself"):
+        find_engine("vllm").pooled.check(load("Qwen/Qwen3.5-9B"), named)
+
+
+def test_mtp_without_layers_for_it():
+    reason = refusal_of(command(method="mtp", num_speculative_tokens=1))
+    assert reason == f"`{LLAMA_8B}` stores no layers for multi-token prediction"
+    asked_for = deployment(speculative_method="mtp", num_speculative_tokens=1)
+    without = replace(load("Qwen/Qwen3.5-9B"), draft=None)
+    with pytest.raises(UnsupportedError, match="kvplan finds no layers"):
+        find_engine("vllm").pooled.check(without, asked_for)
+    given = deployment(speculative_method="mtp", num_speculative_tokens=1, draft_model="a/b")
+    with pytest.raises(UnsupportedError, match="what of `a/b` drafts"):
+        find_engine("vllm").pooled.check(load(LLAMA_8B), given)
+
+
+def test_a_draft_of_another_vocabulary():
+    """151,936 tokens beside 128,256: int64 ids both ways, a mask (v1/spec_decode/vocab_mapping.py); the older runner."""
+    draft, llama = load("Qwen/Qwen3-0.6B"), load(LLAMA_8B)
+    given = asked(draft, "draft_model", heterogeneous_vocab=True)
+    find_engine("vllm").pooled.check(llama, given)
+    plain = asked(draft, "draft_model")
+    more = draft_weights(llama, given, 0).num_bytes - draft_weights(llama, plain, 0).num_bytes
+    assert more == 9 * 151_936 + 8 * 128_256
+    assert (runs_on_v2(llama, plain, NOW), runs_on_v2(llama, given, NOW)) == (True, False)
+    with pytest.raises(InputError, match="`draft_model` alone"):
+        find_engine("vllm").pooled.check(llama, asked(EAGLE3, heterogeneous_vocab=True))
+
+
 def test_a_method_that_vllm_has_and_kvplan_does_not_know_is_no_refusal():
     older = f"uv run --with vllm==0.19.0 {command(method='medusa', model='x/y', num_speculative_tokens=3)}"
     for line in (older, command(method="dflash", model="x/y", num_speculative_tokens=3)):

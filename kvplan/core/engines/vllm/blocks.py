@@ -17,7 +17,7 @@ from kvplan.core.engines.vllm.specs import (
     layer_specs,
     skipped_layers,
 )
-from kvplan.core.errors import InputError
+from kvplan.core.errors import InputError, UnsupportedError
 from kvplan.core.mixers import (
     ChunkedAttention,
     FullAttention,
@@ -37,6 +37,15 @@ KERNEL_BLOCKS = {
     **dict.fromkeys(compressed.BACKENDS, compressed.BLOCK),
 }  # fmt: skip
 """Tokens of the smallest block that a backend's kernels take, where nobody asks for another."""
+_BLOCKS_UNKNOWN = frozenset({
+    "FLASH_ATTN_DIFFKV", "TRITON_ATTN_DIFFKV", "TRITON_FLASH_ATTN", "TRITON_FLASHINFER", "ROCM_SEGMENTED_ATTN",
+    "ROCM_AITER_TRITON_MLA", "ROCM_AITER_MLA_SPARSE", "XPU_MLA_SPARSE", "TOKENSPEED_MLA", "FLASHINFER_MLA_SPARSE_SM120",
+    "FLASHINFER_MLA_SPARSE_SM90", "ROCM_FLASHMLA_SPARSE_DSV4", "FLASHMLA_SPARSE_DSV41", "FLASHINFER_MLA_SPARSE_DSV41",
+    "ROCM_FLASHMLA_SPARSE_DSV41", "FLASHMLA_MEGA_ATTN_DSV41", "B12X", "FLASH_ATTN_MLA_SPARSE",
+    "FLASH_ATTN_MLA_SPARSE_FA4", "MINIMAX_M3_SPARSE", "CUTLASS_MSA", "TRITON_MSA", "STEP5_DSA", "NO_ATTENTION",
+    "HPC_ATTN", "CPU_MLA", "AMX_MLA", "ROCM_OCTAVE", "ULTRAQUANT", "CUSTOM",
+})  # fmt: skip
+"""Further names of v1/attention/backends/registry.py of 0.33."""
 MLA_HYBRID_BLOCK = 128
 FLASHINFER_BLOCKS = (16, 32, 64, 128, 256, 512, 1024)
 """Those above 64 for grouped queries alone (v1/attention/backends/flashinfer.py 585-608)."""
@@ -184,10 +193,16 @@ def backend(model: ModelSpec, deployment: Deployment, rules: Rules) -> str:
 
 
 def asked_backend(model: ModelSpec, deployment: Deployment) -> str:
-    """What was asked for, "" for nothing. Raises InputError for a backend that is not vLLM's, or not such a model's."""
+    """What was asked for, "" for nothing. Raises InputError for a backend that is not vLLM's, or not such a model's.
+
+    UnsupportedError for one of which nothing more is known.
+    """
     asked = deployment.switches.attention_backend or ""
     name = asked.upper().removesuffix("_VLLM_V1")
     foreign = name in compressed.BACKENDS and not compressed.applies(model)
+    if name in _BLOCKS_UNKNOWN:
+        message = f"what blocks `{name}` takes is not known to kvplan"
+        raise UnsupportedError(message, hint="leave `--attention-backend` out: the account is of what vLLM then takes")
     if name and (foreign or name not in KERNEL_BLOCKS):
         whose = f"an attention backend of `{model.model_type}`" if foreign else "an attention backend of vLLM"
         raise InputError(f"`{asked[:40]}` is not {whose}", hint=f"e.g. {', '.join(KERNEL_BLOCKS)}")

@@ -7,11 +7,12 @@ layers/vocab_parallel_embedding.py, which pads the vocabulary to 64; layers/line
 from kvplan.core.engines.accelerators import check_accelerator
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.vllm.defaults import default_max_num_batched_tokens
-from kvplan.core.engines.vllm.drafts import check_drafts
+from kvplan.core.engines.vllm.draft_checks import check_drafts
 from kvplan.core.engines.vllm.formats import check_formats
 from kvplan.core.engines.vllm.kernels import check_kernels, check_sharing
 from kvplan.core.engines.vllm.pool import stages
 from kvplan.core.engines.vllm.rules import Rules, numbers
+from kvplan.core.engines.vllm.schemes import check_scheme
 from kvplan.core.engines.vllm.specs import PER_HEAD
 from kvplan.core.errors import InputError, UnsupportedError
 from kvplan.core.mixers import LatentAttention, StateMixer
@@ -24,8 +25,6 @@ LEAST_CAPABILITY = (7.0, 7.5)
 """Before that release and from it on: docs/getting_started/installation/gpu.cuda.inc.md of 0.21."""
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """config/lora.py `MaxLoRARanks`."""
-REMOVED_SCHEMES = dict.fromkeys(("bitsandbytes", "hqq", "aqlm"), (0, 33))
-"""Schemes that earlier releases read, and that 0.33 at the latest does not (layers/quantization/__init__.py)."""
 NEVER: tuple[int, ...] = (0,)
 REMOVED = {
     "t5": NEVER, "mt5": NEVER, "umt5": NEVER, "longt5": NEVER, "switch_transformers": NEVER, "udop": NEVER,
@@ -42,7 +41,7 @@ def check(model: ModelSpec, deployment: Deployment, rules: Rules) -> None:
     """Raises InputError for what vLLM would refuse, with the reason that it gives; UnsupportedError for a model."""
     check_accelerator(deployment.gpu, "vLLM", LEAST_CAPABILITY[numbers(rules) >= TURING_SINCE])
     _check_architecture(model, rules)
-    _check_scheme(model, rules)
+    check_scheme(model, deployment, rules)
     _check_heads(model, deployment)
     _check_widths(model, deployment)
     _check_context_parallel(model, deployment)
@@ -59,15 +58,6 @@ def _check_architecture(model: ModelSpec, rules: Rules) -> None:
     if gone is not None and numbers(rules) >= gone:
         hint = "a plugin may; `--engine exact` counts what the model needs"
         raise UnsupportedError(f"vLLM {rules.version} does not run `{model.model_type}`", hint=hint)
-
-
-def _check_scheme(model: ModelSpec, rules: Rules) -> None:
-    quant = model.quantization
-    method = "" if quant is None else quant.method.partition(" ")[0]
-    since = REMOVED_SCHEMES.get(method)
-    if since is not None and numbers(rules) >= since:
-        message = f"vLLM {rules.version} does not read weights in {method}, as `{model.id}` stores them"
-        raise InputError(message, hint="another checkpoint of the model, or an older vLLM")
 
 
 def _check_heads(model: ModelSpec, deployment: Deployment) -> None:

@@ -15,20 +15,16 @@ models/registry.py `_SPECULATIVE_DECODING_MODELS`; models/llama_eagle.py, llama_
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from kvplan.core.cache import kv_heads_per_rank
 from kvplan.core.engines.deployment import Deployment
-from kvplan.core.errors import InputError, UnsupportedError
+from kvplan.core.errors import UnsupportedError
 from kvplan.core.mixers import (
     ChunkedAttention,
-    CompressedAttention,
     FullAttention,
     LatentAttention,
     Mixer,
     SlidingAttention,
-    StateMixer,
 )
 from kvplan.core.model import Layer, ModelSpec, Split, Weight
-from kvplan.core.stages import stage_bounds
 from kvplan.core.text import printable
 from kvplan.core.weights import all_weights
 
@@ -40,31 +36,23 @@ HEADS = {"eagle": 2, "eagle3": 3}
 """Vectors that a head joins, where its config is not known."""
 WIDEST_HEAD = 6
 """Its MLP in hidden sizes, where the model has experts: the widest of public heads (17,280 of gpt-oss's 2,880)."""
-_OTHERS = frozenset({"draft_model", "dflash", "dspark", "custom_class", "extract_hidden_states"})
-REMOVED_METHODS = {"medusa": (0, 33), "mlp_speculator": (0, 33)}
-"""Methods that vLLM had, and the newest release at hand, which has them no more (config/speculative.py)."""
 READ = frozenset({*HEADS, *OWN_LAYERS, "draft_model"})
 ASSUMED = READ - {"draft_model"}
 """Methods for which something is assumed where the draft's config cannot be read."""
 ONE_DRAFT = ("mimo_v2", "mimo_v2_flash", "mimo_v2_omni")
-WHOLE_SINCE = (0, 15)
-"""The release from which on the V1 engine runs a whole model as a draft (v1/spec_decode/draft_model.py)."""
-DRAFTS_REFUSED_SINCE = (0, 10)
-"""The release from which on, up to that one, config/speculative.py refuses a whole model; older ones had the engine
-before V1 run it."""
 _LOWERS = (0, 33)
 _WITHOUT_ATTENTION = WITHOUT_MODEL | {"medusa"}
 _ON_STATES = frozenset({*HEADS, *OWN_LAYERS, "dflash", "dspark"})
-_EAGLE, _EAGLE3 = "LlamaForCausalLMEagle", "LlamaForCausalLMEagle3"
+EAGLE, EAGLE3 = "LlamaForCausalLMEagle", "LlamaForCausalLMEagle3"
 _CLASSES = {
-    "eagle": dict.fromkeys(("LlamaForCausalLM", "EagleLlamaForCausalLM"), _EAGLE),
+    "eagle": dict.fromkeys(("LlamaForCausalLM", "EagleLlamaForCausalLM"), EAGLE),
     "eagle3": dict.fromkeys(
         (
-            "LlamaForCausalLM", "MiniMaxM2ForCausalLM", "Qwen3ForCausalLM", "PEagleDraftModel", _EAGLE3,
+            "LlamaForCausalLM", "MiniMaxM2ForCausalLM", "Qwen3ForCausalLM", "PEagleDraftModel", EAGLE3,
             "Eagle3LlamaForCausalLM", "Eagle3MiniMaxM2ForCausalLM", "Eagle3Qwen2_5vlForCausalLM",
             "Eagle3Qwen3vlForCausalLM", "Eagle3Qwen3ForCausalLM",
         ),
-        _EAGLE3,
+        EAGLE3,
     ),
 }  # fmt: skip
 """Classes that a head's config names, and the one whose tensors vLLM makes for it. Qwen3's has two norms of a head's
@@ -114,7 +102,7 @@ def draft_layers(model: ModelSpec, deployment: Deployment) -> list[DraftLayer]:
     if method in OWN_LAYERS and of.draft is not None:
         own = of.draft.mixers[: draft_modules(of)]
         return [DraftLayer(number=last, owner=of, mixer=mixer) for mixer in own]
-    return [DraftLayer(number=last, owner=model, mixer=mixer) for mixer in _last_that_attends(model).mixers[:1]]
+    return [DraftLayer(number=last, owner=model, mixer=mixer) for mixer in last_that_attends(model).mixers[:1]]
 
 
 def draft_modules(model: ModelSpec) -> int:
@@ -146,7 +134,7 @@ def _within(mixer: Mixer, window: int | None) -> Mixer:
     )
 
 
-def _last_that_attends(model: ModelSpec) -> Layer:
+def last_that_attends(model: ModelSpec) -> Layer:
     """The last layer that attends to all tokens, or in a model of windows alone to one; its mixer that does, alone."""
     full = FullAttention | LatentAttention | (SlidingAttention if _window_of_all(model) else FullAttention)
     for kind in reversed(model.layer_order):
@@ -159,7 +147,7 @@ def _last_that_attends(model: ModelSpec) -> Layer:
 
 def assumed_layer(model: ModelSpec) -> Layer:
     """What a head is taken for whose config is not known: one layer like the model's last, without experts."""
-    layer, hidden = _last_that_attends(model), model.hidden_size
+    layer, hidden = last_that_attends(model), model.hidden_size
     plain = [weight for weight in layer.weights if weight.part not in ("experts", "router")]
     if len(plain) < len(layer.weights):
         plain = [weight for weight in plain if weight.part != "mlp"]
@@ -263,105 +251,3 @@ def draft_notes(deployment: Deployment, release: tuple[int, ...]) -> list[str]:
         return []
     then = "vLLM lowers max_model_len to it" if release >= _LOWERS else "longer requests are not drafted for"
     return [f"`{draft.id}` takes {longest:,} tokens: {then}"]
-
-
-def check_drafts(model: ModelSpec, deployment: Deployment, release: tuple[int, ...]) -> None:
-    """Raises InputError for a draft that vLLM does not start with, UnsupportedError for one that is not known here."""
-    switches, draft = deployment.switches, deployment.draft
-    method, named = switches.speculative_method, switches.draft_model
-    if method is None:
-        if draft is not None or named is not None:
-            what = named if draft is None else draft.id
-            message = f"nothing says how `{printable(str(what))}` drafts"
-            raise InputError(message, hint="`speculative_method`: eagle3, eagle or draft_model")
-        return
-    _check_method(method, release)
-    if method == "draft_model" and draft is None and named is None:
-        raise InputError("nothing names the model that drafts", hint="`--speculative-config.model`, `draft=`")
-    if method == "eagle":
-        _check_names(model, deployment)
-    _check_assumed(model, deployment)
-    if draft is None or method not in READ:
-        return
-    if not switches.num_speculative_tokens:
-        raise InputError(f"`{draft.id}` drafts, but nothing says how many tokens", hint="`num_speculative_tokens`")
-    if method == "draft_model":
-        _check_whole(model, draft, deployment)
-    elif method in HEADS:
-        _check_head(model, draft, method)
-    _check_layers(model, draft, deployment)
-
-
-def _check_whole(model: ModelSpec, draft: ModelSpec, deployment: Deployment) -> None:
-    """Source: config/speculative.py `verify_equal_vocab_size_if_draft_model`; models/llama.py `LlamaModel.forward`,
-    which asks every stage but the first for the states of the stage before: a draft has none."""
-    if draft.vocab_size != model.vocab_size:
-        message = f"the vocabularies differ: {draft.vocab_size:,} tokens of the draft `{draft.id}`"
-        raise InputError(f"{message}, {model.vocab_size:,} of `{model.id}`", hint="a draft of the same vocabulary")
-    if deployment.pp > 1:
-        raise InputError("vLLM's draft models do not run over pipeline stages", hint="`tp`, or a head")
-
-
-def _check_method(method: str, release: tuple[int, ...]) -> None:
-    """Raises InputError for a method that the release does not have, UnsupportedError for what is not known of one."""
-    gone = REMOVED_METHODS.get(method)
-    known = WITHOUT_MODEL | OWN_LAYERS | HEADS.keys() | _OTHERS
-    if method not in known and (gone is None or release >= gone):
-        hint = "draft_model, eagle, eagle3, mtp, ngram, suffix"
-        raise InputError(f"vLLM has no method `{printable(method, max_length=40)}` to draft by", hint=hint)
-    if method == "draft_model" and release < WHOLE_SINCE:
-        since = ".".join(map(str, WHOLE_SINCE))
-        if release >= DRAFTS_REFUSED_SINCE:
-            raise InputError(f"vLLM runs no draft model before {since}", hint=f"vLLM {since} or newer, or a head")
-        message = f"kvplan does not know how vLLM before {'.'.join(map(str, DRAFTS_REFUSED_SINCE))} runs a draft model"
-        raise UnsupportedError(message, hint=f"vLLM {since} or newer, or a head")
-
-
-def _check_assumed(model: ModelSpec, deployment: Deployment) -> None:
-    """EAGLE-3's public heads for models of latents keep keys and values, up to 25 latents' worth, or latents."""
-    if deployment.draft is not None or deployment.switches.speculative_method != "eagle3":
-        return
-    if any(isinstance(mixer, LatentAttention) for mixer in _last_that_attends(model).mixers):
-        message = f"what a head for `{model.id}` caches does not follow from the model, which caches latents"
-        raise UnsupportedError(message, hint="name the head's folder as the draft: kvplan reads its config.json")
-
-
-def _check_head(model: ModelSpec, draft: ModelSpec, method: str) -> None:
-    if draft.architecture != (_EAGLE3 if method == "eagle3" else _EAGLE):
-        draft_class(draft, method)
-        message = f"`{draft.id}` was read as a {draft.architecture}, which is no head for `{method}`"
-        raise InputError(message, hint="give its name or its folder, not what load_model returns")
-    if target_width(draft) != model.hidden_size:
-        message = f"`{draft.id}` drafts for states of {target_width(draft)} elements"
-        message += f", `{model.id}` has {model.hidden_size}"
-        raise InputError(message, hint="a head that was trained for the model")
-
-
-def _check_names(model: ModelSpec, deployment: Deployment) -> None:
-    """EAGLE-1's head numbers its layers after those of its own stage: on two stages a name is taken twice.
-
-    Source: vLLM 0.33, models/llama_eagle.py `EagleLlamaForCausalLM`, `target_layer_num`
-    """
-    given = deployment.switches.stage_layers
-    last = given[-1] if given else stage_bounds(model.num_layers, deployment.pp)[-1]
-    start = model.num_layers - last if isinstance(last, int) else last[0]
-    number = model.num_layers - start
-    layers = 1 if deployment.draft is None else deployment.draft.num_layers
-    apart = any(weight.part == "vision" for weight in model.embeddings)
-    if deployment.pp > 1 and not apart and number + layers > start:
-        message = f"vLLM numbers EAGLE's layers from {number} on, which its last stage of layers {start} and more has"
-        raise InputError(message, hint="`pp` 1, more stages, or eagle3")
-
-
-def _check_layers(model: ModelSpec, draft: ModelSpec, deployment: Deployment) -> None:
-    """Source: config/model.py `verify_with_parallel_config`, which is asked about the draft, too"""
-    tp = deployment.tp
-    for layer in draft_layers(model, deployment):
-        mixer = layer.mixer
-        if isinstance(mixer, StateMixer | CompressedAttention) or layer.owner.has_encoder:
-            message = f"kvplan does not know how vLLM holds the states of `{draft.id}` while it drafts"
-            raise UnsupportedError(message, hint="a draft of softmax attention alone")
-        latent = isinstance(mixer, LatentAttention)
-        if mixer.num_heads % tp or (not latent and mixer.num_kv_heads % tp and tp % mixer.num_kv_heads):
-            heads = f"{mixer.num_heads} heads, {kv_heads_per_rank(mixer, 1)} of keys,"
-            raise InputError(f"{heads} of the draft `{draft.id}` cannot be dealt out to `tp` {tp}", hint="another `tp`")

@@ -135,6 +135,8 @@ def _of_named(model: ModelSpec, draft: ModelSpec, deployment: Deployment) -> Mea
         spread = sum(size for weight, size in sizes if weight.part == "head" and len(weight.shape) == 2)
     if method in HEADS and draft.quantization is not None:
         spread += sum(size for weight, size in sizes if weight.name.startswith("fc."))
+    if deployment.switches.heterogeneous_vocab:  # v1/spec_decode/vocab_mapping.py: ids both ways, and a mask
+        held += 9 * draft.vocab_size + 8 * model.vocab_size
     source = f"the tensors of `{draft.id}`" + ("" if method == "draft_model" else " that are not the model's own")
     return Measured(name="draft weights", num_bytes=held, spread_bytes=spread, source=source, basis="derived")
 

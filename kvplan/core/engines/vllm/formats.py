@@ -10,18 +10,24 @@ Source: vLLM 0.33, v1/attention/backends/flashinfer.py `supports_kv_cache_dtype`
 
 from kvplan.core.engines.deployment import Deployment, Switches
 from kvplan.core.engines.vllm import compressed
-from kvplan.core.engines.vllm.blocks import BLACKWELL, IMAGE_PREFIXES, backend, shares_caches
+from kvplan.core.engines.vllm.backends import (
+    FLASHINFER_WIDTHS,
+    SINKS,
+    check_backend,
+    flashinfer_widths,
+    head_widths,
+    images_in_order,
+)
+from kvplan.core.engines.vllm.blocks import BLACKWELL, backend
 from kvplan.core.engines.vllm.devices import architecture
 from kvplan.core.engines.vllm.rules import Rules, numbers
 from kvplan.core.engines.vllm.specs import latent_mixers
 from kvplan.core.errors import InputError
 from kvplan.core.hardware import Gpu
-from kvplan.core.mixers import CrossAttention, StateMixer
+from kvplan.core.mixers import CrossAttention
 from kvplan.core.model import ModelSpec
 
-SINKS = ("gpt_oss",)
 PACKED = "_ds_mla"
-FLASHINFER_WIDTHS = (64, 128, 256, 512)
 NATIVE_FP8 = 8.9
 """The compute capability from which Triton's kernels read fp8."""
 TRITON_REFUSES, LATENTS_REFUSE = (0, 24), (0, 26)
@@ -72,6 +78,7 @@ def check_formats(model: ModelSpec, deployment: Deployment, rules: Rules) -> Non
     if deployment.dtype.name == "bf16" and arch < 8:
         name = deployment.gpu.name if deployment.gpu else "this GPU"
         raise InputError(f"{name} has no bf16: its compute capability is {arch}", hint="`--dtype fp16`")
+    check_backend(model, deployment, rules)
     if key.name in ("fp8", "fp8_per_token_head") and arch < NATIVE_FP8:
         _check_fp8(model, deployment, rules, arch)
     if key.name.endswith(PACKED):
@@ -121,7 +128,7 @@ def _check_fp4(model: ModelSpec, deployment: Deployment, rules: Rules, arch: flo
         raise InputError(f"{message}, this GPU has {arch}", hint="`--kv-dtype fp8` or int4")
     if family != BLACKWELL and deployment.dcp > 1:
         raise InputError(f"with `dcp` no kernel reads an nvfp4 KV cache on this GPU ({arch})", hint="`--kv-dtype fp8`")
-    narrow = family != BLACKWELL and (min(FLASHINFER_WIDTHS) in _widths(model) or model.model_type in SINKS)
+    narrow = family != BLACKWELL and (min(FLASHINFER_WIDTHS) in head_widths(model) or model.model_type in SINKS)
     crosses = any(isinstance(mixer, CrossAttention) for layer in model.layers for mixer in layer.mixers)
     if latent_mixers(model) or (not narrow and not crosses and _flashinfer_takes(model)):
         return
@@ -134,9 +141,4 @@ def _check_fp4(model: ModelSpec, deployment: Deployment, rules: Rules, arch: flo
 
 
 def _flashinfer_takes(model: ModelSpec) -> bool:
-    images = model.model_type in IMAGE_PREFIXES and not shares_caches(model)
-    return not images and _widths(model) <= {*FLASHINFER_WIDTHS}
-
-
-def _widths(model: ModelSpec) -> set[int]:
-    return {mixer.key_dim for layer in model.layers for mixer in layer.mixers if not isinstance(mixer, StateMixer)}
+    return flashinfer_widths(model) and not images_in_order(model)

@@ -7,10 +7,10 @@ config/vllm.py `validate_nvfp4_kv_cache_with_mla`; layers/mamba/mamba_mixer2.py 
 """
 
 from kvplan.core.engines.deployment import Deployment
+from kvplan.core.engines.vllm.backends import SINKS
 from kvplan.core.engines.vllm.blocks import DEFAULT_BLOCK, HOPPER, IMAGE_PREFIXES
 from kvplan.core.engines.vllm.compressed import check_compressed
 from kvplan.core.engines.vllm.devices import architecture
-from kvplan.core.engines.vllm.formats import SINKS
 from kvplan.core.engines.vllm.rules import Rules, numbers
 from kvplan.core.engines.vllm.specs import TURBOQUANT_PREFIX, has_attention, has_states, latent_mixers
 from kvplan.core.errors import InputError

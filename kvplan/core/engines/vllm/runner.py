@@ -51,6 +51,8 @@ def _drafts_on_v2(deployment: Deployment, release: tuple[int, ...]) -> bool:
     method = deployment.switches.speculative_method
     if method is None:
         return True
+    if deployment.switches.heterogeneous_vocab:
+        return False
     if method == "eagle3" and deployment.pp > 1 and release < _EAGLE3_STAGES:
         return False
     return release >= _DRAFTS.get("mtp" if method.endswith("_mtp") else method, _NEVER)
