@@ -26,6 +26,7 @@ from kvplan.core.engines.versions import release
 from kvplan.core.engines.vllm.activations import activation_peak, moe_workspace_bytes, profile_of, warm_peak_bytes
 from kvplan.core.engines.vllm.overheads import COUNTS_ALL
 from kvplan.core.hardware import Gpu
+from kvplan.core.mixers import LatentAttention
 from kvplan.core.model import ModelSpec
 from kvplan.core.units import GIB, MIB
 from kvplan.core.weights import parse_quant
@@ -151,7 +152,8 @@ def _cell_checks(row: Row) -> Iterator[Check]:
     names = {"f16": "fp16", "f32": "fp32"}
     formats = (row[key] for key in ("type_k", "type_v") if row[key] and not row[key].startswith("("))
     cache = "/".join(names.get(each, each) for each in formats)
-    pool = kv_pool(row["model"], engine="llamacpp", max_model_len=whole(row, "llamacpp_ctx") or 4096, kv_dtype=cache)
+    asked: dict[str, Any] = {"kv_dtype": cache, "latent_cache": _latent_cache(row)}
+    pool = kv_pool(row["model"], engine="llamacpp", max_model_len=whole(row, "llamacpp_ctx") or 4096, **asked)
     streams = whole(row, "llamacpp_seqs") or 1
     found = [
         streams * cells * layers * group.page_bytes / group.block_size / MIB
@@ -160,6 +162,17 @@ def _cell_checks(row: Row) -> Iterator[Check]:
     ]
     if found:
         yield "kv_mib", min(found) - 2 * LAST_DIGIT, max(found) + 2 * LAST_DIGIT, seen
+
+
+def _latent_cache(row: Row) -> str | None:
+    """How a build of llama.cpp keeps latents, as the sizes that it prints tell: older ones as keys and values of heads."""
+    keys, values = number(row, "k_mib"), number(row, "v_mib")
+    if not keys or not values:
+        return None
+    mixers = [mixer for layer in load_model(row["model"], offline=True).layers for mixer in layer.mixers]
+    latents = [mixer for mixer in mixers if isinstance(mixer, LatentAttention)]
+    alike = [mixer for mixer in latents if abs(keys * mixer.value_dim - values * mixer.key_dim) < 0.01 * values]
+    return "expanded" if alike else None
 
 
 @dataclass(frozen=True, slots=True)
