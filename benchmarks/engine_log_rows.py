@@ -165,7 +165,7 @@ def _cell_checks(row: Row) -> Iterator[Check]:
 
 
 def _latent_cache(row: Row) -> str | None:
-    """How a build of llama.cpp keeps latents, as the sizes that it prints tell: older ones as keys and values of heads."""
+    """How a build of llama.cpp keeps latents, as its sizes tell: older ones as keys and values of every head."""
     keys, values = number(row, "k_mib"), number(row, "v_mib")
     if not keys or not values:
         return None
