@@ -68,10 +68,19 @@ def _reasons(command: Command, model: ModelSpec, release: tuple[int, ...]) -> It
         _refuses_scheme(command, model, release),
         _refuses_chunks(command, model, release),
         _refuses_level(command, release),
+        _misses_the_head(command),
         _refuses_replicas(command, model, release),
         _misses_devices(command) if not _asks_ray(command, release) else None,
     )
     yield from (reason for reason in found if reason is not None)
+
+
+def _misses_the_head(command: Command) -> str | None:
+    """vLLM, config/speculative.py `__post_init__`: a head has to be named, where other methods stand for their own."""
+    method = command.options.get("speculative_method")
+    if command.engine != "vllm" or method not in ("eagle", "eagle3") or command.options.get("draft_model"):
+        return None
+    return f"`--speculative-config` asks for `{method}` and names no `model` that drafts"
 
 
 def without_reason(command: Command, refusal: str | None) -> Command:

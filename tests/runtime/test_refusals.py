@@ -72,6 +72,7 @@ REFUSED = [
     (f"{VLLM} --task=generate --num-scheduler-steps 8", "no longer has `--task` and `--num-scheduler-steps`"),
     (f"{VLLM} --use-v2-block-manager --device cuda", "no longer has `--use-v2-block-manager` and `--device`"),
     (f"{VLLM} --speculative-model [ngram] --num-speculative-tokens 3", "no longer has `--speculative-model`"),
+    (f'{VLLM} --speculative-config \'{{"method":"eagle3","num_speculative_tokens":3}}\'', "names no `model`"),
 ]
 TAKEN = [
     f"{VLLM} --quantization fp8",
@@ -99,6 +100,7 @@ TAKEN = [
     f"{VLLM} --dtype half",
     f"docker run vllm/vllm-openai:v0.8.5 --model {QWEN} --swap-space 4 --use-v2-block-manager --task generate",
     f"{VLLM} --disable-log-requests",
+    f'{VLLM} --speculative-config \'{{"method":"ngram","num_speculative_tokens":3}}\'',
 ]
 
 
