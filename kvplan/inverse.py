@@ -315,7 +315,7 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None, **how: Any) -> S
 def _by_itself(
     command: "Command", spec: ModelSpec, want: Wanted, asked: dict[str, Any]
 ) -> tuple[Wanted, dict[str, Any], tuple[str, ...]]:
-    """What is wanted and asked once llama.cpp's `--fit` has had its say of it, and what that was."""
+    """What is wanted and asked once the engine has had its say of it by itself, and what that was."""
     from kvplan.runtime.starting import left_to_fit
 
     may, length = left_to_fit(command), want.max_model_len or spec.max_seq_len
@@ -325,7 +325,9 @@ def _by_itself(
     if found is None:
         return want, asked, ()
     switches = replace(asked["switches"], **found.switches)
-    return replace(want, max_model_len=found.length, longest=False), asked | {"switches": switches}, (found.note,)
+    as_long_as_fits = may.shortest == 1  # whatever the account's spread does to it
+    want = replace(want, max_model_len=None if as_long_as_fits else found.length, longest=as_long_as_fits)
+    return want, asked | {"switches": switches}, (found.note,)
 
 
 def _wanted(engine: str, spec: ModelSpec, options: dict[str, Any]) -> Wanted:

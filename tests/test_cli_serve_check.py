@@ -152,3 +152,46 @@ def test_an_open_length_is_certain_where_some_length_starts_at_both_ends() -> No
     assert answer["fit"]["sure_max_model_len"] < answer["fit"]["max_model_len"]
     tight = command.replace("auto", str(answer["fit"]["max_model_len"]))
     assert json.loads(run("serve-check", tight, "--gpu", "L4", "--json").stdout)["certain"] is False
+
+
+def test_sglang_starts_with_a_pool_that_holds_no_request_of_the_whole_length() -> None:
+    """managers/tp_worker.py: requests are cut to what the pool holds; nothing is refused at the start."""
+    result = run("serve-check", "python3 -m sglang.launch_server --model-path Qwen/Qwen3-32B", "--gpu", "H100")
+    assert result.exit_code == 0
+    assert "SGLang starts, and takes requests of 16,738 tokens at most." in result.stdout
+    assert "Even at the low end" in result.stdout
+    # 131 GiB of weights leave no pool at all.
+    large = "python3 -m sglang.launch_server --model-path meta-llama/Llama-3.3-70B-Instruct"
+    assert run("serve-check", large, "--gpu", "H100").exit_code == 1
+
+
+def test_experts_are_dealt_out_over_prefill_ranks_too() -> None:
+    """vLLM 0.33, fused_moe/config.py 1110-1113: tp · pcp · dp ranks."""
+    deep = "vllm serve deepseek-ai/DeepSeek-V3 --enable-expert-parallel --max-model-len 4096"
+    wide, split = (
+        kvplan.serve_check(f"{deep} {how}", "B200").fit.boot.accounts[0].taken[0].num_bytes
+        for how in ("-tp 8", "-tp 2 -pcp 4")
+    )
+    # 656.6 GiB of experts an eighth of them on each, the rest split by tp.
+    assert wide < split < 2 * wide
+    assert run("serve-check", f"{deep} -tp 2 -pcp 4 -dcp 4", "--gpu", "B200").exit_code == 3
+    assert run("serve-check", f"{deep} -tp 2 -pcp 4 -dcp 3", "--gpu", "B200").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "vllm serve Qwen/Qwen3-4B --kv-cache-dtype turboquant_k8v4 --max-model-len 4096 --attention-backend TRITON_ATTN",
+        "vllm serve deepseek-ai/DeepSeek-V3 -tp 8 --block-size 1",
+    ],
+)
+def test_what_rocm_takes(command: str) -> None:
+    assert run("serve-check", command, "--gpu", "MI300X").exit_code == 0
+
+
+def test_quotes_of_bash() -> None:
+    command = 'vllm serve Qwen/Qwen3-8B --speculative-config $\'{"method": "ngram", "num_speculative_tokens": 3}\''
+    assert (
+        json.loads(run("serve-check", command, "--gpu", "H100", "--json").stdout)["read"]["speculative_method"]
+        == "ngram"
+    )

@@ -166,11 +166,12 @@ def stage_weights(model: ModelSpec, serving: Serving) -> tuple[int, ...]:
 def rank_weight_bytes(weight: Weight, serving: Serving) -> int:
     """Bytes of one weight on the fullest rank: experts dealt out whole, attention over its own ranks, else over tp.
 
-    With expert parallelism a rank has ⌈experts / (tp · dp)⌉ whole experts (vLLM 0.33, layers/fused_moe/layer.py).
+    With expert parallelism a rank has ⌈experts / (tp · pcp · dp)⌉ whole experts (vLLM 0.33, layers/fused_moe/config.py
+    1110-1113).
     """
     dtype, quant = serving.dtype, serving.quant
     if serving.switches.expert_parallel and weight.part == "experts" and weight.copies > 1:
-        ranks = serving.tp * (1 if serving.switches.attention_dp else serving.dp)
+        ranks = serving.tp * serving.pcp * (1 if serving.switches.attention_dp else serving.dp)
         dealt = replace(weight, copies=ceil_div(weight.copies, ranks), split=None)
         return weight_bytes(dealt, dtype, quant, 1)
     return weight_bytes(weight, dtype, quant, serving.attention_tp if weight.part == "attention" else serving.tp)

@@ -36,7 +36,10 @@ _FAMILIES = {
 _FROM_CHECKPOINT = frozenset({"awq", "gptq", "compressed-tensors"})
 """Families that an engine does not make of a checkpoint in 16 bits."""
 _MADE_ONLINE = names("fp8")
-_MADE_UNKNOWN = names("bitsandbytes mxfp4 mxfp8")
+_MADE_UNKNOWN = names(
+    "bitsandbytes mxfp4 mxfp8 online fp8_per_tensor fp8_per_block fp8_per_channel int8_per_channel_weight_only "
+    "nvfp4_per_token"
+)
 """Schemes that an engine makes of a checkpoint in 16 bits, into sizes that are not known here (vLLM 0.33,
 model_loader/weight_utils.py 360-383, layers/quantization/online/base.py: linear layers and experts alike)."""
 ASKS_FOR_NODES = (0, 12)

@@ -18,6 +18,7 @@ _PROMPT = re.compile(
     r"^[ \t]*(?:\([\w.-]+\)[ \t]*)?(?:[\w.-]+@[\w.-]+(?::[^\n$#]*)?[$#]|[$>%])[ \t]+(?=\S)", re.MULTILINE
 )
 _WINDOWS_PATH = re.compile(r"(?<![\w\\])[A-Za-z]:\\(?=[^\s\\])[^\s\"']*")
+_ANSI_QUOTED = re.compile(r"(?<=[\s=])\$(?=')")
 _COMMENT = re.compile(r"^[ \t]*#[^\n]*$", re.MULTILINE)
 _DEFAULT = re.compile(r"\$\{\w+:?-([^}]*)\}")
 _VARIABLE = re.compile(r"(?<!\\)\$(?:\{(?P<braced>[A-Za-z_]\w*)(?::?-[^}]*)?\}|(?P<plain>[A-Za-z_]\w*))", re.ASCII)
@@ -48,7 +49,7 @@ def simple_commands(text: str, variables: Mapping[str, str] | None = None) -> li
     `variables` are set before it. One that the text sets to plain words, and to nothing else, stands for them in what
     follows. Raises InputError for an open quote.
     """
-    text = _WINDOWS_PATH.sub(lambda found: found[0].replace("\\", "\\\\"), text)
+    text = _WINDOWS_PATH.sub(lambda found: found[0].replace("\\", "\\\\"), _ANSI_QUOTED.sub("", text))
     for pattern, put in _UNIT:
         text = pattern.sub(put, text)
     joined = _CONTINUED.sub(" ", _PROMPT.sub("", _COMMENT.sub("", text)))

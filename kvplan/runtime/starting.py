@@ -61,11 +61,13 @@ def _shares(command: Command) -> tuple[float, ...]:
 
 
 def left_to_fit(command: Command) -> ByItself:
-    """What llama.cpp may change by itself: nothing that is set.
+    """What an engine may change by itself; llama.cpp nothing that is set.
 
     Source: llama.cpp b11434, common/fit.cpp `common_params_fit_impl`
     """
     given = command.arguments
+    if command.engine == "sglang":
+        return ByItself(length=True, shortest=1, step=1, how="SGLang starts, and takes requests of {:,} tokens at most")
     if command.engine != "llamacpp" or str(given.get("fit", "on")).lower() in ("off", "0", "false"):
         return ByItself()
     told = command.options.keys() & {"num_gpu_layers", "num_cpu_moe_layers", "tensor_split"}

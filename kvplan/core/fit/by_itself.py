@@ -1,4 +1,7 @@
-"""What llama.cpp's `--fit`, on by default, makes of a start: a shorter context, then layers that stay with the CPU.
+"""What an engine makes of a start that does not fit as it stands.
+
+SGLang starts with any pool, and takes requests no longer than it (managers/tp_worker.py, `max_req_len`). llama.cpp's
+`--fit`, on by default, shortens the context, then leaves layers with the CPU:
 
     1. nothing is changed where `--fit-target`, 1024 MiB, of every device stay free
     2. without `-c` the context is shortened, to `--fit-ctx`, 4096 tokens, at least
@@ -9,6 +12,7 @@ Source: llama.cpp b11434, common/fit.cpp `common_params_fit_impl`. It shares out
 
 from dataclasses import dataclass, replace
 
+from kvplan.core.boot import overhang
 from kvplan.core.device import visible_bytes
 from kvplan.core.fit.search import first_true, longest
 from kvplan.core.fit.trial import Case
@@ -29,6 +33,9 @@ class ByItself:
     free_bytes: int = 0
     """What stays free of each device."""
     shortest: int = SHORTEST
+    step: int = _CELLS
+    """The context is a multiple of it."""
+    how: str = "`--fit` shortens the context to {:,} tokens"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,16 +58,17 @@ def lowered(model: ModelSpec, serving: Serving, length: int, may: ByItself) -> L
         return None
     rest = replace(gpu, visible_bytes=visible_bytes(gpu) - may.free_bytes)
     case = Case(model=as_loaded(model, serving.engine), serving=replace(serving, gpu=rest), hold_limit=True)
-    if case.at(length).concurrency >= requests:
-        return None
+    asked = case.at(length)
+    if asked.concurrency >= requests or any(overhang(account) for account in asked.boot.accounts):
+        return None  # what finds no room outside the share is not asked for before it is wanted
     if not may.length:
         return _on_the_cpu(case, length, requests)
     streams = 1 if serving.switches.kv_unified else requests
     least = min(length, may.shortest * streams // requests)
     found = longest(case, requests)
-    cells = 0 if found is None else found.length * requests // _CELLS * _CELLS
+    cells = 0 if found is None else found.length * requests // may.step * may.step
     if cells >= least * requests:
-        return Lowered(length=cells // requests, switches={}, note=f"`--fit` shortens the context to {cells:,} tokens")
+        return Lowered(length=cells // requests, switches={}, note=may.how.format(cells))
     left = _on_the_cpu(case, least, requests) if may.layers else None
     if left is None or least == length:
         return left

@@ -73,7 +73,7 @@ def _of_the_log(observation: Observation) -> list[str]:
     longest = whole(observation, "estimated_max_len")
     found = [f"--max-model-len {longest} is what the engine says would fit"] if longest else []
     device, allowed, left = (number(observation, name) for name in ("device_total", "requested", "kv_memory"))
-    if device is not None and allowed is not None and left is not None and left[0] <= 0:
+    if device is not None and device[0] > 0 and allowed is not None and left is not None and left[0] <= 0:
         share = floor(100 * (allowed[0] - left[0]) / device[0] + 1) / 100
         if share <= HIGHEST_SHARE / 100:
             found.append(f"a share of {share:g} is the least that leaves anything for the cache")
@@ -151,7 +151,7 @@ def _higher_share(observation: Observation, case: Case, left: int) -> list[str]:
 
 def _device(observation: Observation, case: Case) -> int | None:
     stated = number(observation, "device_total")
-    if stated is not None:
+    if stated is not None and stated[0] > 0:
         return round(stated[0])
     return case.accounts()[0].device_bytes if case.accounts() else None
 
@@ -193,7 +193,7 @@ def _lower_share(observation: Observation, case: Case) -> list[str]:
     """The pool has taken what graphs and the first batches want."""
     accounts, device = case.accounts(), _device(observation, case)
     flag = _SHARES[case.serving.engine.name]
-    if not accounts or device is None:
+    if not accounts or not device:
         return [f"a lower {flag}"]
     beside = sum(item.num_bytes + item.spread_bytes for item in accounts[0].untaken)
     share = floor(100 * (device - beside) / device) / 100

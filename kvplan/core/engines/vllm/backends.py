@@ -88,6 +88,8 @@ def check_backend(model: ModelSpec, deployment: Deployment, rules: Rules) -> Non
         raise InputError(message, hint=f"e.g. {', '.join(_BACKENDS)}")
     if known is None or compressed.applies(model) or not has_attention(model):
         return
+    if deployment.gpu is not None and deployment.gpu.vendor == "AMD":
+        return  # platforms/rocm.py takes others in their place
     refusal = _refusal(name, known, model, deployment, rules)
     if refusal is not None:
         raise InputError(f"{name} {refusal}", hint="leave `--attention-backend` out")

@@ -91,7 +91,14 @@ def _cut_unevenly(weight: Weight, tp: int) -> bool:
 
 
 def _check_context_parallel(model: ModelSpec, deployment: Deployment) -> None:
-    dcp, tp = deployment.dcp, deployment.tp
+    dcp, tp, pcp = deployment.dcp, deployment.tp, deployment.pcp
+    if dcp > 1 and pcp > 1:
+        # config/parallel.py 594-611
+        if dcp not in (pcp, tp * pcp):
+            raise InputError(f"beside `pcp` {pcp}, `dcp` {dcp} is not 1, {pcp} or tp · pcp", hint=f"`dcp` {pcp}")
+        raise UnsupportedError(
+            "how vLLM shares out a cache over `dcp` and `pcp` at once is not known", hint="one of both"
+        )
     if dcp > 1 and tp % dcp:
         raise InputError(f"`dcp` {dcp} does not divide `tp` {tp}", hint="decode context parallelism uses its ranks")
     mixers = [mixer for layer in model.layers for mixer in layer.mixers if not isinstance(mixer, StateMixer)]

@@ -76,7 +76,8 @@ def _check_manager(model: ModelSpec, deployment: Deployment) -> None:
 def _check_block(deployment: Deployment) -> None:
     """CUDA's kernels take multiples of 16 (`get_supported_kernel_block_sizes`); those of ROCm take others, too."""
     block, backend = deployment.switches.block_size, deployment.switches.attention_backend or ""
-    if block is not None and block % DEFAULT_BLOCK and not backend.upper().startswith("ROCM"):
+    on_rocm = deployment.gpu is not None and deployment.gpu.vendor == "AMD" and not backend
+    if block is not None and block % DEFAULT_BLOCK and not (on_rocm or backend.upper().startswith("ROCM")):
         message = f"no attention kernel of vLLM takes blocks of {block} tokens"
         raise InputError(message, hint=f"a multiple of {DEFAULT_BLOCK}")
 
@@ -91,7 +92,8 @@ def _check_latents(latents: list[LatentAttention], deployment: Deployment) -> No
     if arch < 9:
         raise InputError(f"sparse attention needs compute capability 9.0, this GPU has {arch}", hint="e.g. an H100")
     block = deployment.switches.block_size
-    if block is not None and block % SPARSE_BLOCK:
+    on_rocm = deployment.gpu is not None and deployment.gpu.vendor == "AMD"
+    if block is not None and block % SPARSE_BLOCK and not on_rocm:
         raise InputError(f"blocks of {block} tokens fit no sparse kernel", hint=f"`--block-size {SPARSE_BLOCK}`")
     if deployment.dcp > 1 and arch < 10 and key.bits > 8:
         raise InputError("with `dcp` the sparse kernel reads an fp8 cache only", hint="`--kv-dtype fp8`")
