@@ -283,7 +283,7 @@ def judge(command: "Command", spec: ModelSpec, gpu: Gpu | None, **how: Any) -> S
     from kvplan.runtime.refusals import why_refused, with_model, without_reason
     from kvplan.runtime.starting import devices_of, options_of
 
-    engine = f"{command.engine}@{command.version}" if command.version else command.engine
+    engine = command.profile
     numbers = release(find_engine(engine).version or "")
     command = with_model(command, spec, numbers)
     options: dict[str, Any] = options_of(without_automatic(command))
@@ -321,7 +321,7 @@ def _by_itself(
     may, length = left_to_fit(command), want.max_model_len or spec.max_seq_len
     if asked["gpu"] is None or length is None or not (may.length or may.layers):
         return want, asked, ()
-    found = lowered(spec, resolve(spec, seq_len=length, **asked), length, may)
+    found = lowered(spec, resolve(spec, seq_len=length, **asked), length, want.concurrency or 1, may)
     if found is None:
         return want, asked, ()
     switches = replace(asked["switches"], **found.switches)

@@ -195,3 +195,11 @@ def test_quotes_of_bash() -> None:
         json.loads(run("serve-check", command, "--gpu", "H100", "--json").stdout)["read"]["speculative_method"]
         == "ngram"
     )
+
+
+def test_a_limit_of_requests_shortens_none_of_them() -> None:
+    """SGLang's limit is no number that has to be held at once."""
+    command = "sglang serve --model-path Qwen/Qwen3-8B --max-running-requests 64"
+    found = run("serve-check", command, "--gpu", "H100").stdout
+    assert "for 8 requests of 40,960 tokens at once" in found
+    assert "SGLang starts, and takes" not in found

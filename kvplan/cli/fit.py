@@ -95,7 +95,7 @@ def _with_command(command: "Command", spec: "ModelSpec", asked: dict[str, Any]) 
     from kvplan.runtime.refusals import why_refused, with_model
     from kvplan.runtime.starting import devices_of, options_of
 
-    engine = f"{command.engine}@{command.version}" if command.version else command.engine
+    engine = command.profile
     profile = find_engine(engine)
     numbers = release(profile.version or "")
     command = with_model(command, spec, numbers)

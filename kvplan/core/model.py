@@ -277,6 +277,11 @@ class ModelSpec:
         return not all(layer.in_encoder for layer in self.layers)
 
     @property
+    def has_experts(self) -> bool:
+        """Whether any layer has routed experts."""
+        return any(weight.part == "experts" for layer in self.layers for weight in layer.weights)
+
+    @property
     def has_vocabulary_head(self) -> bool:
         """Whether the class ends in logits over the vocabulary: a tied table, or a head of that size."""
         return self.tied_embeddings or any(self.vocab_size in weight.shape for weight in self.head)

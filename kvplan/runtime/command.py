@@ -58,6 +58,11 @@ class Command:
     notes: tuple[str, ...] = ()
     """What a reader of the answer should know of the text."""
 
+    @property
+    def profile(self) -> str:
+        """The engine as kvplan names it: `vllm@0.19`, `vllm` where nothing tells the version."""
+        return f"{self.engine}@{self.version}" if self.version else self.engine
+
 
 def read_command(text: str, engine: str | None = None) -> Command:
     """The engine, the model and the options of a pasted command, or of a file that holds one; nothing is run.

@@ -7,7 +7,6 @@ from math import prod
 from kvplan.core.errors import UnsupportedError
 from kvplan.core.model import ModelSpec
 from kvplan.core.text import join_words, printable
-from kvplan.core.weights import all_weights
 from kvplan.runtime.command import Command
 from kvplan.runtime.flags.argument import key_of, names
 from kvplan.runtime.flags.values import switched
@@ -239,8 +238,7 @@ def _refuses_replicas(command: Command, model: ModelSpec, release: tuple[int, ..
     if command.engine != "vllm" or release < JUDGED:
         return None
     replicas, local = _degree(command, "dp"), command.arguments.get("data_parallel_size_local")
-    has_experts = any(weight.part == "experts" for weight, _ in all_weights(model))
-    if replicas > 1 and _is_one_of_several(command) and not has_experts:
+    if replicas > 1 and _is_one_of_several(command) and not model.has_experts:
         return (
             f"`{model.id}` has no experts, and vLLM spreads no such model over processes that a rank is given "
             "to (`--data-parallel-rank`): each replica is a server of its own, without flags of data parallelism"

@@ -32,9 +32,14 @@ def check_accelerator(gpu: Gpu | None, engine: str, capability: float) -> None:
         raise InputError(message, hint="a newer GPU, or another engine")
 
 
+def on_rocm(gpu: Gpu | None) -> bool:
+    """Whether an engine's code for AMD's GPUs runs, whose kernels take what CUDA's do not."""
+    return gpu is not None and gpu.vendor == "AMD"
+
+
 def accelerator_notes(deployment: Deployment) -> tuple[str, ...]:
     """What is assumed of a device that is not NVIDIA's."""
     gpu = deployment.gpu
-    if gpu is None or gpu.vendor != "AMD":
+    if gpu is None or not on_rocm(gpu):
         return ()
     return (f"{gpu.name}: the account is that of CUDA GPUs, assumed for ROCm, of which no log at hand tells more",)

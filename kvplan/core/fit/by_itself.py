@@ -48,12 +48,12 @@ class Lowered:
     note: str
 
 
-def lowered(model: ModelSpec, serving: Serving, length: int, may: ByItself) -> Lowered | None:
-    """The settings with which it starts in the place of `serving`, for requests of `length`; None where none are.
+def lowered(model: ModelSpec, serving: Serving, length: int, requests: int, may: ByItself) -> Lowered | None:
+    """The settings with which `requests` of `length` are held in the place of `serving`; None where none are.
 
     None, too, where nothing has to be changed.
     """
-    gpu, requests = serving.gpu, serving.switches.max_num_seqs or 1
+    gpu = serving.gpu
     if gpu is None or not (may.length or may.layers) or visible_bytes(gpu) <= may.free_bytes:
         return None
     rest = replace(gpu, visible_bytes=visible_bytes(gpu) - may.free_bytes)
@@ -82,7 +82,7 @@ def _on_the_cpu(case: Case, length: int, requests: int) -> Lowered | None:
         told = replace(case.serving, switches=replace(held, **switches))  # type: ignore[arg-type]
         return replace(case, serving=told).at(length).concurrency >= requests
 
-    if any(weight.part == "experts" for layer in case.model.layers for weight in layer.weights):
+    if case.model.has_experts:
         kept = first_true(1, count, lambda layers: holds(num_cpu_moe_layers=layers))
         if kept is not None:
             note = f"`--fit` leaves the experts of about {kept} of {count} layers with the CPU: slower"

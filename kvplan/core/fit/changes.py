@@ -278,7 +278,7 @@ def _on_the_cpu(asked: _Asked) -> Found:
         return
     count, held = asked.model.num_layers, asked.serving.switches
     on_gpu = min(count + 1 if held.num_gpu_layers is None else held.num_gpu_layers, count + 1)
-    if any(weight.part == "experts" for layer in asked.model.layers for weight in layer.weights):
+    if asked.model.has_experts:
         kept = _least(asked, "num_cpu_moe_layers", range(held.num_cpu_moe_layers + 1, count + 1))
         if kept is not None:
             cost = f"the CPU computes the experts of {kept} of {count} layers: slower"

@@ -99,7 +99,7 @@ def _without_the_one_engine(observation: Observation) -> list[str]:
 
 def _has_experts(model: ModelSpec | None) -> bool:
     """Whether replicas of vLLM share weights: the experts', and those alone."""
-    return model is None or any(weight.part == "experts" for layer in model.layers for weight in layer.weights)
+    return model is None or model.has_experts
 
 
 def _places(ranks: Iterable[str]) -> dict[str, set[int]]:

@@ -7,7 +7,7 @@ from kvplan.core.dtypes import parse_kv_dtypes
 from kvplan.core.engines.deployment import Switches
 from kvplan.core.engines.table import find_engine
 from kvplan.core.engines.versions import release
-from kvplan.core.engines.vllm.blocks import KERNEL_BLOCKS
+from kvplan.core.engines.vllm.blocks import KERNEL_BLOCKS, backend_name
 from kvplan.core.errors import InputError, KvplanError
 from kvplan.core.hardware import Gpu
 from kvplan.core.model import ModelSpec
@@ -81,7 +81,7 @@ def serving_of(
 
 def _is_foreign(backend: object) -> bool:
     """Whether a plugin registered the backend."""
-    return isinstance(backend, str) and backend.upper().removesuffix("_VLLM_V1") not in KERNEL_BLOCKS
+    return isinstance(backend, str) and backend_name(backend) not in KERNEL_BLOCKS
 
 
 def is_on_gpus(observation: Observation) -> bool:

@@ -23,6 +23,7 @@ Source: vLLM 0.33, v1/attention/backend.py `validate_configuration`; in v1/atten
 
 from dataclasses import dataclass
 
+from kvplan.core.engines.accelerators import on_rocm
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.vllm import compressed
 from kvplan.core.engines.vllm.blocks import BLACKWELL, HOPPER, IMAGE_PREFIXES, asked_backend, shares_caches
@@ -88,7 +89,7 @@ def check_backend(model: ModelSpec, deployment: Deployment, rules: Rules) -> Non
         raise InputError(message, hint=f"e.g. {', '.join(_BACKENDS)}")
     if known is None or compressed.applies(model) or not has_attention(model):
         return
-    if deployment.gpu is not None and deployment.gpu.vendor == "AMD":
+    if on_rocm(deployment.gpu):
         return  # platforms/rocm.py takes others in their place
     refusal = _refusal(name, known, model, deployment, rules)
     if refusal is not None:

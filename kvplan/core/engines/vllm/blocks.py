@@ -192,13 +192,18 @@ def backend(model: ModelSpec, deployment: Deployment, rules: Rules) -> str:
     return "FLASHINFER" if family == BLACKWELL or (narrow and family != HOPPER) else "FLASH_ATTN"
 
 
+def backend_name(asked: str) -> str:
+    """As vLLM calls it now: 0.8 to 0.10 spelt some with `_VLLM_V1`."""
+    return asked.upper().removesuffix("_VLLM_V1")
+
+
 def asked_backend(model: ModelSpec, deployment: Deployment) -> str:
     """What was asked for, "" for nothing. Raises InputError for a backend that is not vLLM's, or not such a model's.
 
     UnsupportedError for one of which nothing more is known.
     """
     asked = deployment.switches.attention_backend or ""
-    name = asked.upper().removesuffix("_VLLM_V1")
+    name = backend_name(asked)
     foreign = name in compressed.BACKENDS and not compressed.applies(model)
     if name in _BLOCKS_UNKNOWN:
         message = f"what blocks `{name}` takes is not known to kvplan"

@@ -6,6 +6,7 @@ Sources: v1/attention/backends/ (`validate_configuration` of each backend); v1/c
 config/vllm.py `validate_nvfp4_kv_cache_with_mla`; layers/mamba/mamba_mixer2.py 310-330.
 """
 
+from kvplan.core.engines.accelerators import on_rocm
 from kvplan.core.engines.deployment import Deployment
 from kvplan.core.engines.vllm.backends import SINKS
 from kvplan.core.engines.vllm.blocks import DEFAULT_BLOCK, HOPPER, IMAGE_PREFIXES
@@ -76,8 +77,8 @@ def _check_manager(model: ModelSpec, deployment: Deployment) -> None:
 def _check_block(deployment: Deployment) -> None:
     """CUDA's kernels take multiples of 16 (`get_supported_kernel_block_sizes`); those of ROCm take others, too."""
     block, backend = deployment.switches.block_size, deployment.switches.attention_backend or ""
-    on_rocm = deployment.gpu is not None and deployment.gpu.vendor == "AMD" and not backend
-    if block is not None and block % DEFAULT_BLOCK and not (on_rocm or backend.upper().startswith("ROCM")):
+    takes_any = backend.upper().startswith("ROCM") if backend else on_rocm(deployment.gpu)
+    if block is not None and block % DEFAULT_BLOCK and not takes_any:
         message = f"no attention kernel of vLLM takes blocks of {block} tokens"
         raise InputError(message, hint=f"a multiple of {DEFAULT_BLOCK}")
 
@@ -92,8 +93,7 @@ def _check_latents(latents: list[LatentAttention], deployment: Deployment) -> No
     if arch < 9:
         raise InputError(f"sparse attention needs compute capability 9.0, this GPU has {arch}", hint="e.g. an H100")
     block = deployment.switches.block_size
-    on_rocm = deployment.gpu is not None and deployment.gpu.vendor == "AMD"
-    if block is not None and block % SPARSE_BLOCK and not on_rocm:
+    if block is not None and block % SPARSE_BLOCK and not on_rocm(deployment.gpu):
         raise InputError(f"blocks of {block} tokens fit no sparse kernel", hint=f"`--block-size {SPARSE_BLOCK}`")
     if deployment.dcp > 1 and arch < 10 and key.bits > 8:
         raise InputError("with `dcp` the sparse kernel reads an fp8 cache only", hint="`--kv-dtype fp8`")

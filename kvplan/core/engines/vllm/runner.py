@@ -44,7 +44,7 @@ def runs_on_v2(model: ModelSpec, deployment: Deployment, release: tuple[int, ...
     listed = model.model_type in _WITH_EXPERTS
     if release < _DENSE:
         return listed or model.model_type in _PIONEERS[_MORE]
-    return listed or not (_has_experts(model) or has_states(model))
+    return listed or not (model.has_experts or has_states(model))
 
 
 def _drafts_on_v2(deployment: Deployment, release: tuple[int, ...]) -> bool:
@@ -63,7 +63,3 @@ def has_states(model: ModelSpec) -> bool:
     return any(
         isinstance(mixer, LinearAttention | ShortConvolution) for layer in model.layers for mixer in layer.mixers
     )
-
-
-def _has_experts(model: ModelSpec) -> bool:
-    return any(weight.part == "experts" for layer in model.layers for weight in layer.weights)
