@@ -2,7 +2,7 @@
 
 `answer` what is asked and answered · `trial` one start of the engine · `search` bisections over it · `places` layouts
 and formats · `changes` what would make it fit · `fitting` all of it together ·
-`by_itself` what llama.cpp changes by itself · `told` the answer as an engine's options.
+`by_itself` what an engine changes by itself · `told` the answer as an engine's options.
 """
 
 from kvplan.core.fit.answer import Bound, Change, CurvePoint, Fit, Share, Wanted
